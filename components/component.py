@@ -1,0 +1,221 @@
+"""The contract of a component: where it acts (`Stage`), what can be tuned (`Hyper`), what it computes (`forward`).
+
+A component is one transformation of `Signals`, the record of what one step knows about one stack of parameters.
+Subclassing `Component` registers it; the optimizer, the configs, the search space, the command line and the contract
+tests all read the registry, so a new component is one new file.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, overload
+
+import torch
+from torch import Tensor, nn
+
+from autoranger.components.errors import ConfigError, unknown
+
+Value = float | int | str
+Settings = Mapping[str, Value]
+
+
+class Stage(enum.IntEnum):
+    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first."""
+
+    RATE = 0  # scalars only: the factor on the learning rate, the momentum
+    GRADIENT = 1  # the gradient, before anything has seen it
+    MOMENTUM = 2  # the first and second moment
+    DIRECTION = 3  # the preconditioned step direction
+    DECAY = 4  # the factor on the weight decay
+    UPDATE = 5  # direction and decay together
+    WEIGHTS = 6  # the parameters after the update
+
+
+class Signals(NamedTuple):
+    """What one step knows about one stack of B equal-shaped tensors of K candidates.
+
+    Large signals have the shape `[K, B, R, C]` (see `rows`), scalars any shape that broadcasts to it. A component
+    returns a copy with the signals that it changes; in the rate stage only the scalars are there.
+    """
+
+    theta: Tensor  # parameters
+    grad: Tensor  # gradient
+    mean: Tensor  # first moment m, before bias correction
+    variance: Tensor  # second moment v, before bias correction
+    bias1: Tensor  # what m is divided by: 1 − β1^updates
+    bias2: Tensor  # what v is divided by: 1 − β2^updates
+    direction: Tensor  # m̂ / (√v̂ + ε)
+    decay: Tensor  # factor on the weight decay, from 1
+    update: Tensor  # direction + λ · decay · θ
+    rate: Tensor  # factor on the learning rate, from 1
+    lr: Tensor
+    beta1: Tensor
+    beta2: Tensor
+    eps: Tensor
+    weight_decay: Tensor
+    step: Tensor  # t: steps of the optimizer, from 1
+    updates: Tensor  # updates of this tensor, from 1: lags behind `step` where a gradient was missing
+    total: Tensor  # T: planned steps
+    state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
+    collected: Tensor  # this component's `collect`, summed over all tensors: [K, 1, 1, n]
+    matrix: bool  # whether these tensors have more than one dimension
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """A hyperparameter of a component: default, the range that a search explores, the values that are valid.
+
+    Args:
+        default: a number, or one of `choices`.
+        low, high: what a search explores; both None means that it keeps the default.
+        log: whether the search samples it on a logarithmic scale.
+        minimum, maximum: bounds of what is valid, `minimum` itself excluded where `positive`.
+        choices: the valid names of a categorical hyperparameter; its buffer holds the index.
+
+    Read on a component *instance* it is that instance's buffer of shape `[K, 1, 1, 1]`.
+    """
+
+    default: Value
+    low: float | None = None
+    high: float | None = None
+    log: bool = False
+    minimum: float = 0.0
+    maximum: float = math.inf
+    positive: bool = False
+    choices: tuple[str, ...] = ()
+    name: str = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        object.__setattr__(self, "name", name)
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Hyper: ...
+    @overload
+    def __get__(self, instance: nn.Module, owner: type) -> Tensor: ...
+    def __get__(self, instance: nn.Module | None, owner: type) -> Hyper | Tensor:
+        if instance is None:
+            return self
+        buffer = instance._buffers.get(self.name)
+        if buffer is None:
+            raise AttributeError(self.name)
+        return buffer
+
+    @property
+    def integer(self) -> bool:
+        """Whether only whole numbers are valid: true where the default is one."""
+        return isinstance(self.default, int)
+
+    @property
+    def domain(self) -> str:
+        """The valid values in words."""
+        if self.choices:
+            return " or ".join(f"'{choice}'" for choice in self.choices)
+        kind = "a whole number" if self.integer else "a number"
+        lower = f"{'above' if self.positive else 'from'} {self.minimum:g}"
+        return f"{kind} {lower}" + (f" to {self.maximum:g}" if math.isfinite(self.maximum) else "")
+
+    def check(self, value: object, where: str) -> Value:
+        """Returns `value` as a plain Python value of the default's type; ConfigError where it is not valid."""
+        if self.choices:
+            if isinstance(value, str) and value in self.choices:
+                return value
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            above = value > self.minimum if self.positive else value >= self.minimum
+            whole = not self.integer or float(value).is_integer()
+            if above and value <= self.maximum and math.isfinite(value) and whole:
+                return int(value) if self.integer else float(value)
+        raise ConfigError(f"{where} is {value!r}, but must be {self.domain}.")
+
+    def encode(self, value: Value) -> float:
+        """The number that the buffer holds."""
+        return float(self.choices.index(value)) if isinstance(value, str) else float(value)
+
+
+registry: dict[str, type[Component]] = {}
+"""Every component class by id, in the order in which they act."""
+
+
+class Component(nn.Module):
+    """One switchable, tunable part of an optimizer, for K candidates at once.
+
+    A subclass is registered under its name in snake case and declares, as class attributes,
+        stage: when it acts;
+        source: the paper that it is from;
+        one `Hyper` per hyperparameter;
+        state: for each state tensor, by name, the function that makes it from the parameters (`torch.zeros_like`);
+        replaces: the signals of AdamW that are not needed where it is on (so that they are not computed);
+        needs_total_steps: whether it reads `Signals.total`;
+    and `forward`. The class docstring's first line is what `autoranger components` shows.
+
+    Args:
+        settings: for each of the K candidates its hyperparameters, or None where the component is off.
+        dtype, device: of the buffers.
+    """
+
+    id: ClassVar[str] = ""
+    stage: ClassVar[Stage]
+    source: ClassVar[str] = ""
+    hypers: ClassVar[dict[str, Hyper]] = {}
+    state: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {}
+    replaces: ClassVar[frozenset[str]] = frozenset()
+    needs_total_steps: ClassVar[bool] = False
+
+    switch: Tensor
+    collective: bool = False
+    """Whether `forward` needs a sum over all tensors of the model, which splits the step into two sweeps."""
+
+    def __init_subclass__(cls, register: bool = True) -> None:
+        super().__init_subclass__()
+        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
+        cls.hypers = cls.hypers | own
+        if register:
+            if cls.id in registry:
+                raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
+            registry[cls.id] = cls
+            ordered = sorted(registry.values(), key=lambda component: (component.stage, component.id))
+            registry.clear()
+            registry.update((component.id, component) for component in ordered)
+
+    def __init__(self, settings: Sequence[Settings | None], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        shape = (len(settings), 1, 1, 1)
+        on = [chosen is not None for chosen in settings]
+        self.register_buffer("switch", torch.tensor(on, device=device).view(shape))
+        for name, hyper in self.hypers.items():
+            values = [hyper.encode((chosen or {}).get(name, hyper.default)) for chosen in settings]
+            self.register_buffer(name, torch.tensor(values, dtype=dtype, device=device).view(shape))
+
+    def collect(self, x: Signals) -> Tensor:
+        """What `forward` finds in `Signals.collected`, from one stack: `[K, B, 1, n]`. Called where `collective`."""
+        raise NotImplementedError
+
+    def forward(self, x: Signals) -> Signals:
+        """The signals after this component, as if it were on for every candidate (the step does the switching)."""
+        raise NotImplementedError
+
+    @classmethod
+    def complete(cls, given: Settings) -> dict[str, Value]:
+        """All hyperparameters, `given` ones checked and the rest at their defaults; ConfigError on a wrong one."""
+        for name in given:
+            if name not in cls.hypers:
+                raise unknown(f"hyperparameter of {cls.id}", name, cls.hypers)
+        return {
+            name: hyper.check(given.get(name, hyper.default), f"{cls.id}.{name}") for name, hyper in cls.hypers.items()
+        }
+
+    @classmethod
+    def named(cls, name: str) -> type[Component]:
+        """The registered class of this id; ConfigError with the nearest known id where there is none."""
+        if name not in registry:
+            raise unknown("component", name, registry)
+        return registry[name]
+
+    @classmethod
+    def summary(cls) -> str:
+        """The first line of the docstring."""
+        return (cls.__doc__ or "").strip().split("\n")[0]

@@ -1,0 +1,193 @@
+"""`Config`: an optimizer as plain data, its TOML file, and how it becomes a `torch.optim.Optimizer`."""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tomli_w
+
+from autoranger.components.component import Component, Settings, Value, registry
+from autoranger.components.errors import ConfigError, DataError, unknown
+
+if TYPE_CHECKING:
+    from torch.optim.optimizer import ParamsT
+
+    from autoranger.components.optimizer import ComposedOptimizer
+
+EVIDENCE = "evidence"
+"""The table of a config file that says where the config comes from; it is not part of the config."""
+
+
+def check_number(name: str, value: object, *, below: float = math.inf) -> float:
+    """`value` as a float from 0 up to but excluding `below`; ConfigError otherwise."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < below:
+        return float(value)
+    limit = f" below {below:g}" if math.isfinite(below) else ""
+    raise ConfigError(f"{name} is {value!r}, but must be a number from 0{limit}.")
+
+
+def check_betas(value: object) -> tuple[float, float]:
+    """`value` as two floats in [0, 1); ConfigError otherwise."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(f"betas is {value!r}, but must be two numbers from 0 below 1.")
+    return check_number("betas[0]", value[0], below=1), check_number("betas[1]", value[1], below=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """An optimizer as data: AdamW's hyperparameters and the components that are on. Anything else is off.
+
+    Args:
+        lr: learning rate η, 1e-3.
+        betas: decay rates of the first and second moment, (0.9, 0.999).
+        eps: ε of the denominator, 1e-8.
+        weight_decay: λ, 1e-4.
+        components: id of each component that is on, with its hyperparameters (`{}` for the defaults). `True` means
+            `{}`, and `False` leaves a component off. Missing hyperparameters are filled in.
+
+    Raises:
+        ConfigError: (a ValueError) on an unknown component or hyperparameter or a value out of range.
+    """
+
+    lr: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 1e-4
+    components: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "eps", "weight_decay"):
+            object.__setattr__(self, name, check_number(name, getattr(self, name)))
+        object.__setattr__(self, "betas", check_betas(self.betas))
+        object.__setattr__(self, "components", complete(self.components))
+
+    def __hash__(self) -> int:
+        chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
+        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen))
+
+    @property
+    def needs_total_steps(self) -> list[str]:
+        """Ids of the components that are on and need to know the length of the training."""
+        return [name for name in self.components if registry[name].needs_total_steps]
+
+    @classmethod
+    def preset(cls, name: str, **overrides: Any) -> Config:
+        """A named point of the space (see `presets`), its fields overridden by `overrides`."""
+        from autoranger.components.presets import PRESETS
+
+        if name not in PRESETS:
+            raise unknown("preset", name, PRESETS)
+        return replace(cls.from_dict(PRESETS[name]), **known_fields(overrides))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """The config of a mapping with the fields as keys; ConfigError on an unknown one."""
+        return cls(**known_fields(values))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, dicts and numbers, as in the file."""
+        components = {name: dict(settings) for name, settings in self.components.items()}
+        return asdict(self) | {"betas": list(self.betas), "components": components}
+
+    def build(self, params: ParamsT, total_steps: int | None = None) -> ComposedOptimizer:
+        """The optimizer over `params`; see `ComposedOptimizer`."""
+        from autoranger.components.optimizer import ComposedOptimizer
+
+        return ComposedOptimizer(params, self, total_steps=total_steps)
+
+    def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
+        """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.
+
+        Raises:
+            DataError: (a RuntimeError) where it cannot be written.
+        """
+        document = self.to_dict() | ({EVIDENCE: dict(evidence)} if evidence else {})
+        write_whole(Path(path), tomli_w.dumps(document))
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Config:
+        """The config in a TOML file, as `save` writes it.
+
+        Raises:
+            DataError: (a RuntimeError) where the file cannot be read.
+            ConfigError: (a ValueError) where it is not TOML, has unknown keys or invalid values.
+        """
+        return read(path)[0]
+
+
+def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` as a dict; ConfigError where a key is not a field of Config."""
+    names = [f.name for f in fields(Config)]
+    for name in values:
+        if name not in names:
+            raise unknown("config key", name, names)
+    return dict(values)
+
+
+def complete(components: object) -> dict[str, dict[str, Value]]:
+    """The components that are on, in the order in which they act, every hyperparameter checked and filled in."""
+    if not isinstance(components, Mapping):
+        raise ConfigError("components must be a table with one entry for each component that is on.")
+    chosen: dict[str, Settings] = {}
+    for name, given in components.items():
+        cls = Component.named(name)
+        if given is True or isinstance(given, Mapping):
+            chosen[name] = cls.complete({} if given is True else given)
+        elif given is not False:
+            raise ConfigError(f"{name} is {given!r}, but must be true, false or a table of its hyperparameters.")
+    return {name: dict(chosen[name]) for name in registry if name in chosen}
+
+
+def read(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
+    """The config and the evidence in a file; raises as `Config.load`."""
+    try:
+        text = Path(path).read_bytes().decode()
+        document = tomllib.loads(text)
+    except OSError as error:
+        raise DataError(f"cannot read the config {path}: {error.strerror}.") from None
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(
+            f"{path} is not a TOML file ({error}); write one with Config.save or autoranger search."
+        ) from None
+    evidence = document.pop(EVIDENCE, {})
+    try:
+        return Config.from_dict(document), evidence
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def load(source: str | os.PathLike[str]) -> Config:
+    """The config in a file, or the preset of that name where there is no such file."""
+    from autoranger.components.presets import PRESETS
+
+    if str(source) in PRESETS and not Path(source).exists():
+        return Config.preset(str(source))
+    if not Path(source).exists() and Path(source).suffix != ".toml":
+        raise ConfigError(f"{unknown('preset', str(source), PRESETS)} A config file has to exist.")
+    return Config.load(source)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails."""
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = file.name
+            file.write(text)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise DataError(
+            f"cannot write {path}: {error.strerror}; choose a path in a folder that you can write."
+        ) from None

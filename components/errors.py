@@ -1,0 +1,22 @@
+"""The two ways in which autoranger says no: one sentence each, with the fix in it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class ConfigError(ValueError):
+    """What the user asked for does not exist or is out of range (exit status 2 on the command line)."""
+
+
+class DataError(RuntimeError):
+    """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line)."""
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
+    """The error for a name that does not exist: says which known name is nearest, or lists them all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1)
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."
+    return ConfigError(f"unknown {kind} '{name}'; {hint}")

@@ -1,0 +1,19 @@
+"""Gradient centralization: Yong et al. 2020, arXiv 2004.01461, equation 1."""
+
+from __future__ import annotations
+
+from autoranger.components.component import Component, Signals, Stage
+from autoranger.components.rows import row_mean
+
+
+class GradientCentralization(Component):
+    """Subtract from each row of a gradient its mean.
+
+    Tensors with more than one dimension only: a vector (a bias, a normalization's gain) has no output units to centre.
+    """
+
+    stage = Stage.GRADIENT
+    source = "arXiv 2004.01461"
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad - row_mean(x.grad)) if x.matrix else x

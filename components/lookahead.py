@@ -1,0 +1,26 @@
+"""Lookahead: Zhang et al. 2019, arXiv 1907.08610, algorithm 1."""
+
+from __future__ import annotations
+
+import torch
+
+from autoranger.components.component import Component, Hyper, Signals, Stage
+
+
+class Lookahead(Component):
+    """Every `k` steps move slow weights φ a part `alpha` of the way to θ, and restart from there.
+
+    φ ← φ + alpha·(θ − φ), θ ← φ. The slow weights start at the parameters as the first step finds them.
+    """
+
+    stage = Stage.WEIGHTS
+    source = "arXiv 1907.08610"
+    k = Hyper(5, low=2, high=20, log=True, minimum=1)
+    alpha = Hyper(0.5, low=0.2, high=0.9, maximum=1.0)
+    state = {"slow": torch.clone}
+
+    def forward(self, x: Signals) -> Signals:
+        slow = x.state["slow"]
+        sync = x.updates % self.k == 0
+        slow = torch.where(sync, torch.lerp(slow, x.theta, self.alpha), slow)
+        return x._replace(theta=torch.where(sync, slow, x.theta), state={"slow": slow})

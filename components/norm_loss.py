@@ -1,0 +1,22 @@
+"""Norm loss: Georgiou et al. 2021, arXiv 2103.06583, equation 8."""
+
+from __future__ import annotations
+
+import torch
+
+from autoranger.components.component import Component, Signals, Stage
+from autoranger.components.rows import row_norm
+
+
+class NormLoss(Component):
+    """Weight decay towards rows of unit norm instead of towards zero.
+
+    Decay factor × (1 − 1/‖θ‖) with the row's norm. A row of zeros has no direction to grow in: its factor stays 1.
+    """
+
+    stage = Stage.DECAY
+    source = "arXiv 2103.06583"
+
+    def forward(self, x: Signals) -> Signals:
+        norm = row_norm(x.theta)
+        return x._replace(decay=x.decay * (1 - torch.where(norm > 0, norm.reciprocal(), 0.0)))

@@ -1,0 +1,40 @@
+"""The one place that knows parameter shapes: what a row is, and norms and means over rows and tensors.
+
+The step lays every parameter out as `[K, B, R, C]`: K candidates, B tensors of equal shape, R rows of C numbers.
+A *row* is one output unit: a kernel `[O, I, kh, kw]` is O rows of I·kh·kw, a matrix is its rows, a vector is one row.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def row_shape(shape: torch.Size) -> tuple[int, int]:
+    """`(R, C)` of one parameter of this shape; a vector or a scalar is a single row."""
+    if len(shape) < 2:
+        return 1, math.prod(shape)
+    return shape[0], math.prod(shape[1:])
+
+
+def row_norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each row: `[K, B, R, C]` to `[K, B, R, 1]`."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return norm
+
+
+def row_mean(x: Tensor) -> Tensor:
+    """Mean of each row: `[K, B, R, C]` to `[K, B, R, 1]`."""
+    return x.mean(dim=-1, keepdim=True)
+
+
+def tensor_mean(x: Tensor) -> Tensor:
+    """Mean of each tensor: `[K, B, R, C]` to `[K, B, 1, 1]`."""
+    return x.mean(dim=(-2, -1), keepdim=True)
+
+
+def tensor_sum(x: Tensor) -> Tensor:
+    """Sum over each tensor: `[K, B, R, C]` to `[K, B, 1, 1]`."""
+    return x.sum(dim=(-2, -1), keepdim=True)

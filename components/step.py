@@ -1,0 +1,258 @@
+"""The single vectorized step over all parameters of K candidates: AdamW's parts and the components, in their order.
+
+The same step serves K = 1 (a user's optimizer) and K = thousands (a search). Parameters come as stacks
+`[K, B, R, C]` (see `rows`); candidates and equal-shaped tensors are axes, never loops. Gating lives here alone: a
+component that is on for all candidates runs bare, one that is off for all is not there, and only one that differs
+between candidates is selected with `torch.where` (a product would let NaN through).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from autoranger.components.adamw import ADAMW
+from autoranger.components.component import Component, Signals, Stage, registry
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError
+
+
+class Slot(nn.Module):
+    """The state of one component for one stack."""
+
+    def __init__(self, component: Component, theta: Tensor) -> None:
+        super().__init__()
+        for name, initial in component.state.items():
+            self.register_buffer(name, initial(theta))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """State by name."""
+        return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+
+
+class Stack(nn.Module):
+    """What the step keeps for one stack: its count of updates, and each component's state.
+
+    Args:
+        chain: the components, in order.
+        theta: the parameters `[K, B, R, C]` as the first step finds them; Lookahead starts from them.
+        matrix: whether these parameters have more than one dimension.
+        group: which of the step's groups of scalars they use.
+    """
+
+    count: Tensor
+
+    def __init__(self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int) -> None:
+        super().__init__()
+        self.matrix, self.group = matrix, group
+        self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
+        self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
+        self.slots = nn.ModuleList(self.by_id.values())
+
+    def state(self, component: Component) -> dict[str, Tensor]:
+        """The state of one component, by name; empty where it has none."""
+        return self.by_id[component.id].tensors() if component.state else {}
+
+
+class Step(nn.Module):
+    """One optimizer step of K candidates, in place.
+
+    Args:
+        configs: one for each candidate.
+        total_steps: T, the planned length; one number, needed only by components that say so.
+        dtype: in which to compute; state keeps the dtype of its parameters.
+        device: of the parameters.
+        groups: sets of lr, betas, eps, weight decay and T, for parameter groups. All start from the configs.
+
+    Raises:
+        ConfigError: where a component needs `total_steps` and there is none.
+    """
+
+    lr: Tensor
+    beta1: Tensor
+    beta2: Tensor
+    eps: Tensor
+    weight_decay: Tensor
+    total: Tensor
+    steps: Tensor
+
+    def __init__(
+        self,
+        configs: Sequence[Config],
+        total_steps: int | None,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        groups: int = 1,
+    ) -> None:
+        super().__init__()
+        require_total_steps(configs, total_steps)
+        scalars = {
+            "lr": [c.lr for c in configs],
+            "beta1": [c.betas[0] for c in configs],
+            "beta2": [c.betas[1] for c in configs],
+            "eps": [c.eps for c in configs],
+            "weight_decay": [c.weight_decay for c in configs],
+            "total": [total_steps or 0] * len(configs),
+        }
+        for name, values in scalars.items():
+            column = torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1, 1)
+            self.register_buffer(name, column.repeat(1, groups, 1, 1))
+        self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
+        self.dtype = dtype
+        self.links = links(configs, dtype, device)
+        self.sweeps = sweeps([link for link in self.links if link.component.stage > Stage.RATE])
+        self.chain = nn.ModuleList(link.component for link in self.links)
+        self.stacks: list[Stack] = []
+
+    def add(self, theta: Tensor, *, matrix: bool, group: int = 0) -> Stack:
+        """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
+        stack = Stack([link.component for link in self.links], theta, matrix, group)
+        self.register_module(f"stack{len(self.stacks)}", stack)
+        self.stacks.append(stack)
+        return stack
+
+    def scalars(self, group: int) -> Signals:
+        """The signals of a group at the current step after the rate stage; those of a stack are not there yet."""
+        at = slice(group, group + 1)
+        lr, nothing = self.lr[:, at], self.lr.new_zeros(())
+        x = Signals(**dict.fromkeys(Signals._fields, nothing))._replace(  # type: ignore[arg-type]
+            rate=torch.ones_like(lr),
+            decay=torch.ones_like(lr),
+            lr=lr,
+            beta1=self.beta1[:, at],
+            beta2=self.beta2[:, at],
+            eps=self.eps[:, at],
+            weight_decay=self.weight_decay[:, at],
+            total=self.total[:, at],
+            step=self.steps,
+            state={},
+        )
+        for link in self.links:
+            if link.component.stage == Stage.RATE:
+                x = link.apply(x)
+        return x
+
+    @torch.no_grad()
+    def forward(
+        self,
+        thetas: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        active: Sequence[Tensor | None] | None = None,
+    ) -> None:
+        """Updates `thetas` and the state in place.
+
+        Args:
+            thetas: the parameters of each stack, `[K, B, R, C]`, in the order in which they were added.
+            grads: their gradients; a stack without one is left as it is.
+            active: for each stack None, or a mask `[K or 1, B or 1, 1, 1]` of the tensors to update.
+        """
+        self.steps += 1
+        scalars = [self.scalars(group) for group in range(self.lr.shape[1])]
+        masks = active or [None] * len(self.stacks)
+        signals: dict[int, Signals] = {}
+        for i, (stack, theta, grad) in enumerate(zip(self.stacks, thetas, grads, strict=True)):
+            if grad is not None:
+                mask = masks[i]
+                stack.count += 1 if mask is None else mask
+                signals[i] = scalars[stack.group]._replace(
+                    theta=theta.to(self.dtype), grad=grad.to(self.dtype), updates=stack.count, matrix=stack.matrix
+                )
+        for sweep in self.sweeps:
+            if sweep[0].component.collective:
+                signals = share(sweep[0].component, signals, masks)
+            for i in list(signals):
+                # Popped, so that in the last sweep the memory of one stack is free before the next one is computed.
+                x = run(sweep, signals.pop(i), self.stacks[i], masks[i])
+                if sweep is self.sweeps[-1]:
+                    write(thetas[i], x.theta, masks[i])
+                else:
+                    signals[i] = x
+
+
+@dataclass(frozen=True)
+class Link:
+    """A component of the chain, and whether only some of the candidates have it on."""
+
+    component: Component
+    gated: bool
+
+    def apply(self, x: Signals) -> Signals:
+        """The signals after the component, where it is on."""
+        y: Signals = self.component(x)
+        if not self.gated:
+            return y
+        on = self.component.switch
+        chosen = {
+            name: torch.where(on, new, old)
+            for name, new, old in zip(Signals._fields, y, x, strict=True)
+            if isinstance(new, Tensor) and isinstance(old, Tensor) and new is not old
+        }
+        return y._replace(**chosen)  # type: ignore[arg-type]
+
+
+def links(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> list[Link]:
+    """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
+    chosen = []
+    for name, cls in registry.items():
+        settings = [c.components.get(name) for c in configs]
+        if any(s is not None for s in settings):
+            chosen.append(Link(cls(settings, dtype, device), gated=any(s is None for s in settings)))
+    replaced = {signal for link in chosen if not link.gated for signal in link.component.replaces}
+    needed = [cls for cls in ADAMW if cls.provides not in replaced]
+    parts = [Link(cls([{}] * len(configs), dtype, device), gated=False) for cls in needed]
+    # Sorting is stable: within a stage AdamW's part comes first.
+    return sorted(parts + chosen, key=lambda link: link.component.stage)
+
+
+def sweeps(chain: Sequence[Link]) -> list[list[Link]]:
+    """The chain cut before each component that needs a sum over all stacks, which has to wait for all of them."""
+    cut: list[list[Link]] = [[]]
+    for link in chain:
+        if link.component.collective and cut[-1]:
+            cut.append([])
+        cut[-1].append(link)
+    return cut
+
+
+def share(component: Component, signals: dict[int, Signals], masks: Sequence[Tensor | None]) -> dict[int, Signals]:
+    """Gives every stack what `component.collect` finds in all of them together."""
+    total = torch.zeros(())
+    for i, x in signals.items():
+        mask, part = masks[i], component.collect(x)
+        total = total.to(part) + (part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1, keepdim=True)
+    return {i: x._replace(collected=total) for i, x in signals.items()}
+
+
+def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) -> Signals:
+    """One stack through one sweep; writes the state."""
+    for link in sweep:
+        held = stack.state(link.component)
+        x = link.apply(x._replace(state={name: buffer.to(x.theta.dtype) for name, buffer in held.items()}))
+        # What merely moves from one buffer to another first, before its source is overwritten.
+        moves_first = sorted(x.state.items(), key=lambda item: all(item[1] is not buffer for buffer in held.values()))
+        for name, value in moves_first:
+            write(held[name], value, mask)
+    return x
+
+
+def write(target: Tensor, value: Tensor, mask: Tensor | None) -> None:
+    """`target ← value` in place, where the mask allows it."""
+    if value is not target:
+        target.copy_(value if mask is None else torch.where(mask, value, target))
+
+
+def require_total_steps(configs: Sequence[Config], total_steps: int | None) -> None:
+    """ConfigError where a component needs `total_steps` and it is None, or where it is not a positive whole number."""
+    if total_steps is None:
+        needing = sorted({name for c in configs for name in c.needs_total_steps})
+        if needing:
+            raise ConfigError(
+                f"total_steps is missing, but {' and '.join(needing)} need{'s' * (len(needing) == 1)} it: pass "
+                "total_steps=<number of optimizer steps in your training>, or switch them off."
+            )
+    elif isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
+        raise ConfigError(f"total_steps is {total_steps!r}, but must be a whole number from 1.")

@@ -1,0 +1,1 @@
+"""Middle floor: tasks, population training, racing and the verdict. Uses the components."""
