@@ -22,5 +22,5 @@ class Lookahead(Component):
     def forward(self, x: Signals) -> Signals:
         slow = x.state["slow"]
         sync = x.updates % self.k == 0
-        slow = torch.where(sync, torch.lerp(slow, x.theta, self.alpha), slow)
+        slow = torch.lerp(slow, x.theta, torch.where(sync, self.alpha, 0.0))
         return x._replace(theta=torch.where(sync, slow, x.theta), state={"slow": slow})

@@ -1,0 +1,24 @@
+"""What a search tells while it runs. The base class listens and says nothing."""
+
+from __future__ import annotations
+
+from autoranger.components.config import Config
+
+
+class Progress:
+    """A listener to a search; a display overrides what it wants to know."""
+
+    def round(self, number: int, of: int, *, candidates: int, arms: int) -> None:
+        """A round begins, with that many candidates (arms × learning rates) in it."""
+
+    def verdict(self, candidates: int, seeds: int) -> None:
+        """The verdict begins."""
+
+    def training(self, work: int) -> None:
+        """A population begins to train: `work` candidate-steps."""
+
+    def advance(self, work: int) -> None:
+        """That many candidate-steps are done."""
+
+    def best(self, config: Config, value: float) -> None:
+        """The best candidate of the round so far, and its metric."""

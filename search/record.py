@@ -1,0 +1,125 @@
+"""Trials in an Optuna study: what has been trained, readable by every Optuna tool, and reused when a search resumes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from numpy.typing import NDArray
+from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.space import Space
+
+Values = NDArray[np.float64]
+
+JOURNAL = "autoranger.journal"
+"""Where studies are kept if nothing else is said."""
+
+
+def open_storage(place: str | None) -> BaseStorage:
+    """The Optuna storage at an URL or in a journal file; DataError where it cannot be opened."""
+    place = place or JOURNAL
+    try:
+        if "://" in place:
+            return optuna.storages.get_storage(place)
+        with Path(place).open("ab"):
+            pass
+        return JournalStorage(JournalFileBackend(place))
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        raise DataError(f"cannot open the study storage {place}: {reason}; name another with --storage.") from None
+
+
+class Record:
+    """The trials of one search. A candidate is one trial, and each of its rounds an intermediate value.
+
+    An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
+    the trial's attribute `rounds`. A trial is written when its candidate leaves the race: complete for finalists,
+    pruned for the others, failed where every run diverged.
+
+    Args:
+        storage: of the study.
+        name: of the study.
+        space: of the candidates.
+        settings: all that determines the results; a search resumes only with the same.
+        resume: whether to continue the study of that name: its values are not trained again.
+
+    Raises:
+        ConfigError: where a study of that name exists and is not to be resumed, or cannot be.
+    """
+
+    def __init__(
+        self, storage: BaseStorage, name: str, space: Space, settings: Mapping[str, Any], *, resume: bool
+    ) -> None:
+        self.space, self.known = space, dict[str, list[float]]()
+        self._open: dict[Config, dict[str, Values]] = {}
+        try:
+            if resume:
+                self.study = optuna.load_study(study_name=name, storage=storage)
+            else:
+                self.study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+        except optuna.exceptions.DuplicatedStudyError:
+            raise ConfigError(f"study '{name}' exists; continue it with --resume or choose another --study.") from None
+        except KeyError:
+            raise ConfigError(f"there is no study '{name}' to resume; leave out --resume to begin it.") from None
+        # Through JSON, as a storage returns it: tuples are lists there.
+        settings = json.loads(json.dumps(settings))
+        if resume:
+            before = self.study.user_attrs.get("settings")
+            if before != settings:
+                raise ConfigError(f"study '{name}' was made with other settings: {json.dumps(before)}; use the same.")
+            for trial in self.study.get_trials(deepcopy=False):
+                self.known |= trial.user_attrs.get("rounds", {})
+        self.study.set_user_attr("settings", settings)
+
+    def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
+        """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
+        values = self.known.get(key(config, steps, seeds))
+        return None if values is None else np.array([np.nan if v is None else v for v in values])
+
+    def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
+        """Notes the metric `[S]` of a candidate's round."""
+        self._open.setdefault(config, {})[key(config, steps, seeds)] = values
+
+    def finish(self, config: Config, state: TrialState) -> None:
+        """Writes a candidate's trial."""
+        rounds = self._open.pop(config)
+        means = {spent(name): float(np.nanmean(v)) for name, v in rounds.items() if np.isfinite(v).any()}
+        finished = state if means else TrialState.FAIL
+        trial = create_trial(
+            state=finished,
+            value=means[max(means)] if finished == TrialState.COMPLETE else None,
+            params=self.space.params(config),
+            distributions=dict(self.space.distributions()),
+            intermediate_values=means,
+            user_attrs={
+                "config": config.to_dict(),
+                "rounds": {name: [float(x) if np.isfinite(x) else None for x in v] for name, v in rounds.items()},
+            },
+        )
+        self.study.add_trial(trial)
+
+    def close(self) -> None:
+        """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""
+        for config in list(self._open):
+            self.finish(config, TrialState.PRUNED)
+
+
+def key(config: Config, steps: int, seeds: Sequence[int]) -> str:
+    """Name of a candidate's round, unique within a study."""
+    names = ",".join(config.components) or "none"
+    return f"{names} lr={config.lr:g} steps={steps} seeds={seeds[0]}+{len(seeds)}"
+
+
+def spent(round_key: str) -> int:
+    """Training steps of a round, from its key."""
+    steps, seeds = (part.split("=")[1] for part in round_key.split()[-2:])
+    return int(steps) * int(seeds.split("+")[1])

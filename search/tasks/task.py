@@ -1,0 +1,65 @@
+"""What a search needs to know of a task: data, model, loss, metric, and the length of an honest proxy run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Split = tuple[Tensor, Tensor]
+"""Inputs `[N, ...]` and targets `[N, ...]` of one part of the data."""
+
+
+class Task:
+    """A problem to tune an optimizer on. Subclass it, fill in `data` and `model`, and override what differs.
+
+    Class attributes (which `__init__` may set to suit the device):
+        name: what the command line calls it.
+        summary: one line for `autoranger tasks`.
+        source: where the data come from, and their license.
+        metric_name: what `metric` is; higher is better.
+        batch_size: examples per step.
+        steps: length of a proxy run at which candidates are compared in the end.
+        lrs: learning rates to begin with, ascending and evenly spaced on a logarithmic scale; the search extends them
+            where a leader's best lies on an edge.
+
+    Args:
+        device: where the models will be trained; a task may choose a smaller proxy for a CPU.
+        data_dir: where the user keeps data files, if anywhere.
+    """
+
+    name: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    metric_name: str = "accuracy"
+    batch_size: int = 32
+    steps: int = 300
+    lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+
+    def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
+        self.device = torch.device(device)
+        self.data_dir = data_dir
+
+    def data(self) -> Mapping[str, Split]:
+        """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing."""
+        raise NotImplementedError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
+
+    def model(self) -> nn.Module:
+        """A new model, initialised from torch's global generator."""
+        raise NotImplementedError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Mean training loss of a batch, a scalar; cross entropy."""
+        return F.cross_entropy(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        """Quality of a batch, a scalar that averages over batches, higher is better; accuracy."""
+        return (output.argmax(dim=-1) == target).float().mean()
+
+    def augment(self, inputs: Tensor) -> Tensor:
+        """Random changes of a training batch `[B, ...]` of one seed, from torch's global generator; none."""
+        return inputs
