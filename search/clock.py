@@ -69,9 +69,9 @@ class Clock(Progress):
         seen = self.done / (time.monotonic() - self.started) if self.done else self.rate
         return (0.9 * (self.budget or 0.0) - self.elapsed) * seen
 
-    def round(self, number: int, of: int, *, candidates: int, arms: int) -> None:
+    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
         """See `Progress`."""
-        self.listener.round(number, of, candidates=candidates, arms=arms)
+        self.listener.round(number, of, candidates=candidates, arms=arms, work=work)
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """See `Progress`."""

@@ -42,10 +42,10 @@ class Plan:
     verdict_seeds: int
     steps: int
 
-    def cost(self, arms: int, lrs: int) -> int:
-        """Candidate-steps for a space of `arms` subsets and a grid of `lrs`, without extensions of the grid."""
+    def cost(self, arms: int, lrs: int, first: int = 0) -> int:
+        """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs`, without its extensions."""
         entrants, total = min(self.arms, arms), 0
-        for rung in self.rungs:
+        for rung in self.rungs[first:]:
             total += entrants * min(rung.lrs, lrs) * rung.seeds * rung.steps
             entrants = min(rung.keep, entrants)
         return total + (entrants + 2) * self.verdict_seeds * self.steps

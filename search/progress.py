@@ -8,8 +8,14 @@ from autoranger.components.config import Config
 class Progress:
     """A listener to a search; a display overrides what it wants to know."""
 
-    def round(self, number: int, of: int, *, candidates: int, arms: int) -> None:
-        """A round begins, with that many candidates (arms × learning rates) in it."""
+    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
+        """A round begins, with that many candidates (arms × learning rates) in it.
+
+        Args:
+            number, of: which round, of how many.
+            candidates, arms: how many are in it.
+            work: candidate-steps from here to the end of the search, estimated.
+        """
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """The verdict begins."""

@@ -86,7 +86,8 @@ class Race:
             candidates = sum(map(len, entrants.values()))
             if number > 0 and not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
                 break
-            self.clock.round(number + 1, len(plan.rungs), candidates=candidates, arms=len(entrants))
+            work = plan.cost(len(entrants), len(lrs), first=number)
+            self.clock.round(number + 1, len(plan.rungs), candidates=candidates, arms=len(entrants), work=work)
             scores = self.round(entrants, rung, seeds(rung.seeds))
             following = plan.rungs[number + 1 :][:1]
             entrants = {arm: nearest(scores[arm], r.lrs) for r in following for arm in self.kept(scores, rung.keep)}

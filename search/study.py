@@ -93,11 +93,11 @@ def search(
         DataError: where the task's data are missing.
     """
     space, clock = space or Space(), Clock(budget, progress or Progress())
-    arms, lrs = space.arms(), lr_grid(task.lrs[0], task.lrs[-1])
+    arms, lrs = space.arms(), lr_grid(*task.lr_range)
     settings = {"task": task.name, "seed": seed, "budget": budget, "components": list(space.components)}
+    population = Population(task)
     record = Record(storage, study, space, settings, resume=resume)
     try:
-        population = Population(task)
         plan = make_plan(task.steps)
         if budget is not None:
             clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])

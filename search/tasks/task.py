@@ -24,8 +24,8 @@ class Task:
         metric_name: what `metric` is; higher is better.
         batch_size: examples per step.
         steps: length of a proxy run at which candidates are compared in the end.
-        lrs: learning rates to begin with, ascending and evenly spaced on a logarithmic scale; the search extends them
-            where a leader's best lies on an edge.
+        lr_range: lowest and highest learning rate to begin with; the search goes beyond where a leader's best lies on
+            the edge.
 
     Args:
         device: where the models will be trained; a task may choose a smaller proxy for a CPU.
@@ -38,7 +38,7 @@ class Task:
     metric_name: str = "accuracy"
     batch_size: int = 32
     steps: int = 300
-    lrs: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+    lr_range: tuple[float, float] = (1e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         self.device = torch.device(device)

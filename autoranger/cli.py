@@ -1,0 +1,236 @@
+"""The command line: parse, call, print."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from autoranger.components.component import registry
+from autoranger.components.config import Config, load, read
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.presets import PRESETS
+from autoranger.version import __version__
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    epilog="Begin with:  autoranger search --task digits",
+)
+out, err = Console(), Console(stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for machines.")]
+INTERRUPTED = 130
+
+
+@app.callback(invoke_without_command=True)
+def autoranger(
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    """Find the best subset of Ranger21's components for a task, and use it as a torch optimizer."""
+    if show_version:
+        out.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.command()
+def search(
+    task: Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")],
+    out_path: Annotated[Path, typer.Option("--out", help="Where the tuned config goes.")] = Path("tuned.toml"),
+    budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Else the standard plan.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; task and time if not given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the --study that was interrupted.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Race all subsets of the components on a task, and export the winner.
+
+    Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
+    those that are left. The verdict is on fresh seeds: the exported config is the subset that beats full Ranger21
+    significantly, or full Ranger21 itself where none does.
+
+    **Examples**
+
+        autoranger search --task digits
+        autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
+        autoranger search --task my_task.py:MyTask --device cuda
+    """
+    import optuna
+
+    from autoranger.display import Display
+    from autoranger.report import outcome_dict, print_outcome
+    from autoranger.search.plan import parse_budget
+    from autoranger.search.record import JOURNAL, open_storage
+    from autoranger.search.study import search as run
+    from autoranger.search.tasks import find
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    seconds = None if budget is None else parse_budget(budget)
+    chosen = find(task)(pick_device(device), data_dir)
+    check_out(out_path)
+    if resume and study is None:
+        raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
+    name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    place = storage or JOURNAL
+    err.print(f"study '{name}' in {place}, on {chosen.device}", highlight=False)
+    try:
+        with Display(err) as display:
+            outcome = run(
+                chosen, open_storage(storage), name, seed=seed, budget=seconds, resume=resume, progress=display
+            )
+    except KeyboardInterrupt:
+        err.print(f"interrupted. What was trained is in study '{name}'; continue with the same command and")
+        err.print(f"  --storage {place} --study {name} --resume", highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED) from None
+    keep_previous(out_path)
+    outcome.config.save(out_path, outcome.evidence)
+    if as_json:
+        print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
+    else:
+        print_outcome(out, outcome, out_path)
+
+
+@app.command()
+def tasks(as_json: Json = False) -> None:
+    """List the tasks that come with autoranger."""
+    from autoranger.search.tasks import shipped
+
+    rows = {name: {"summary": task.summary, "source": task.source} for name, task in shipped().items()}
+    if as_json:
+        print_json(rows)
+        return
+    print_table("task", {name: (row["summary"], row["source"]) for name, row in rows.items()}, "what", "data")
+    out.print("\nYour own: --task my_task.py:MyTask (see the README).")
+
+
+@app.command()
+def components(as_json: Json = False) -> None:
+    """List the components, in the order in which they act within a step."""
+    from autoranger.report import print_component
+
+    if as_json:
+        print_json({name: describe(name) for name in registry})
+        return
+    for name, cls in registry.items():
+        print_component(out, name, {h.name: h.default for h in cls.hypers.values()})
+
+
+@app.command()
+def presets(as_json: Json = False) -> None:
+    """List the named optimizers, each of which can stand wherever a config file can."""
+    configs = {name: Config.preset(name) for name in PRESETS}
+    if as_json:
+        print_json({name: config.to_dict() for name, config in configs.items()})
+        return
+    rows = {name: (f"{c.lr:g}", f"{c.weight_decay:g}", ", ".join(c.components) or "–") for name, c in configs.items()}
+    print_table("preset", rows, "lr", "weight decay", "components")
+
+
+@app.command()
+def show(
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    as_json: Json = False,
+) -> None:
+    """Explain a config: what is on, with which values, and what the search found out about it."""
+    from autoranger.report import print_config
+
+    config, evidence = read(source) if Path(source).exists() else (load(source), {})
+    if as_json:
+        print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
+    else:
+        print_config(out, source, config, evidence)
+
+
+def describe(name: str) -> dict[str, Any]:
+    """A component as plain data."""
+    cls = registry[name]
+    hypers = {
+        h.name: {"default": h.default, "valid": h.domain, "search": None if h.low is None else [h.low, h.high]}
+        for h in cls.hypers.values()
+    }
+    about = {"stage": cls.stage.name.lower(), "summary": cls.summary(), "source": cls.source}
+    return about | {"needs_total_steps": cls.needs_total_steps, "hyperparameters": hypers}
+
+
+def print_json(value: object) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
+    """A table with one row for each key."""
+    table = Table(Column(first, no_wrap=True), *columns, box=None, pad_edge=False)
+    for name, row in rows.items():
+        table.add_row(f"[bold]{escape(name)}[/]", *map(escape, row))
+    out.print(table)
+
+
+def pick_device(name: str) -> str:
+    """The device of a name, `auto` resolved; ConfigError where this machine does not have it."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index == "" or (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"device is '{name}', but must be auto, cpu, cuda or cuda:<number>.")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no device '{name}': torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; "
+            "use --device auto or cpu."
+        )
+    return name
+
+
+def check_out(path: Path) -> None:
+    """Makes sure, before the work, that a config can be written there and that no other file would be lost."""
+    if path.is_dir():
+        raise ConfigError(f"--out {path} is a folder; name a file in it, as in {path / 'tuned.toml'}.")
+    if path.exists():
+        try:
+            read(path)
+        except (ConfigError, DataError):
+            raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write to {path.parent}/ ({error.strerror}); choose another --out.") from None
+
+
+def keep_previous(path: Path) -> None:
+    """Copies the config that is about to be replaced to `<name>.bak`."""
+    if path.exists():
+        shutil.copy2(path, path.with_name(path.name + ".bak"))
+
+
+def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning as one line."""
+    err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Runs the command line: status 0 on success, 2 on wrong usage, 1 on failure, 130 on Ctrl-C."""
+    warnings.filterwarnings("ignore", module="optuna")
+    warnings.showwarning = say_warning
+    try:
+        app()
+    except (ConfigError, DataError) as error:
+        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)

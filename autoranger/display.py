@@ -1,0 +1,74 @@
+"""What a search shows while it runs: the round, the candidates left, the best so far, and the time left."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from autoranger.components.config import Config
+from autoranger.components.presets import RANGER21
+from autoranger.search.progress import Progress
+
+
+class Display(Progress):
+    """A live progress bar on a terminal; a line for each round elsewhere. Use as a context manager."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[best]}"),
+        )
+        self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self.all = self.bar.add_task("preparing", total=None, best="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
+        """A round begins."""
+        self._say(f"round {number}/{of}: {candidates} candidates, {arms} subsets", work)
+
+    def verdict(self, candidates: int, seeds: int) -> None:
+        """The verdict begins."""
+        self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", None)
+
+    def advance(self, work: int) -> None:
+        """Work is done."""
+        self.bar.advance(self.all, work)
+
+    def best(self, config: Config, value: float) -> None:
+        """There is a best candidate."""
+        self.bar.update(self.all, best=f"best {value:.4f}: {brief(config)}, lr {config.lr:g}")
+
+    def _say(self, text: str, work: int | None) -> None:
+        if not self.console.is_terminal:
+            self.console.print(text)
+        self.bar.update(self.all, description=text)
+        if work is not None:
+            self.bar.update(self.all, total=self.bar.tasks[0].completed + work)
+
+
+def brief(config: Config) -> str:
+    """A config in a few words, relative to the nearest of full Ranger21 and AdamW."""
+    on, every = set(config.components), set(RANGER21)
+    without = every - on
+    if on == every:
+        return "ranger21"
+    if not on:
+        return "adamw"
+    if on <= every and len(without) < len(on):
+        return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
+    return "adamw + " + " + ".join(config.components)

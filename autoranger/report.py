@@ -1,0 +1,141 @@
+"""What a search found, and what a config is, as text for people and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.padding import Padding
+from rich.table import Table
+
+from autoranger.components.component import Value, registry
+from autoranger.components.config import Config
+from autoranger.display import brief
+from autoranger.search.study import Outcome
+from autoranger.search.verdict import Difference
+
+
+def outcome_dict(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain data."""
+    return {
+        "config": outcome.config.to_dict(),
+        "default_kept": outcome.default_kept,
+        "finalists": [asdict(f) | {"config": f.config.to_dict()} for f in outcome.finalists],
+        "evidence": outcome.evidence,
+        "seconds": round(outcome.seconds, 1),
+        "candidate_steps": outcome.work,
+    }
+
+
+def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
+    """The final table, the verdict in a sentence, and how to use the file."""
+    evidence = outcome.evidence
+    metric, seeds = evidence["metric"], outcome.finalists[0].against_default.seeds
+    table = Table(
+        "finalist",
+        "lr",
+        f"valid {metric}",
+        "against ranger21",
+        "against adamw",
+        f"test {metric}",
+        box=None,
+        pad_edge=False,
+    )
+    for finalist in outcome.finalists:
+        chosen = finalist.config == outcome.config
+        table.add_row(
+            f"{'[bold green]→ ' if chosen else '  '}{brief(finalist.config)}",
+            f"{finalist.config.lr:g}",
+            f"{finalist.valid:.4f}" + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
+            interval(finalist.against_default),
+            interval(finalist.against_plain),
+            f"{finalist.test:.4f}",
+        )
+    console.print(table)
+    console.print(
+        f"\n{seeds} fresh seeds; paired differences with {evidence['confidence']:.0%} intervals that hold for all "
+        f"{evidence['comparisons']} comparisons together. {outcome.work:,} candidate-steps in {outcome.seconds:.0f} s.",
+        highlight=False,
+    )
+    console.print(verdict(outcome), highlight=False)
+    console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
+    print_code(console, "    import autoranger")
+    console.print(
+        f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}',
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def verdict(outcome: Outcome) -> str:
+    """The verdict in a sentence."""
+    best = next(f for f in outcome.finalists if f.config == outcome.config)
+    if outcome.default_kept:
+        return f"Nothing beats full Ranger21 significantly: [bold]ranger21 with lr {best.config.lr:g}[/] is kept."
+    gain = interval(best.against_default)
+    return f"[bold]{brief(best.config)}, lr {best.config.lr:g}[/], beats full Ranger21 by {gain}."
+
+
+def print_code(console: Console, line: str) -> None:
+    """A line to be copied: neither wrapped nor interpreted."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def interval(difference: Difference) -> str:
+    """An effect with its interval."""
+    if difference.effect == difference.low == difference.high == 0.0:
+        return "–"
+    return f"{difference.effect:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+
+
+def build_call(config: Config) -> str:
+    """How the optimizer of a config is built."""
+    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps else ""
+    return f"build(model.parameters(){total})"
+
+
+def print_config(console: Console, name: str, config: Config, evidence: dict[str, Any]) -> None:
+    """A config explained: the numbers, each component, the evidence, and how to use it."""
+    console.print(f"[bold]{escape(name)}[/]: {brief(config)}", highlight=False)
+    beta1, beta2 = config.betas
+    console.print(
+        f"lr {config.lr:g}, betas ({beta1:g}, {beta2:g}), eps {config.eps:g}, weight decay {config.weight_decay:g}\n",
+        highlight=False,
+    )
+    for key, settings in config.components.items():
+        print_component(console, key, settings)
+    off = [key for key in registry if key not in config.components]
+    console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
+    if evidence:
+        print_evidence(console, evidence)
+    console.print(
+        f'optimizer = autoranger.load("{name}").{build_call(config)}', highlight=False, markup=False, soft_wrap=True
+    )
+
+
+def print_component(console: Console, name: str, settings: Mapping[str, Value]) -> None:
+    """A component in two or three lines: what it is, what it does, and its hyperparameters."""
+    cls = registry[name]
+    values = ", ".join(f"{key}={value}" for key, value in settings.items())
+    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}[/]"
+    console.print(title + (f"  {escape(values)}" if values else ""), highlight=False)
+    console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))
+
+
+def print_evidence(console: Console, evidence: dict[str, Any]) -> None:
+    """Where a config comes from; an unfamiliar evidence table is printed as it is."""
+    try:
+        pairs = {"ranger21": "against_default", "adamw": "against_adamw"}
+        gains = {other: Difference(**evidence[key]) for other, key in pairs.items()}
+        text = f"searched on {evidence['task']}, seed {evidence['seed']}: {evidence['verdict']}\n"
+        text += f"{evidence['metric']}: {evidence['valid']:.4f} valid, {evidence['test']:.4f} test\n"
+        for other, gain in gains.items():
+            text += f"against {other}: {interval(gain)} on {gain.seeds} fresh seeds\n"
+    except (KeyError, TypeError, ValueError):
+        text = f"evidence: {evidence}\n"
+    console.print(escape(text), highlight=False)

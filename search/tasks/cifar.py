@@ -1,0 +1,166 @@
+"""`cifar`: CIFAR-10 (Krizhevsky 2009) from its binary files; a small ResNet on a GPU, a smaller net on a CPU."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from autoranger.components.errors import DataError
+from autoranger.search.tasks.task import Split, Task
+
+URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
+FOLDER = "cifar-10-batches-bin"
+FILES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
+RECORDS, RECORD = 10_000, 1 + 3 * 32 * 32
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+
+
+class Cifar(Task):
+    """50,000 images of which 5,000 validate, and 10,000 test images.
+
+    On a GPU: 32×32 with flips and shifts, a ResNet with batch normalization. On a CPU: 16×16 and 2,000 images for each
+    of validation and test, a three-layer convolutional net, so that a search takes minutes.
+    """
+
+    name = "cifar"
+    summary = "CIFAR-10 photographs: 16×16 and a small convolutional net on a CPU, 32×32 and a ResNet on a GPU"
+    source = "cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009; free to use with citation), 162 MB"
+
+    def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
+        super().__init__(device, data_dir)
+        self.small = self.device.type == "cpu"
+        self.batch_size, self.steps = (32, 400) if self.small else (256, 1000)
+
+    def data(self) -> Mapping[str, Split]:
+        folder = find(self.data_dir)
+        parts = [read_batch(folder / file) for file in FILES]
+        inputs, targets = (torch.cat([part[i] for part in parts]) for i in (0, 1))
+        valid, test = (2_000, 2_000) if self.small else (5_000, 10_000)
+        ranges = {"train": (0, 45_000), "valid": (45_000, 45_000 + valid), "test": (50_000, 50_000 + test)}
+        return {name: (self._prepare(inputs[a:b]), targets[a:b]) for name, (a, b) in ranges.items()}
+
+    def model(self) -> nn.Module:
+        return small_net() if self.small else ResNet()
+
+    def augment(self, inputs: Tensor) -> Tensor:
+        return inputs if self.small else shift(flip(inputs))
+
+    def _prepare(self, images: Tensor) -> Tensor:
+        """Bytes `[N, 3, 32, 32]` to normalized floats, at half the resolution for a CPU."""
+        scaled = images.float() / 255
+        pooled = F.avg_pool2d(scaled, 2) if self.small else scaled
+        return (pooled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+
+
+def find(data_dir: Path | None) -> Path:
+    """The folder with the binary files: below `data_dir`, below `AUTORANGER_DATA`, or downloaded.
+
+    Raises:
+        DataError: where a folder that was named lacks a file, or the download fails.
+    """
+    named = data_dir or (Path(os.environ["AUTORANGER_DATA"]) if os.environ.get("AUTORANGER_DATA") else None)
+    if named is None:
+        return download()
+    for folder in (named / FOLDER, named):
+        if any((folder / file).exists() for file in FILES):
+            return folder
+    raise DataError(
+        f"no CIFAR-10 in {named}: it must hold {FOLDER}/ with data_batch_1.bin to data_batch_5.bin and test_batch.bin "
+        f"(from {URL})."
+    )
+
+
+def download() -> Path:
+    """The folder with the binary files in the user's cache, downloaded once and checked; DataError without network."""
+    import pooch
+
+    try:
+        cache = pooch.os_cache("autoranger")
+        archive = Path(pooch.retrieve(URL, known_hash=f"sha256:{SHA256}", path=cache, fname="cifar-10-binary.tar.gz"))
+        folder = archive.parent / FOLDER
+        if not all((folder / file).exists() for file in FILES):
+            with tarfile.open(archive) as tar:
+                tar.extractall(archive.parent, filter="data")
+    except Exception as error:
+        reason = str(error).strip().split("\n")[0]
+        raise DataError(
+            f"cannot download CIFAR-10 from {URL} ({type(error).__name__}: {reason[:120]}); get the file elsewhere, "
+            "unpack it and name its folder with --data-dir or AUTORANGER_DATA."
+        ) from None
+    return folder
+
+
+def read_batch(path: Path) -> tuple[Tensor, Tensor]:
+    """One binary file: images `[10000, 3, 32, 32]` in bytes and labels `[10000]`; DataError where it is damaged."""
+    try:
+        raw = np.fromfile(path, dtype=np.uint8)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}; CIFAR-10's binary version has it ({URL}).") from None
+    if raw.size != RECORDS * RECORD:
+        raise DataError(f"{path} has {raw.size:,} bytes instead of {RECORDS * RECORD:,}; get it again from {URL}.")
+    records = torch.from_numpy(raw.reshape(RECORDS, RECORD))
+    labels = records[:, 0].long()
+    if int(labels.max()) > 9:
+        raise DataError(f"{path} is not CIFAR-10's binary version: it has labels above 9; get it from {URL}.")
+    return records[:, 1:].reshape(RECORDS, 3, 32, 32), labels
+
+
+def small_net() -> nn.Module:
+    """7,322 parameters for 16×16 images: three convolutions and a linear layer."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(128, 10)),
+    )
+
+
+def norm_conv(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
+    """3×3 convolution, batch normalization, ReLU, and a 2×2 maximum where `pool`."""
+    layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+
+
+class ResNet(nn.Module):
+    """ResNet-9 of half width: four stages, two residual blocks, 1.6 M parameters (Page 2018, DAWNBench)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(norm_conv(3, 32), norm_conv(32, 64, pool=True))
+        self.first = nn.Sequential(norm_conv(64, 64), norm_conv(64, 64))
+        self.middle = nn.Sequential(norm_conv(64, 128, pool=True), norm_conv(128, 256, pool=True))
+        self.second = nn.Sequential(norm_conv(256, 256), norm_conv(256, 256))
+        self.head = nn.Linear(256, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images `[B, 3, 32, 32]` to scores `[B, 10]`."""
+        x = self.stem(x)
+        x = self.middle(x + self.first(x))
+        x = x + self.second(x)
+        return self.head(x.amax(dim=(-2, -1)))  # type: ignore[no-any-return]
+
+
+def flip(inputs: Tensor) -> Tensor:
+    """Each image mirrored with probability ½."""
+    mirrored = torch.rand(len(inputs), 1, 1, 1, device=inputs.device) < 0.5
+    return torch.where(mirrored, inputs.flip(-1), inputs)
+
+
+def shift(inputs: Tensor, most: int = 4) -> Tensor:
+    """Each image moved by up to `most` pixels either way, reflected at the border."""
+    count, channels, height, width = inputs.shape
+    padded = F.pad(inputs, (most,) * 4, mode="reflect")
+    down, right = torch.randint(0, 2 * most + 1, (2, count, 1), device=inputs.device)
+    rows = (down + torch.arange(height, device=inputs.device)).view(count, 1, height, 1)
+    columns = (right + torch.arange(width, device=inputs.device)).view(count, 1, 1, width)
+    images = torch.arange(count, device=inputs.device).view(count, 1, 1, 1)
+    planes = torch.arange(channels, device=inputs.device).view(1, channels, 1, 1)
+    return padded[images, planes, rows, columns]
