@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 import shutil
 import sys
@@ -36,6 +37,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 INTERRUPTED = 130
 
 
+class SpaceName(enum.StrEnum):
+    """What a search chooses from."""
+
+    subsets = enum.auto()
+    extended = enum.auto()
+
+
 @app.callback(invoke_without_command=True)
 def autoranger(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -51,6 +59,9 @@ def search(
     task: Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")],
     out_path: Annotated[Path, typer.Option("--out", help="Where the tuned config goes.")] = Path("tuned.toml"),
     budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Else the standard plan.")] = None,
+    space: Annotated[
+        SpaceName, typer.Option(help="Subsets of Ranger21, or of all components there are.")
+    ] = SpaceName.subsets,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
     device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")] = "auto",
     data_dir: Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")] = None,
@@ -77,6 +88,7 @@ def search(
     from autoranger.report import outcome_dict, print_outcome
     from autoranger.search.plan import parse_budget
     from autoranger.search.record import JOURNAL, open_storage
+    from autoranger.search.space import Space
     from autoranger.search.study import search as run
     from autoranger.search.tasks import find
 
@@ -92,7 +104,14 @@ def search(
     try:
         with Display(err) as display:
             outcome = run(
-                chosen, open_storage(storage), name, seed=seed, budget=seconds, resume=resume, progress=display
+                chosen,
+                open_storage(storage),
+                name,
+                space=Space.extended() if space is SpaceName.extended else Space(),
+                seed=seed,
+                budget=seconds,
+                resume=resume,
+                progress=display,
             )
     except KeyboardInterrupt:
         err.print(f"interrupted. What was trained is in study '{name}'; continue with the same command and")
@@ -104,6 +123,44 @@ def search(
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
     else:
         print_outcome(out, outcome, out_path)
+
+
+@app.command()
+def compare(
+    configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
+    task: Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")],
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds that all of them run on.")] = 16,
+    sweep: Annotated[bool, typer.Option(help="Find the best learning rate for each first, at equal budget.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed and machine: same result.")] = 0,
+    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")] = "auto",
+    data_dir: Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Compare configs on a task: paired on common seeds, with intervals.
+
+    Each gets the best learning rate of its own sweep first: a comparison at one side's favourite rate is none.
+
+    **Examples**
+
+        autoranger compare ranger21 adamw --task digits
+        autoranger compare tuned.toml ranger21 adamw --task my_task.py:MyTask --seeds 32
+    """
+    import optuna
+
+    from autoranger.display import Display
+    from autoranger.report import comparison_dict, print_comparison
+    from autoranger.search.comparison import compare_configs
+    from autoranger.search.tasks import find
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sides = {name: load(name) for name in configs}
+    chosen = find(task)(pick_device(device), data_dir)
+    with Display(err) as display:
+        comparison = compare_configs(chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display)
+    if as_json:
+        print_json(comparison_dict(comparison))
+    else:
+        print_comparison(out, comparison, chosen)
 
 
 @app.command()
@@ -234,3 +291,7 @@ def main() -> None:
     except (ConfigError, DataError) as error:
         err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2 if isinstance(error, ConfigError) else 1)
+
+
+if __name__ == "__main__":
+    main()

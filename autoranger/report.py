@@ -15,7 +15,9 @@ from rich.table import Table
 from autoranger.components.component import Value, registry
 from autoranger.components.config import Config
 from autoranger.display import brief
+from autoranger.search.comparison import Comparison
 from autoranger.search.study import Outcome
+from autoranger.search.tasks.task import Task
 from autoranger.search.verdict import Difference
 
 
@@ -70,6 +72,41 @@ def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
         markup=False,
         soft_wrap=True,
     )
+
+
+def comparison_dict(comparison: Comparison) -> dict[str, Any]:
+    """A comparison as plain data."""
+    sides = [asdict(s) | {"config": s.config.to_dict(), "curve": s.curve.tolist()} for s in comparison.sides]
+    pairs = [{"a": a, "b": b} | asdict(d) | {"p": two_sided(d)} for (a, b), d in comparison.differences.items()]
+    return {"steps": comparison.steps, "sides": sides, "differences": pairs}
+
+
+def print_comparison(console: Console, comparison: Comparison, task: Task) -> None:
+    """The sides with their learning curves, and the difference of each pair."""
+    points = len(comparison.sides[0].curve)
+    shown = [i for i in range(points) if (i + 1) % 2 == 0]
+    at = [f"{round(comparison.steps * (i + 1) / points)}" for i in shown]
+    metric = task.metric_name
+    table = Table("config", "lr", *at, f"test {metric}", box=None, pad_edge=False, title_justify="left")
+    for side in comparison.sides:
+        curve = [f"{side.curve[i]:.4f}" for i in shown]
+        diverged = f" ({side.diverged} diverged)" if side.diverged else ""
+        table.add_row(f"[bold]{escape(side.name)}[/]", f"{side.config.lr:g}", *curve, f"{side.test:.4f}{diverged}")
+    console.print(f"valid {metric} after so many steps, mean over seeds", highlight=False)
+    console.print(table)
+    pairs = Table("pair", "difference at the end", "p", "", box=None, pad_edge=False)
+    for (a, b), difference in comparison.differences.items():
+        certain = difference.low > 0 or difference.high < 0
+        words = "[green]better[/]" if certain else "a tie, as far as these seeds can tell"
+        pairs.add_row(f"{escape(a)} − {escape(b)}", interval(difference), f"{two_sided(difference):.2g}", words)
+    seeds = next(iter(comparison.differences.values())).seeds
+    console.print(f"\n{seeds} common seeds; the intervals hold for all pairs together, at 95%", highlight=False)
+    console.print(pairs)
+
+
+def two_sided(difference: Difference) -> float:
+    """The p-value of "no difference"."""
+    return min(1.0, 2 * min(difference.p, 1 - difference.p))
 
 
 def verdict(outcome: Outcome) -> str:

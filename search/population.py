@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.components.optimizer import compute_dtype
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
 from autoranger.search.memory import keep_freed_memory
@@ -28,15 +29,14 @@ Tensors = dict[str, Tensor]
 Scores = dict[str, NDArray[np.float64]]
 Call = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]
 Vectorizer = Callable[[Call], Call]
+Head = Callable[[Tensor, Tensor], Tensor]
 
 POLL = 8
 """Steps between looks for diverged rows: each look makes the host wait for the device."""
 
-ROWS = {"cpu": 256, "cuda": 4096}
-"""Most rows in a chunk. On a CPU a chunk should stay in cache; on a GPU it should fill it."""
-
-EVALUATION_BYTES = 1 << 28
-"""Most bytes of inputs in one evaluation call."""
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
+"""Most bytes of inputs in one call, and of parameters in a chunk. Small enough on a CPU that what is computed from
+them stays in its caches, large enough on a GPU to fill it."""
 
 
 class Population:
@@ -50,11 +50,12 @@ class Population:
     def __init__(self, task: Task, rows: int | None = None) -> None:
         keep_freed_memory()
         self.task, self.device = task, task.device
-        self.rows = rows or ROWS.get(self.device.type, ROWS["cpu"])
+        self.bytes = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
         self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
         self.skeleton = self._model(0)
+        self.rows = rows or self._affordable_rows()
         self._inits: dict[int, tuple[Tensors, Tensors]] = {}
-        self.over_rows = self._vectorizer()
+        self._over_rows = self._vectorizer()
 
     def train(
         self,
@@ -63,6 +64,7 @@ class Population:
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
+        curve: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
     ) -> Scores:
@@ -73,15 +75,17 @@ class Population:
             seeds: S seeds, each of an initialisation and an order of the batches.
             steps: length of the training, for which schedules are scaled.
             splits: which parts of the data to score at the end.
+            curve: how many times to score the validation data on the way, evenly spaced, the end included.
             progress: called with the number of rows × steps done since the last call.
             report: called with each part of the candidates that is done, and its scores.
 
         Returns:
-            For each split the metric `[K, S]`; NaN where a run has diverged.
+            For each split the metric `[K, S]`, NaN where a run has diverged; the curve `[K, S, curve]` as "curve".
         """
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
+        scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         for chunk in self._chunks(configs, len(seeds)):
-            trained = self._train_chunk([configs[k] for k in chunk], seeds, steps, splits, progress)
+            trained = self._train_chunk([configs[k] for k in chunk], seeds, steps, splits, curve, progress)
             report([configs[k] for k in chunk], trained)
             for split, values in trained.items():
                 scores[split][chunk] = values
@@ -93,56 +97,32 @@ class Population:
         seeds: Sequence[int],
         steps: int,
         splits: Sequence[str],
+        curve: int,
         progress: Callable[[int], None],
     ) -> Scores:
-        params, buffers = self._start(len(configs), seeds)
-        rows = len(configs) * len(seeds)
-        step = Step([c for c in configs for _ in seeds], steps, dtype=torch.float32, device=self.device)
-        thetas = [p.detach().view(rows, 1, *row_shape(p.shape[1:])) for p in params.values()]
-        for theta, p in zip(thetas, params.values(), strict=True):
-            step.add(theta, matrix=p.dim() > 2)
-        failed = torch.zeros(rows, dtype=torch.bool, device=self.device)
-        alive: Tensor | None = None
-
-        self.skeleton.train()
+        chunk = Chunk(self, configs, seeds, steps)
+        points = {round(steps * (i + 1) / curve): i for i in range(curve)}
+        scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
+        told = 0
         with torch.random.fork_rng():
-            for t, (inputs, targets) in enumerate(self._batches(len(configs), seeds, steps)):
-                losses = self.over_rows(self._loss)(params, buffers, inputs, targets)
-                grads = torch.autograd.grad(losses.sum(), list(params.values()))
-                failed |= ~losses.detach().isfinite()
-                if t % POLL == POLL - 1:
-                    progress(rows * POLL)
-                    alive = (~failed).view(-1, 1, 1, 1) if failed.any() else None
-                    if failed.all():
+            for t, (inputs, targets) in enumerate(self._batches(len(configs), seeds, steps), start=1):
+                chunk.advance(inputs, targets)
+                if t in points:
+                    scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
+                if t % POLL == 0:
+                    progress(chunk.rows * POLL)
+                    told += POLL
+                    if not chunk.poll():
                         break
-                flat = [grad.reshape(theta.shape) for grad, theta in zip(grads, thetas, strict=True)]
-                step(thetas, flat, None if alive is None else [alive] * len(thetas))
-        progress(rows * (steps % POLL))
-        self.skeleton.eval()
-        shape = (len(configs), len(seeds))
-        diverged = failed.cpu().numpy().reshape(shape)
-        return {
-            split: np.where(diverged, np.nan, self._score(params, buffers, self.data[split]).reshape(shape))
-            for split in splits
-        }
+        progress(chunk.rows * (steps - told))
+        return scores | {split: chunk.score(self.data[split]) for split in splits}
 
-    @torch.no_grad()
-    def _score(self, params: Tensors, buffers: Tensors, split: Split) -> NDArray[np.float64]:
-        """The metric of every row on a split, `[rows]`."""
-        inputs, targets = split
-        rows = next(iter(params.values())).shape[0]
-        size = max(1, EVALUATION_BYTES // (inputs[0].numel() * inputs.element_size() * rows))
-        total = torch.zeros(rows, dtype=torch.float64, device=self.device)
-        for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-            metrics = self.over_rows(self._metric)(params, buffers, x.expand(rows, *x.shape), y.expand(rows, *y.shape))
-            total += metrics.double() * len(x)
-        return (total / len(inputs)).cpu().numpy()
-
-    def _loss(self, params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self.task.loss(functional_call(self.skeleton, (params, buffers), (x,)), y)
-
-    def _metric(self, params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-        return self.task.metric(functional_call(self.skeleton, (params, buffers), (x,)), y)
+    def _affordable_rows(self) -> int:
+        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow."""
+        example = self.data["train"][0][0]
+        inputs = example.numel() * example.element_size() * self.task.batch_size
+        weights = sum(p.numel() * p.element_size() for p in self.skeleton.parameters())
+        return max(1, self.bytes // max(inputs, weights))
 
     def _batches(self, candidates: int, seeds: Sequence[int], steps: int) -> Iterator[Split]:
         """For each step the batches of all rows: every candidate gets the batch of its seed."""
@@ -159,15 +139,22 @@ class Population:
             reseed(self.device, t)
             yield repeat(batch, candidates), repeat(targets[order[:, t]], candidates)
 
-    def _start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
+    def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
         """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
         inits = [self._init(seed) for seed in seeds]
-
         params, buffers = (
             {name: repeat(torch.stack([init[part][name] for init in inits]), candidates) for name in inits[0][part]}
             for part in (0, 1)
         )
         return {name: value.requires_grad_() for name, value in params.items()}, buffers
+
+    def apply(self, head: Head, params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The task's loss or metric of every row, `[rows]`."""
+        return self._over_rows(self._one(head))(params, buffers, inputs, targets)
+
+    def _one(self, head: Head) -> Call:
+        """The loss or metric of one row."""
+        return lambda params, buffers, x, y: head(functional_call(self.skeleton, (params, buffers), (x,)), y)
 
     def _init(self, seed: int) -> tuple[Tensors, Tensors]:
         """Trained parameters of a new model, and everything else in it that differs between seeds."""
@@ -186,10 +173,11 @@ class Population:
     def _vectorizer(self) -> Vectorizer:
         """`vmap`, or a loop over rows for a model that vmap refuses; ConfigError for a model that fails by itself."""
         inputs, targets = (part[:4] for part in self.data["train"])
-        params, buffers = self._start(1, [0])
-        call = (params, buffers, inputs[None], targets[None])
+        params, buffers = self.start(1, [0])
+        call, loss = (params, buffers, inputs[None], targets[None]), self._one(self.task.loss)
         try:
-            losses = looped(self._loss)(*call)
+            with torch.random.fork_rng():
+                losses = looped(loss)(*call)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(
@@ -198,7 +186,8 @@ class Population:
         if losses.shape != (1,):
             raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
         try:
-            vectorized(self._loss)(*call)
+            with torch.random.fork_rng():
+                vectorized(loss)(*call)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             warnings.warn(f"torch.func.vmap refuses this model ({reason}); training one by one, slower.", stacklevel=2)
@@ -218,6 +207,55 @@ class Population:
             chunk.append(k)
         if chunk:
             yield chunk
+
+
+class Chunk:
+    """Rows that train together: their parameters, buffers, optimizer state, and which of them have diverged.
+
+    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices.
+    """
+
+    def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
+        self.population, self.shape = population, (len(configs), len(seeds))
+        self.rows = len(configs) * len(seeds)
+        self.params, self.buffers = population.start(len(configs), seeds)
+        self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
+        dtype, device = compute_dtype(self.thetas), population.device
+        self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
+        for theta, p in zip(self.thetas, self.params.values(), strict=True):
+            self.optimizer.add(theta, matrix=p.dim() > 2)
+        self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
+        self.alive: list[Tensor] | None = None
+
+    def advance(self, inputs: Tensor, targets: Tensor) -> None:
+        """One step of every row, on batches `[rows, B, ...]`."""
+        population, params = self.population, list(self.params.values())
+        population.skeleton.train()
+        losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
+        grads = torch.autograd.grad(losses.sum(), params)
+        self.failed |= ~losses.detach().isfinite()
+        self.optimizer(self.thetas, [g.reshape(t.shape) for g, t in zip(grads, self.thetas, strict=True)], self.alive)
+
+    def poll(self) -> bool:
+        """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
+        if self.failed.any():
+            self.alive = [(~self.failed).view(-1, 1, 1, 1)] * len(self.thetas)
+        return not bool(self.failed.all())
+
+    @torch.no_grad()
+    def score(self, split: Split) -> NDArray[np.float64]:
+        """The metric on a split `[K, S]`; NaN where a row has diverged."""
+        (inputs, targets), population = split, self.population
+        population.skeleton.eval()
+        for theta in self.thetas:
+            self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
+        size = max(1, population.bytes // (inputs[0].numel() * inputs.element_size() * self.rows))
+        total = torch.zeros(self.rows, dtype=torch.float64, device=population.device)
+        for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
+            every = (part.expand(self.rows, *part.shape) for part in (x, y))
+            total += population.apply(population.task.metric, self.params, self.buffers, *every).double() * len(x)
+        means = torch.where(self.failed, torch.nan, total / len(inputs))
+        return means.cpu().numpy().reshape(self.shape)
 
 
 def vectorized(call: Call) -> Call:

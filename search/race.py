@@ -128,6 +128,11 @@ def value(scores: Values) -> float:
     return float(scores.mean()) if np.isfinite(scores).all() else -np.inf
 
 
+def mean(scores: Values) -> float:
+    """Mean of the runs that did not diverge, NaN where none is left."""
+    return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
+
+
 def best_lr(by_lr: dict[float, Values]) -> float:
     """The learning rate with the best value; the smaller one of equals."""
     return max(sorted(by_lr), key=lambda lr: value(by_lr[lr]))

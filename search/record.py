@@ -59,7 +59,7 @@ class Record:
     def __init__(
         self, storage: BaseStorage, name: str, space: Space, settings: Mapping[str, Any], *, resume: bool
     ) -> None:
-        self.space, self.known = space, dict[str, list[float]]()
+        self.space, self.known = space, dict[Config, dict[str, list[float | None]]]()
         self._open: dict[Config, dict[str, Values]] = {}
         try:
             if resume:
@@ -77,17 +77,18 @@ class Record:
             if before != settings:
                 raise ConfigError(f"study '{name}' was made with other settings: {json.dumps(before)}; use the same.")
             for trial in self.study.get_trials(deepcopy=False):
-                self.known |= trial.user_attrs.get("rounds", {})
+                config = Config.from_dict(trial.user_attrs["config"])
+                self.known.setdefault(config, {}).update(trial.user_attrs["rounds"])
         self.study.set_user_attr("settings", settings)
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
-        values = self.known.get(key(config, steps, seeds))
+        values = self.known.get(config, {}).get(key(steps, seeds))
         return None if values is None else np.array([np.nan if v is None else v for v in values])
 
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
         """Notes the metric `[S]` of a candidate's round."""
-        self._open.setdefault(config, {})[key(config, steps, seeds)] = values
+        self._open.setdefault(config, {})[key(steps, seeds)] = values
 
     def finish(self, config: Config, state: TrialState) -> None:
         """Writes a candidate's trial."""
@@ -113,13 +114,12 @@ class Record:
             self.finish(config, TrialState.PRUNED)
 
 
-def key(config: Config, steps: int, seeds: Sequence[int]) -> str:
-    """Name of a candidate's round, unique within a study."""
-    names = ",".join(config.components) or "none"
-    return f"{names} lr={config.lr:g} steps={steps} seeds={seeds[0]}+{len(seeds)}"
+def key(steps: int, seeds: Sequence[int]) -> str:
+    """Name of a round: its length, its first seed and the number of seeds."""
+    return f"steps={steps} seeds={seeds[0]}+{len(seeds)}"
 
 
 def spent(round_key: str) -> int:
     """Training steps of a round, from its key."""
-    steps, seeds = (part.split("=")[1] for part in round_key.split()[-2:])
+    steps, seeds = (part.split("=")[1] for part in round_key.split())
     return int(steps) * int(seeds.split("+")[1])

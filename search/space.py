@@ -1,15 +1,17 @@
-"""The search space: every subset of some components, each with learning rates from a half-decade grid."""
+"""The search space: subsets of components that go together, each with learning rates from a half-decade grid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from autoranger.components.component import Component
+import numpy as np
+
+from autoranger.components.component import Component, conflicts, registry
 from autoranger.components.config import Config
-from autoranger.components.presets import RANGER21
+from autoranger.components.presets import PRESETS, RANGER21
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -18,13 +20,20 @@ LOWEST_LR, HIGHEST_LR = 1e-6, 1e2
 """The grid of learning rates is extended up to here."""
 
 
+ENUMERABLE = 12
+"""Components of which all subsets are listed; more are drawn from at random."""
+
+FLIP = 0.15
+"""Chance for a component of a random arm to be other than in the default."""
+
+
 @dataclass(frozen=True)
 class Space:
-    """All subsets of `components`, at their default hyperparameters. An *arm* is one subset, its lr still open.
+    """All subsets of `components` that go together. An *arm* is one of them, its learning rate still open.
 
     Args:
-        components: ids; those of Ranger21 by default.
-        base: gives betas, eps, weight decay and the settings of components that are always on.
+        components: ids; those of Ranger21 by default. `Space.extended()` has all there are.
+        base: gives betas, eps and weight decay.
     """
 
     components: tuple[str, ...] = RANGER21
@@ -34,19 +43,60 @@ class Space:
         for name in self.components:
             Component.named(name)
 
-    def arms(self) -> list[Config]:
-        """Every subset, from none to all."""
-        chosen = [c for size in range(len(self.components) + 1) for c in combinations(self.components, size)]
-        return [self.arm(names) for names in chosen]
+    @classmethod
+    def extended(cls) -> Space:
+        """The space of all registered components."""
+        return cls(tuple(registry))
 
-    def arm(self, names: Sequence[str]) -> Config:
+    @property
+    def size(self) -> int:
+        """The number of arms; where they are too many to list, a bound."""
+        return len(self._every()) if self._enumerable else 2 ** len(self.components)
+
+    def arms(self, most: int, seed: int) -> list[Config]:
+        """Every arm where there are at most `most`, otherwise that many.
+
+        A listed space is drawn from evenly. From a larger one come the presets, then in turn random neighbours of the
+        default, which a preference for what is known to work asks for, and subsets that are random altogether.
+        """
+        rng = np.random.default_rng(seed)
+        if self._enumerable:
+            every = self._every()
+            chosen = range(len(every)) if len(every) <= most else rng.choice(len(every), most, replace=False)
+            return [every[i] for i in sorted(chosen)]
+        presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
+        arms = dict.fromkeys(
+            [self.default, self.plain, *(p for p in presets if p.components.keys() <= set(self.components))]
+        )
+        while len(arms) < most:
+            arms[self._draw(rng, near=len(arms) % 2 == 0)] = None
+        return list(arms)[:most]
+
+    def arm(self, names: Iterable[str]) -> Config:
         """The arm with just these components of the space on."""
-        return replace(self.base, components={**self.base.components, **{name: {} for name in names}})
+        return replace(self.base, components={name: {} for name in names})
+
+    @property
+    def _enumerable(self) -> bool:
+        return len(self.components) <= ENUMERABLE
+
+    def _every(self) -> list[Config]:
+        subsets = (c for size in range(len(self.components) + 1) for c in combinations(self.components, size))
+        return [self.arm(names) for names in subsets if not conflicts(names)]
+
+    def _draw(self, rng: np.random.Generator, *, near: bool) -> Config:
+        """A random arm. Components enter in random order, those that an earlier one excludes stay out."""
+        names: list[str] = []
+        for name in rng.permutation(self.components):
+            chance = (1 - FLIP if name in RANGER21 else FLIP) if near else 0.5
+            if rng.random() < chance and not conflicts([*names, str(name)]):
+                names.append(str(name))
+        return self.arm(names)
 
     @property
     def default(self) -> Config:
-        """The arm with every component on: full Ranger21 in the default space."""
-        return self.arm(self.components)
+        """The arm with all of Ranger21's components that are in the space."""
+        return self.arm(name for name in RANGER21 if name in self.components)
 
     @property
     def plain(self) -> Config:

@@ -17,11 +17,11 @@ from autoranger.search.clock import Clock
 from autoranger.search.plan import Plan, make_plan, plan_for
 from autoranger.search.population import Population, Scores
 from autoranger.search.progress import Progress
-from autoranger.search.race import Race, best_lr
+from autoranger.search.race import Race, best_lr, mean
 from autoranger.search.record import Record
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import LEVEL, Difference, Values, compare, winner
+from autoranger.search.verdict import LEVEL, Difference, compare, winner
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,7 @@ def search(
     space: Space | None = None,
     seed: int = 0,
     budget: float | None = None,
+    plan: Plan | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -84,7 +85,8 @@ def search(
         study: name of the study in it.
         space: what to choose from; the subsets of Ranger21 by default.
         seed: of everything; the same seed and plan give the same result on the same machine.
-        budget: seconds that the search should take at most; the task's standard plan where None.
+        budget: seconds that the search should take at most; no limit where None.
+        plan: what to do; where None the task's standard plan, or what fits the budget.
         resume: whether to continue the study of that name.
         progress: listens.
 
@@ -93,25 +95,29 @@ def search(
         DataError: where the task's data are missing.
     """
     space, clock = space or Space(), Clock(budget, progress or Progress())
-    arms, lrs = space.arms(), lr_grid(*task.lr_range)
-    settings = {"task": task.name, "seed": seed, "budget": budget, "components": list(space.components)}
+    lrs = lr_grid(*task.lr_range)
+    settings = {
+        "task": task.name,
+        "steps": task.steps,
+        "batch_size": task.batch_size,
+        "seed": seed,
+        "budget": budget,
+        "components": list(space.components),
+    }
     population = Population(task)
     record = Record(storage, study, space, settings, resume=resume)
     try:
-        plan = make_plan(task.steps)
-        if budget is not None:
+        if plan is None and budget is not None:
             clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            plan = plan_for(task.steps, len(arms), len(lrs), clock.affordable)
-        if plan.arms < len(arms):
-            drawn = np.random.default_rng(seed).choice(len(arms), plan.arms, replace=False)
-            arms = [arms[i] for i in sorted(drawn)]
+            plan = plan_for(task.steps, space.size, len(lrs), clock.affordable)
+        plan = plan or make_plan(task.steps)
         numbers = count(seed * 1_000_000)
 
         def fresh_seeds(size: int) -> list[int]:
             return list(islice(numbers, size))
 
         race = Race(population, record, [space.default, space.plain], clock)
-        finalists = race.run(arms, lrs, plan, fresh_seeds)
+        finalists = race.run(space.arms(plan.arms, seed), lrs, plan, fresh_seeds)
         chosen = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
         seeds = fresh_seeds(clock.verdict_seeds(plan, len(chosen)))
         clock.verdict(len(chosen), len(seeds))
@@ -152,11 +158,6 @@ def judge(configs: list[Config], scores: Scores, default: int, plain: int) -> tu
     won = winner(valid[rivals], valid[default])
     best = finalists[default if won is None else rivals[won]]
     return sorted(finalists, key=lambda f: -np.nan_to_num(f.valid, nan=-np.inf)), best
-
-
-def mean(values: Values) -> float:
-    """Mean of the runs that did not diverge, NaN where none is left."""
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def describe(

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 Split = tuple[Tensor, Tensor]
@@ -53,8 +52,12 @@ class Task:
         raise NotImplementedError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        """Mean training loss of a batch, a scalar; cross entropy."""
-        return F.cross_entropy(output, target)
+        """Mean training loss of a batch, a scalar; cross entropy of `[B, …, classes]` scores and `[B, …]` labels.
+
+        Written out because `cross_entropy` under vmap takes three times as long, a fifth of a small model's step.
+        """
+        scores: Tensor = output.logsumexp(dim=-1) - output.gather(-1, target[..., None])[..., 0]
+        return scores.mean()
 
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """Quality of a batch, a scalar that averages over batches, higher is better; accuracy."""

@@ -1,0 +1,135 @@
+"""Comparing a few configs on a task: a learning-rate sweep for each at equal budget, then paired runs on new seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.storages import InMemoryStorage
+
+from autoranger.components.component import registry
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError
+from autoranger.search.clock import Clock
+from autoranger.search.plan import Plan, Rung
+from autoranger.search.population import Population
+from autoranger.search.progress import Progress
+from autoranger.search.race import Race, best_lr, mean
+from autoranger.search.record import Record
+from autoranger.search.space import Space, lr_grid
+from autoranger.search.tasks.task import Task
+from autoranger.search.verdict import LEVEL, Difference, compare
+
+SWEEP_SEEDS = 4
+"""Seeds of each learning rate in a sweep."""
+
+CURVE_POINTS = 10
+"""Evenly spaced points of a learning curve."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One config of a comparison.
+
+    Args:
+        name: as the user called it.
+        config: with the learning rate that it ran with.
+        valid, test: mean metric over the seeds.
+        diverged: seeds on which the training diverged.
+        curve: mean validation metric `[10]` at tenths of the training.
+    """
+
+    name: str
+    config: Config
+    valid: float
+    test: float
+    diverged: int
+    curve: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several configs on common seeds, best first.
+
+    Args:
+        sides: the configs.
+        differences: for each pair of names the paired difference of the validation metric, with an interval that holds
+            for all pairs together.
+        steps: length of the trainings.
+    """
+
+    sides: list[Side]
+    differences: dict[tuple[str, str], Difference]
+    steps: int
+
+
+def compare_configs(
+    task: Task,
+    configs: Mapping[str, Config],
+    *,
+    seeds: int = 16,
+    sweep: bool = True,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Trains every config on the same seeds.
+
+    Args:
+        task: what to train.
+        configs: by name, two or more.
+        seeds: of the comparison; none of them is used in the sweep.
+        sweep: whether each gets the best learning rate of a grid, extended until its best is not on the edge; else each
+            keeps its own.
+        seed: of everything.
+        progress: listens.
+
+    Raises:
+        ConfigError: where there are fewer than two configs, or two differ only in a rate that is swept.
+    """
+    if len(configs) < 2:
+        raise ConfigError("a comparison needs two different configs; name two files or presets.")
+    population, clock = Population(task), Clock(None, progress or Progress())
+    first = seed * 1_000_000
+    chosen = dict(configs)
+    if sweep:
+        chosen = sweep_rates(population, chosen, clock, list(range(first, first + SWEEP_SEEDS)))
+    fresh = list(range(first + SWEEP_SEEDS, first + SWEEP_SEEDS + seeds))
+    clock.verdict(len(chosen), seeds)
+    clock.training(len(chosen) * seeds * task.steps)
+    scores = population.train(
+        list(chosen.values()),
+        fresh,
+        task.steps,
+        splits=("valid", "test"),
+        curve=CURVE_POINTS,
+        progress=clock.advance,
+    )
+    valid = dict(zip(chosen, scores["valid"], strict=True))
+    sides = [
+        Side(name, config, mean(valid[name]), mean(test), int(np.isnan(valid[name]).sum()), np.nanmean(curve, axis=0))
+        for (name, config), test, curve in zip(chosen.items(), scores["test"], scores["curve"], strict=True)
+    ]
+    sides.sort(key=lambda side: -np.nan_to_num(side.valid, nan=-np.inf))
+    pairs = list(combinations([side.name for side in sides], 2))
+    differences = {(a, b): compare(valid[a], valid[b], LEVEL / len(pairs)) for a, b in pairs}
+    return Comparison(sides, differences, task.steps)
+
+
+def sweep_rates(
+    population: Population, configs: Mapping[str, Config], clock: Clock, seeds: list[int]
+) -> dict[str, Config]:
+    """The configs with their best learning rates; ConfigError where two are the same but for the rate."""
+    arms = {name: replace(config, lr=1.0) for name, config in configs.items()}
+    for a, b in combinations(arms, 2):
+        if arms[a] == arms[b]:
+            raise ConfigError(f"{a} and {b} differ at most in the learning rate, which is swept; add --no-sweep.")
+    task, grid = population.task, lr_grid(*population.task.lr_range)
+    rung = Rung(steps=task.steps, seeds=len(seeds), keep=len(arms), lrs=len(grid))
+    work = Plan(len(arms), (rung,), 0, task.steps).cost(len(arms), len(grid))
+    clock.round(1, 1, candidates=len(arms) * len(grid), arms=len(arms), work=work)
+    record = Record(InMemoryStorage(), "sweep", Space(tuple(registry)), {}, resume=False)
+    scores = Race(population, record, [], clock).round({arm: list(grid) for arm in arms.values()}, rung, seeds)
+    return {name: replace(arm, lr=best_lr(scores[arm])) for name, arm in arms.items()}

@@ -1,0 +1,105 @@
+"""How many candidate-steps per second: a population against an Optuna study that trains one model per trial.
+
+usage: python studies/01_search_throughput/run.py [--repeats 5]
+
+Both sides train the digits proxy (task `digits`: its model, batches, steps, scoring at the end) on the same machine in
+the same process, in turns. The Optuna side is what one writes by hand: a study with a random learning rate for each
+trial, `torch.optim.AdamW`, one model at a time, in its fastest variant for this model (fused). The population side
+trains the first round of the search: 256 subsets × 5 learning rates, full Ranger21 among them, scored as in the search.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import optuna
+import torch
+
+from autoranger.search.population import Population, batch_order
+from autoranger.search.space import Space, lr_grid
+from autoranger.search.tasks.digits import Digits
+
+HERE = Path(__file__).parent
+
+
+def one_per_trial(task: Digits, data, trials: int, steps: int, **variant: bool) -> float:
+    """Steps per second of an Optuna study with one model for each trial."""
+    (inputs, targets), (valid, expected) = data["train"], data["valid"]
+
+    def objective(trial: optuna.Trial) -> float:
+        model = task.model()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=trial.suggest_float("lr", 1e-3, 1e-1, log=True), **variant)
+        for indices in batch_order(len(inputs), task.batch_size, steps, trial.number):
+            optimizer.zero_grad()
+            task.loss(model(inputs[indices]), targets[indices]).backward()
+            optimizer.step()
+        with torch.no_grad():
+            return float(task.metric(model(valid), expected))
+
+    study = optuna.create_study(direction="maximize", sampler=optuna.samplers.RandomSampler(seed=0))
+    begin = time.perf_counter()
+    study.optimize(objective, n_trials=trials)
+    return trials * steps / (time.perf_counter() - begin)
+
+
+def population(trainer: Population, configs, steps: int) -> float:
+    """Candidate-steps per second of a population."""
+    begin = time.perf_counter()
+    trainer.train(configs, [0], steps)
+    return len(configs) * steps / (time.perf_counter() - begin)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--repeats", type=int, default=5)
+    repeats = parser.parse_args().repeats
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    task, space = Digits(), Space()
+    trainer, steps = Population(task), task.steps // 2
+    grid = lr_grid(*task.lr_range)
+    arms = {"256 subsets": space.arms(256, 0), "ranger21": [space.default] * 256, "adamw": [space.plain] * 256}
+    runs = {f"population, {name}": [replace(a, lr=lr) for a in group for lr in grid] for name, group in arms.items()}
+    variants = {"loop": {}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+    speeds: dict[str, list[float]] = {}
+    for repeat in range(repeats + 1):
+        found = {f"optuna, adamw {n}": one_per_trial(task, trainer.data, 8, steps, **v) for n, v in variants.items()}
+        found |= {name: population(trainer, configs, steps) for name, configs in runs.items()}
+        if repeat:  # the first one warms up
+            for name, speed in found.items():
+                speeds.setdefault(name, []).append(speed)
+    fastest = max((n for n in speeds if n.startswith("optuna")), key=lambda n: statistics.median(speeds[n]))
+    ratios = {
+        name: statistics.median(a / b for a, b in zip(values, speeds[fastest], strict=True))
+        for name, values in speeds.items()
+    }
+    record = {
+        "date": date.today().isoformat(),
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "optuna": optuna.__version__},
+        "repeats": repeats,
+        "steps": steps,
+        "unit": "candidate-steps per second; ratio to the fastest Optuna variant, median of paired repeats",
+        "results": {
+            name: {
+                "median": round(statistics.median(values)),
+                "min": round(min(values)),
+                "max": round(max(values)),
+                "ratio": round(ratios[name], 1),
+            }
+            for name, values in speeds.items()
+        },
+    }
+    (HERE / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+    for name, row in record["results"].items():
+        print(f"{name:24} {row['median']:>8,}/s  ({row['min']:,} to {row['max']:,})  {row['ratio']:5.1f}×")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""The command line, as a user meets it: what it prints, what it refuses, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+from optuna.trial import TrialState
+
+from autoranger import Config, cli, load
+from autoranger.components.component import registry
+from autoranger.components.presets import PRESETS
+from autoranger.search.record import open_storage
+
+TASK = """
+import sys
+sys.path.insert(0, {folder!r})
+from tests.toy import Toy
+
+class Mine(Toy):
+    name = "mine"
+    steps = {steps}
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """Every test runs in a folder of its own, with a task in it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.delenv("AUTORANGER_DATA", raising=False)
+    write_task(steps=4)
+    return tmp_path
+
+
+def write_task(steps: int) -> None:
+    Path("mine.py").write_text(TASK.format(folder=str(Path(__file__).parents[1]), steps=steps))
+
+
+def run(capsys, monkeypatch, *args: str) -> tuple[int, str, str]:
+    """Status, stdout and stderr of a command."""
+    monkeypatch.setattr(sys, "argv", ["autoranger", *args])
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    captured = capsys.readouterr()
+    return exit_.value.code or 0, captured.out, captured.err
+
+
+@pytest.fixture
+def autoranger(capsys, monkeypatch):
+    return lambda *args: run(capsys, monkeypatch, *args)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        ("search --task digit", 2, "unknown task 'digit'; did you mean 'digits'?"),
+        ("search", 2, "--task"),
+        ("serach", 2, "serach"),
+        ("search --task mine.py --budget soon", 2, "must be a duration such as 90s"),
+        ("search --task mine.py --seed -1", 2, "--seed"),
+        ("search --task mine.py --device cuda:99", 2, "use --device auto or cpu"),
+        ("search --task mine.py --device tpu", 2, "must be auto, cpu, cuda"),
+        ("search --task mine.py --out absent/x.toml", 1, "cannot write to absent/"),
+        ("search --task mine.py --out .", 2, "is a folder"),
+        ("search --task mine.py --out mine.py", 2, "is not a config of autoranger"),
+        ("search --task mine.py --resume", 2, "--resume needs the --study"),
+        ("search --task mine.py --resume --study x", 2, "no study 'x' to resume"),
+        ("search --task mine.py --storage absent/journal", 1, "cannot open the study storage"),
+        ("search --task cifar --data-dir .", 1, "no CIFAR-10 in"),
+        ("show absent.toml", 1, "cannot read the config absent.toml"),
+        ("show ranger22", 2, "did you mean 'ranger21'"),
+        ("show mine.py", 2, "is not a TOML file"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_costs_nothing(args, status, words, autoranger, folder):
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    code, out, err = autoranger(*args.split())
+    assert code == status
+    assert words in err.replace("\n", " ")
+    assert "Traceback" not in err + out
+    assert out == ""
+    assert {path: path.read_bytes() for path in before} == before
+    assert not Path("tuned.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("lr = ", "is not a TOML file"),
+        ("learning_rate = 0.1", "unknown config key"),
+        ("[components.lookahed]", "did you mean 'lookahead'"),
+        ("[components.lookahead]\nkk = 5", "did you mean 'k'"),
+        ("[components.lookahead]\nk = 0", "must be a whole number from 1"),
+        ("lr = -1", "must be a number from 0"),
+        ("lr = true", "must be a number from 0"),
+        ("components = 3", "must be a table"),
+    ],
+)
+def test_a_wrong_config_file_is_explained(text, words, autoranger):
+    Path("x.toml").write_text(text)
+    code, _, err = autoranger("show", "x.toml")
+    assert code == 2
+    assert words in err
+    assert "x.toml" in err
+
+
+def test_a_search_exports_what_it_found(autoranger):
+    code, out, err = autoranger("search", "--task", "mine.py:Mine", "--study", "s")
+    assert code == 0, err
+    assert "fresh seeds" in out
+    assert 'autoranger.load("tuned.toml").build(model.parameters()' in out
+    config = Config.load("tuned.toml")
+    parameter = torch.nn.Parameter(torch.ones(3, 2))
+    parameter.grad = torch.ones(3, 2)
+    load("tuned.toml").build([parameter], total_steps=10).step()
+    assert (parameter != 1).all()
+    study = optuna.load_study(study_name="s", storage=open_storage(None))
+    rates = defaultdict(set)
+    for trial in study.get_trials(deepcopy=False):
+        rates[frozenset(name for name, on in trial.params.items() if on is True)].add(trial.params["lr"])
+    assert len(rates) == 256
+    assert min(map(len, rates.values())) >= 3
+    assert study.user_attrs["outcome"]["lr"] == config.lr
+    code, out, err = autoranger("show", "tuned.toml")
+    assert code == 0
+    assert "searched on mine, seed 0" in out
+    assert "against adamw" in out
+
+
+def test_the_same_seed_gives_the_same_file_and_the_old_one_is_kept(autoranger):
+    for study in ("a", "b"):
+        assert autoranger("search", "--task", "mine.py", "--study", study, "--out", f"{study}.toml")[0] == 0
+    assert Path("a.toml").read_bytes() == Path("b.toml").read_bytes()
+    assert autoranger("search", "--task", "mine.py", "--study", "c", "--out", "a.toml", "--seed", "1")[0] == 0
+    assert Path("a.toml").read_bytes() != Path("b.toml").read_bytes()
+    assert Path("a.toml.bak").read_bytes() == Path("b.toml").read_bytes()
+
+
+def test_json_is_for_machines(autoranger):
+    code, out, _ = autoranger("search", "--task", "mine.py", "--json")
+    assert code == 0
+    document = json.loads(out)
+    assert Config.from_dict(document["config"]) == Config.load(document["out"])
+    assert document["evidence"]["task"] == "mine"
+    assert json.loads(autoranger("components", "--json")[1]).keys() == registry.keys()
+    assert json.loads(autoranger("presets", "--json")[1]).keys() == PRESETS.keys()
+    assert {"digits", "cifar"} <= json.loads(autoranger("tasks", "--json")[1]).keys()
+    shown = json.loads(autoranger("show", "tuned.toml", "--json")[1])
+    assert shown.pop("evidence")
+    assert Config.from_dict(shown) == Config.load("tuned.toml")
+
+
+def test_lists_name_everything(autoranger):
+    text = autoranger("components")[1]
+    for name, cls in registry.items():
+        assert name in text
+        assert cls.source in text
+    assert "digits" in autoranger("tasks")[1]
+    for preset in PRESETS:
+        assert preset in autoranger("presets")[1]
+        assert autoranger("show", preset)[0] == 0
+
+
+@pytest.mark.parametrize("command", ["", "search", "tasks", "components", "presets", "show"])
+def test_help_teaches(command, autoranger):
+    code, out, _ = autoranger(*command.split(), "--help")
+    assert code == 0
+    assert "Usage" in out
+    if command == "search":
+        assert "autoranger search --task digits" in out
+        assert len(re.findall("full Ranger21", out)) == 2
+
+
+def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
+    write_task(steps=100)
+    command = [sys.executable, "-m", "autoranger.cli", "search", "--task", "mine.py", "--study", "s"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    for line in process.stderr:
+        if line.startswith("round 1"):
+            break
+    time.sleep(1.0)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted" in err
+    assert "--study s --resume" in err
+    assert "Traceback" not in err
+    assert not Path("tuned.toml").exists()
+    study = optuna.load_study(study_name="s", storage=open_storage(None))
+    assert all(trial.state.is_finished() for trial in study.trials)
+    assert TrialState.RUNNING not in {trial.state for trial in study.trials}
+    assert autoranger("search", "--task", "mine.py", "--study", "s")[0] == 2, "it is not overwritten"
+    resume = ("search", "--task", "mine.py", "--study", "s", "--resume")
+    write_task(steps=4)
+    code, _, err = autoranger(*resume)
+    assert code == 2
+    assert "other settings" in err, "another task must not be mixed with the first"
+    write_task(steps=100)
+    assert autoranger(*resume)[0] == 0
+    assert Path("tuned.toml").exists()
+
+
+@pytest.mark.slow
+def test_digits_end_to_end(autoranger):
+    code, out, err = autoranger("search", "--task", "digits", "--out", "digits.toml")
+    assert code == 0, err
+    evidence = json.loads(autoranger("show", "digits.toml", "--json")[1])["evidence"]
+    assert evidence["valid"] > 0.95
+    assert evidence["test"] > 0.94
+    assert evidence["against_default"]["effect"] >= 0
+    assert evidence["against_adamw"]["seeds"] == 32
+    assert "→" in out

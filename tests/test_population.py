@@ -1,0 +1,137 @@
+"""The population trainer: each row is the same training as the config on its own."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+
+from autoranger import Config
+from autoranger.components.errors import ConfigError
+from autoranger.components.presets import RANGER21
+from autoranger.search.population import Population, batch_order, reseed
+from tests import toy
+
+CONFIGS = [
+    Config.preset("ranger21", lr=0.03),
+    Config(lr=0.01),
+    Config(lr=0.1, weight_decay=0.1, components={"lookahead": {"k": 3}, "norm_loss": {}}),
+    Config(lr=0.03, betas=(0.8, 0.95), components={"positive_negative_momentum": {}, "explore_exploit": {}}),
+    Config(lr=0.3, components={"adaptive_gradient_clipping": {}, "gradient_centralization": {}}),
+]
+SEEDS = [3, 11]
+
+
+def alone(task: toy.Toy, config: Config, seed: int, steps: int) -> float:
+    """The same training as a user would write it, with the optimizer that the config builds."""
+    inputs, targets = task.data()["train"]
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = task.model()
+        optimizer = config.build([p for p in model.parameters() if p.requires_grad], total_steps=steps)
+        for t, indices in enumerate(batch_order(len(inputs), task.batch_size, steps, seed)):
+            reseed(torch.device("cpu"), seed * 1_000_003 + t)
+            batch = task.augment(inputs[indices])
+            reseed(torch.device("cpu"), t)
+            optimizer.zero_grad()
+            task.loss(model(batch), targets[indices]).backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad():
+        x, y = task.data()["valid"]
+        return float(task.metric(model(x), y))
+
+
+@pytest.mark.parametrize("kind", [toy.Toy, toy.Normalized, toy.Noisy, toy.TiedTask, toy.Frozen])
+def test_a_row_is_the_training_of_its_config_alone(kind):
+    task = kind()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # no fallback to one-by-one training
+        scores = Population(task).train(CONFIGS, SEEDS, 20)["valid"]
+    expected = [[alone(task, config, seed, 20) for seed in SEEDS] for config in CONFIGS]
+    np.testing.assert_allclose(scores, expected, rtol=2e-4)
+    assert len(np.unique(scores)) == scores.size, "configs and seeds must differ from each other"
+
+
+def test_a_model_that_vmap_refuses_trains_one_by_one_with_the_same_result():
+    with pytest.warns(UserWarning, match="one by one"):
+        refused = Population(toy.Refused())
+    expected = Population(toy.Toy()).train(CONFIGS, SEEDS, 12)["valid"]
+    np.testing.assert_allclose(refused.train(CONFIGS, SEEDS, 12)["valid"], expected, rtol=1e-4)
+
+
+def test_results_do_not_depend_on_the_chunks():
+    expected = Population(toy.Toy(), rows=1000).train(CONFIGS, SEEDS, 12)["valid"]
+    for rows in (1, 4, 6):
+        np.testing.assert_allclose(
+            Population(toy.Toy(), rows=rows).train(CONFIGS, SEEDS, 12)["valid"], expected, rtol=1e-4
+        )
+
+
+def test_a_diverging_row_fails_alone():
+    wild = Config(lr=1e38)
+    population = Population(toy.Toy())
+    calm = population.train(CONFIGS, SEEDS, 30)["valid"]
+    scores = population.train([CONFIGS[0], wild, *CONFIGS[1:]], SEEDS, 30)["valid"]
+    assert np.isnan(scores[1]).all()
+    np.testing.assert_allclose(np.delete(scores, 1, axis=0), calm, rtol=1e-4)
+    assert np.isnan(population.train([wild], SEEDS, 30)["valid"]).all(), "also where no row is left"
+
+
+def test_the_same_seeds_give_the_same_bits_and_others_do_not():
+    population = Population(toy.Toy())
+    first, again = (population.train(CONFIGS, SEEDS, 12)["valid"] for _ in range(2))
+    assert (first == again).all()
+    assert (population.train(CONFIGS, [4, 12], 12)["valid"] != first).all()
+
+
+def test_training_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    Population(toy.Noisy()).train(CONFIGS[:1], [0], 3)
+    assert (torch.rand(3) == expected).all()
+
+
+def test_progress_adds_up_and_reports_cover_everything():
+    done, reported = [], []
+    Population(toy.Toy(), rows=4).train(
+        CONFIGS, SEEDS, 13, progress=done.append, report=lambda configs, scores: reported.extend(configs)
+    )
+    assert sum(done) == len(CONFIGS) * len(SEEDS) * 13
+    assert sorted(map(hash, reported)) == sorted(map(hash, CONFIGS))
+
+
+def test_alike_candidates_share_chunks():
+    subsets = [Config(components={name: {} for name in chosen}) for chosen in (RANGER21, (), RANGER21[:3], ()) * 8]
+    chunks = list(Population(toy.Toy(), rows=8)._chunks(subsets, 1))
+    assert sorted(k for chunk in chunks for k in chunk) == list(range(len(subsets)))
+    assert all(len(chunk) <= 8 for chunk in chunks)
+    plain = [chunk for chunk in chunks if any(not subsets[k].components for k in chunk)]
+    assert all(not subsets[k].components for chunk in plain for k in chunk), "no plain candidate pays for others"
+
+
+def test_batches_are_shuffled_epochs():
+    order = batch_order(10, 5, 6, seed=1)
+    assert order.shape == (6, 5)
+    for epoch in order.view(3, 10):
+        assert sorted(epoch.tolist()) == list(range(10))
+    assert (batch_order(10, 5, 6, seed=2) != order).any()
+
+
+class Wrong(toy.Toy):
+    def loss(self, output, target):
+        return output[:, 5]
+
+
+class PerExample(toy.Toy):
+    def loss(self, output, target):
+        return output[:, 0]
+
+
+@pytest.mark.parametrize(("kind", "words"), [(Wrong, "fails on a batch"), (PerExample, "must return a scalar")])
+def test_a_task_that_is_wrong_by_itself_is_said_to_be(kind, words):
+    with pytest.raises(ConfigError, match=words):
+        Population(kind())

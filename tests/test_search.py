@@ -1,0 +1,318 @@
+"""The search: space, plan, race, record and verdict, on tables and toys where the truth is known."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+from scipy import stats
+
+from autoranger import Config
+from autoranger.components.component import Component, Stage, conflicts, registry
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.presets import PRESETS
+from autoranger.search.clock import Clock
+from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
+from autoranger.search.progress import Progress
+from autoranger.search.race import Race, best_lr
+from autoranger.search.record import Record, open_storage
+from autoranger.search.space import Space, lr_grid, neighbours
+from autoranger.search.study import judge, search
+from autoranger.search.verdict import compare, holm, winner
+from tests import toy
+
+SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))
+PLAN = Plan(arms=8, rungs=(Rung(10, 1, 4, 99), Rung(20, 2, 2, 3)), verdict_seeds=4, steps=20)
+
+
+class Table:
+    """Looks like a population, but knows the result of every training: best with lookahead alone at a given rate."""
+
+    def __init__(self, best: float = 1e-3, noise: float = 0.0) -> None:
+        self.best, self.noise, self.calls = best, noise, []
+
+    def train(self, configs, seeds, steps, *, splits=("valid",), progress=lambda n: None, report=lambda c, s: None):
+        self.calls.append((list(configs), list(seeds), steps))
+        values = np.array([[self.value(config, seed) for seed in seeds] for config in configs])
+        scores = dict.fromkeys(splits, values)
+        progress(values.size * steps)
+        report(list(configs), scores)
+        return scores
+
+    def value(self, config: Config, seed: int) -> float:
+        merit = 0.2 * ("lookahead" in config.components) - 0.1 * (len(config.components) - 1)
+        rng = np.random.default_rng([seed, abs(hash(config)) % 2**32])
+        return merit - 0.05 * np.log10(config.lr / self.best) ** 2 + self.noise * rng.standard_normal()
+
+
+@pytest.fixture
+def journal(tmp_path):
+    return open_storage(str(tmp_path / "journal"))
+
+
+def race(table: Table, record: Record, plan: Plan = PLAN, space: Space = SMALL, grid=(1e-2, 1e-1)):
+    seeds = iter(range(10_000))
+    runner = Race(table, record, [space.default, space.plain], Clock(None, Progress()))
+    return runner.run(space.arms(256, 0), lr_grid(*grid), plan, lambda n: [next(seeds) for _ in range(n)])
+
+
+# space
+
+
+def test_the_space_is_every_subset_once():
+    arms = Space().arms(256, 0)
+    assert len(arms) == len(set(arms)) == 256
+    assert Space().default.components.keys() == Config.preset("ranger21").components.keys()
+    assert not Space().plain.components
+
+
+def test_a_new_component_joins_the_space():
+    class NinthOfTheSearch(Component):
+        """Does nothing."""
+
+        stage = Stage.GRADIENT
+
+        def forward(self, x):
+            return x
+
+    try:
+        space = Space(components=("lookahead", "ninth_of_the_search"))
+        assert [list(arm.components) for arm in space.arms(256, 0)][-1] == ["ninth_of_the_search", "lookahead"]
+        assert space.params(space.default) == {"lr": 1e-3, "lookahead": True, "ninth_of_the_search": False}
+    finally:
+        del registry["ninth_of_the_search"]
+
+
+def test_the_extended_space_holds_the_presets_and_what_goes_together():
+    space = Space.extended()
+    assert set(space.components) == set(registry)
+    arms = space.arms(200, 0)
+    assert len(set(arms)) == 200
+    assert not any(conflicts(arm.components) for arm in arms)
+    for name in PRESETS:
+        assert replace(Config.preset(name), lr=1e-3) in arms
+    used = {name for arm in arms[len(PRESETS) + 2 :] for name in arm.components}
+    assert used == set(registry), "every component is tried"
+    assert space.arms(200, 0) == arms
+    assert space.arms(200, 1) != arms
+
+
+def test_a_space_lists_only_what_goes_together():
+    space = Space(components=("sgd_momentum", "positive_negative_momentum", "lookahead"))
+    assert space.size == len(space.arms(100, 0)) == 6
+    assert len(space.arms(4, 0)) == 4
+
+
+def test_an_unknown_component_of_the_space_is_an_error():
+    with pytest.raises(ConfigError, match="did you mean 'lookahead'"):
+        Space(components=("lookahed",))
+
+
+def test_the_grid_has_two_rates_in_a_decade():
+    assert lr_grid(1e-3, 1e-1) == [1e-3, 3e-3, 1e-2, 3e-2, 1e-1]
+    assert neighbours(1e-2) == [3e-3, 3e-2]
+
+
+# race
+
+
+def test_no_leader_ends_on_an_edge_of_its_rates(journal):
+    table = Table(best=1e-3)  # a decade below the grid
+    finalists = race(table, Record(journal, "s", SMALL, {}, resume=False))
+    assert [best_lr(by_lr) for by_lr in finalists.values()] == [1e-3] * len(finalists)
+    for by_lr in finalists.values():
+        assert set(neighbours(best_lr(by_lr))) <= set(by_lr)
+
+
+def test_the_best_arms_and_the_baselines_come_through(journal):
+    table = Table()
+    finalists = list(race(table, Record(journal, "s", SMALL, {}, resume=False)))
+    assert finalists[0] == SMALL.arm(["lookahead"])
+    assert {SMALL.default, SMALL.plain} <= set(finalists)
+    assert len(finalists) == 3  # two kept and two baselines, of which AdamW is itself the second best
+    by_length = defaultdict(set)
+    for configs, _, steps in table.calls:
+        by_length[steps] |= {replace(config, lr=1e-3) for config in configs}
+    assert len(by_length[10]) == 8
+    assert {SMALL.default, SMALL.plain} <= by_length[20]
+    assert len(by_length[20]) <= 6
+
+
+def test_every_round_has_seeds_of_its_own(journal):
+    table = Table(noise=0.01)
+    race(table, Record(journal, "s", SMALL, {}, resume=False))
+    by_length = defaultdict(set)
+    for _, seeds, steps in table.calls:
+        by_length[steps] |= set(seeds)
+    assert by_length == {10: {0}, 20: {1, 2}}
+
+
+def test_diverged_candidates_lose(journal):
+    class Diverging(Table):
+        def value(self, config, seed):
+            return np.nan if config.lr > 0.05 or "norm_loss" in config.components else super().value(config, seed)
+
+    finalists = race(Diverging(best=1e-1), Record(journal, "s", SMALL, {}, resume=False))
+    assert best_lr(next(iter(finalists.values()))) == 3e-2
+    failed = [t for t in optuna.load_study(study_name="s", storage=journal).trials if t.state == TrialState.FAIL]
+    assert failed
+    assert all(t.params["norm_loss"] or t.params["lr"] > 0.05 for t in failed)
+
+
+# record
+
+
+def test_trials_are_an_ordinary_study(journal):
+    race(Table(noise=0.001), Record(journal, "s", SMALL, {"task": "table"}, resume=False))
+    study = optuna.load_study(study_name="s", storage=journal)
+    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == len(study.trials), "one trial a candidate"
+    complete = study.get_trials(states=(TrialState.COMPLETE,))
+    assert len(complete) == 3
+    assert study.best_trial.params["lookahead"] is True
+    assert study.best_trial.last_step == 40  # 20 steps × 2 seeds
+    assert optuna.importance.get_param_importances(study).keys() == study.best_trial.params.keys()
+
+
+class Impatient(Table):
+    """Presses Ctrl-C in the second round."""
+
+    def train(self, configs, seeds, steps, **rest):
+        if steps == 20:
+            raise KeyboardInterrupt
+        return super().train(configs, seeds, steps, **rest)
+
+
+def test_an_interrupted_race_is_readable_and_resumes_without_repeating(tmp_path):
+    path = str(tmp_path / "journal")
+    record = Record(open_storage(path), "s", SMALL, {"seed": 0}, resume=False)
+    with pytest.raises(KeyboardInterrupt):
+        race(Impatient(), record)
+    record.close()
+    study = optuna.load_study(study_name="s", storage=open_storage(path))
+    assert all(trial.state == TrialState.PRUNED for trial in study.trials)
+    assert len(study.trials) >= 16
+    table = Table()
+    again = race(table, Record(open_storage(path), "s", SMALL, {"seed": 0}, resume=True))
+    assert {steps for configs, _, steps in table.calls if configs} == {20}, "the first round is not trained again"
+    expected = race(Table(), Record(open_storage(path), "other", SMALL, {}, resume=False))
+    assert list(again) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("before", "resume", "settings", "words"),
+    [
+        (False, True, {}, "no study 's' to resume"),
+        (True, False, {}, "study 's' exists"),
+        (True, True, {"seed": 1}, "other settings"),
+    ],
+)
+def test_studies_are_not_mixed_up(journal, before, resume, settings, words):
+    if before:
+        Record(journal, "s", SMALL, {"seed": 0}, resume=False)
+    with pytest.raises(ConfigError, match=words):
+        Record(journal, "s", SMALL, settings, resume=resume)
+
+
+@pytest.mark.parametrize("place", ["/nonexistent/journal", "nonsense://x"])
+def test_a_storage_that_cannot_be_opened_is_said_to_be(place):
+    with pytest.raises(DataError, match="cannot open the study storage"):
+        open_storage(place)
+
+
+# verdict
+
+
+def test_differences_are_the_paired_t_test():
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(0.3, 1, 20), rng.normal(0, 1, 20)
+    mine, theirs = compare(a, b), stats.ttest_rel(a, b, alternative="greater")
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    np.testing.assert_allclose([mine.p, mine.low, mine.high, mine.effect], [theirs.pvalue, low, high, (a - b).mean()])
+
+
+def test_degenerate_differences():
+    same = np.full(5, 0.9)
+    assert compare(same, same).p == 1.0
+    assert compare(same + 0.01, same).p == 0.0
+    assert compare(same[:1], same[:1]).p == 1.0
+    diverged = compare(np.array([np.nan, 0.9, 0.9]), np.array([0.8, 0.8, 0.7]))
+    assert diverged.effect == pytest.approx((0.7 - 0.8 + 0.1 + 0.2) / 3)
+    assert compare(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
+
+
+def test_holm_is_the_textbook_procedure():
+    # Holm's own rule: smallest p against level/4, next against level/3, and so on until one fails.
+    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert holm([0.013, 0.2, 0.2, 0.2]) == [False] * 4
+    assert holm([0.012, 0.016, 0.02, 0.04]) == [True] * 4
+
+
+def test_false_positives_stay_within_the_level_and_true_ones_are_found():
+    rng = np.random.default_rng(1)
+    rounds = 1500
+    null = sum(winner(rng.normal(0, 1, (5, 16)), rng.normal(0, 1, 16)) is not None for _ in range(rounds))
+    assert null / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
+    better = rng.normal(0, 1, (5, 16))
+    better[3] += 3
+    assert winner(better, rng.normal(0, 1, 16)) == 3
+
+
+def test_the_default_is_kept_unless_beaten():
+    rng = np.random.default_rng(2)
+    configs = [Config(lr=lr) for lr in (0.1, 0.2, 0.3)]
+    default = rng.normal(0, 1, 16)
+    tie = np.stack([default, default + 0.01 * rng.normal(0, 1, 16), default - 1])
+    assert judge(configs, {"valid": tie, "test": tie}, 0, 2)[1].config == configs[0]
+    tie[1] += 1
+    ranked, best = judge(configs, {"valid": tie, "test": tie}, 0, 2)
+    assert best.config == ranked[0].config == configs[1]
+    assert best.against_default.low > 0
+    assert best.against_plain.effect > best.against_default.effect
+
+
+# plan
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
+def test_budgets(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "x", "10x", "-5m", "0", "1m30s"])
+def test_a_budget_that_is_none_is_an_error(text):
+    with pytest.raises(ConfigError, match="must be a duration"):
+        parse_budget(text)
+
+
+def test_plans_grow_with_the_budget_and_never_exceed_it():
+    standard = make_plan(300).cost(256, 5)
+    costs = [plan_for(300, 256, 5, affordable).cost(256, 5) for affordable in np.geomspace(1e4, 50 * standard, 40)]
+    assert costs == sorted(costs)
+    assert all(cost <= limit for cost, limit in zip(costs[5:], np.geomspace(1e4, 50 * standard, 40)[5:], strict=True))
+    assert plan_for(300, 256, 5, standard) == make_plan(300)
+
+
+# all together
+
+
+def test_a_search_finds_keeps_and_repeats(tmp_path):
+    def run(name, seed=0):
+        return search(toy.Toy(), open_storage(str(tmp_path / name)), name, space=SMALL, seed=seed, plan=PLAN)
+
+    first, again, other = run("a"), run("b"), run("c", seed=1)
+    assert (first.config, first.evidence) == (again.config, again.evidence)
+    assert first.evidence != other.evidence
+    assert {tuple(f.config.components) for f in first.finalists} >= {tuple(SMALL.default.components), ()}
+    assert first.default_kept == (first.config.components == SMALL.default.components)
+    study = optuna.load_study(study_name="a", storage=open_storage(str(tmp_path / "a")))
+    assert study.user_attrs["outcome"]["evidence"]["task"] == "toy"
+
+
+def test_a_budget_is_kept(tmp_path):
+    outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "s", budget=6.0)
+    assert outcome.seconds < 6.0
+    assert outcome.finalists
