@@ -191,12 +191,12 @@ def components(as_json: Json = False) -> None:
 @app.command()
 def presets(as_json: Json = False) -> None:
     """List the named optimizers, each of which can stand wherever a config file can."""
-    configs = {name: Config.preset(name) for name in PRESETS}
     if as_json:
-        print_json({name: config.to_dict() for name, config in configs.items()})
+        about = {name: {"summary": preset.summary, "source": preset.source} for name, preset in PRESETS.items()}
+        print_json({name: about[name] | {"config": Config.preset(name).to_dict()} for name in PRESETS})
         return
-    rows = {name: (f"{c.lr:g}", f"{c.weight_decay:g}", ", ".join(c.components) or "–") for name, c in configs.items()}
-    print_table("preset", rows, "lr", "weight decay", "components")
+    print_table("preset", {name: (preset.summary, preset.source) for name, preset in PRESETS.items()}, "what", "source")
+    out.print("\nIn full: autoranger show PRESET")
 
 
 @app.command()

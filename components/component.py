@@ -10,8 +10,9 @@ from __future__ import annotations
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import ClassVar, NamedTuple, overload
 
 import torch
@@ -29,10 +30,11 @@ class Stage(enum.IntEnum):
     RATE = 0  # scalars only: the factor on the learning rate, the momentum
     GRADIENT = 1  # the gradient, before anything has seen it
     MOMENTUM = 2  # the first and second moment
-    DIRECTION = 3  # the preconditioned step direction
-    DECAY = 4  # the factor on the weight decay
-    UPDATE = 5  # direction and decay together
-    WEIGHTS = 6  # the parameters after the update
+    DENOMINATOR = 3  # what the first moment is divided by
+    DIRECTION = 4  # the preconditioned step direction
+    DECAY = 5  # the factor on the weight decay
+    UPDATE = 6  # direction and decay together
+    WEIGHTS = 7  # the parameters after the update
 
 
 class Signals(NamedTuple):
@@ -48,7 +50,8 @@ class Signals(NamedTuple):
     variance: Tensor  # second moment v, before bias correction
     bias1: Tensor  # what m is divided by: 1 − β1^updates
     bias2: Tensor  # what v is divided by: 1 − β2^updates
-    direction: Tensor  # m̂ / (√v̂ + ε)
+    denominator: Tensor  # (1 − β1^updates) · (√v̂ + ε)
+    direction: Tensor  # m / denominator
     decay: Tensor  # factor on the weight decay, from 1
     update: Tensor  # direction + λ · decay · θ
     rate: Tensor  # factor on the learning rate, from 1
@@ -147,7 +150,11 @@ class Component(nn.Module):
         source: the paper that it is from;
         one `Hyper` per hyperparameter;
         state: for each state tensor, by name, the function that makes it from the parameters (`torch.zeros_like`);
-        replaces: the signals of AdamW that are not needed where it is on (so that they are not computed);
+        replaces: the signals of AdamW that it supplies itself (so that AdamW's part is not computed where it is on),
+            and the roles that only one component can have ("annealing"): who replaces the same excludes each other;
+        bypasses: the stages whose outcome it ignores: it excludes their components, which would be without effect;
+        needs: the signals of AdamW that it reads, which are then computed even where all else bypasses them;
+        order: its position within its stage, where that matters: from low to high, equal ones by id;
         needs_total_steps: whether it reads `Signals.total`;
     and `forward`. The class docstring's first line is what `autoranger components` shows.
 
@@ -162,6 +169,9 @@ class Component(nn.Module):
     hypers: ClassVar[dict[str, Hyper]] = {}
     state: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {}
     replaces: ClassVar[frozenset[str]] = frozenset()
+    bypasses: ClassVar[frozenset[Stage]] = frozenset()
+    needs: ClassVar[frozenset[str]] = frozenset()
+    order: ClassVar[int] = 0
     needs_total_steps: ClassVar[bool] = False
 
     switch: Tensor
@@ -177,7 +187,7 @@ class Component(nn.Module):
             if cls.id in registry:
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
-            ordered = sorted(registry.values(), key=lambda component: (component.stage, component.id))
+            ordered = sorted(registry.values(), key=lambda c: (c.stage, c.order, c.id))
             registry.clear()
             registry.update((component.id, component) for component in ordered)
 
@@ -216,6 +226,23 @@ class Component(nn.Module):
         return registry[name]
 
     @classmethod
+    def excludes(cls, other: type[Component]) -> str:
+        """Why this component and `other` cannot both be on; empty where they can."""
+        if cls is other:
+            return ""
+        if both := cls.replaces & other.replaces:
+            return f"both set the {' and the '.join(sorted(both))}"
+        for one, another in ((cls, other), (other, cls)):
+            if another.stage in one.bypasses:
+                return f"{one.id} leaves {another.id} without effect"
+        return ""
+
+    @classmethod
     def summary(cls) -> str:
         """The first line of the docstring."""
         return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def conflicts(ids: Iterable[str]) -> list[tuple[str, str]]:
+    """The pairs among these components that exclude each other."""
+    return [(a, b) for a, b in combinations(ids, 2) if Component.named(a).excludes(Component.named(b))]

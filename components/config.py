@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from autoranger.components.component import Component, Settings, Value, registry
+from autoranger.components.component import Component, Settings, Value, conflicts, registry
 from autoranger.components.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
@@ -53,7 +53,8 @@ class Config:
             `{}`, and `False` leaves a component off. Missing hyperparameters are filled in.
 
     Raises:
-        ConfigError: (a ValueError) on an unknown component or hyperparameter or a value out of range.
+        ConfigError: (a ValueError) on an unknown component or hyperparameter, a value out of range, or two components
+            that exclude each other.
     """
 
     lr: float = 1e-3
@@ -84,7 +85,7 @@ class Config:
 
         if name not in PRESETS:
             raise unknown("preset", name, PRESETS)
-        return replace(cls.from_dict(PRESETS[name]), **known_fields(overrides))
+        return replace(cls.from_dict(PRESETS[name].fields), **known_fields(overrides))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -142,6 +143,9 @@ def complete(components: object) -> dict[str, dict[str, Value]]:
             chosen[name] = cls.complete({} if given is True else given)
         elif given is not False:
             raise ConfigError(f"{name} is {given!r}, but must be true, false or a table of its hyperparameters.")
+    for one, other in conflicts(chosen):
+        reason = registry[one].excludes(registry[other])
+        raise ConfigError(f"{one} and {other} exclude each other: {reason}; set {one}=False or {other}=False.")
     return {name: dict(chosen[name]) for name in registry if name in chosen}
 
 

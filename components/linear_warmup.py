@@ -16,6 +16,7 @@ class LinearWarmup(Component):
     stage = Stage.RATE
     source = "arXiv 1910.04209"
     fraction = Hyper(0.22, low=0.05, high=0.5, maximum=1.0, positive=True)
+    replaces = frozenset({"warmup"})
     needs_total_steps = True
 
     def forward(self, x: Signals) -> Signals:

@@ -20,7 +20,7 @@ class Lookahead(Component):
     state = {"slow": torch.clone}
 
     def forward(self, x: Signals) -> Signals:
-        slow = x.state["slow"]
-        sync = x.updates % self.k == 0
-        slow = torch.lerp(slow, x.theta, torch.where(sync, self.alpha, 0.0))
-        return x._replace(theta=torch.where(sync, slow, x.theta), state={"slow": slow})
+        # Weights of exactly 0 and 1 make `lerp` a selection, which is several times faster than `where` on a CPU.
+        sync = (x.updates % self.k == 0).to(x.theta.dtype)
+        slow = torch.lerp(x.state["slow"], x.theta, sync * self.alpha)
+        return x._replace(theta=torch.lerp(x.theta, slow, sync), state={"slow": slow})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 RANGER21 = (
@@ -16,8 +18,115 @@ RANGER21 = (
 )
 """The eight components of Ranger21 (Wright and Demeure 2021, arXiv 2106.13731)."""
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "ranger21": {"components": {name: {} for name in RANGER21}},
-    "adamw": {"weight_decay": 1e-2},
+
+@dataclass(frozen=True)
+class Preset:
+    """A published optimizer as a point in the space.
+
+    Args:
+        summary: one line that says what it is.
+        source: where it was published.
+        fields: those of `Config` that differ from its defaults.
+    """
+
+    summary: str
+    source: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+PRESETS: dict[str, Preset] = {
+    "ranger21": Preset(
+        "AdamW and eight components, the default.",
+        "arXiv 2106.13731",
+        {"components": dict.fromkeys(RANGER21, True)},
+    ),
+    "adamw": Preset(
+        "Adam with decoupled weight decay; the defaults of torch.optim.AdamW.",
+        "arXiv 1711.05101",
+        {"weight_decay": 1e-2},
+    ),
+    "adam": Preset(
+        "Adam, with weight decay as L2 regularization; the defaults of torch.optim.Adam.",
+        "arXiv 1412.6980",
+        {"weight_decay": 0.0, "components": {"l2_decay": {}}},
+    ),
+    "amsgrad": Preset(
+        "Adam whose second moment never falls; the defaults of torch.optim.Adam(amsgrad=True).",
+        "arXiv 1904.09237",
+        {"weight_decay": 0.0, "components": {"amsgrad": {}, "l2_decay": {}}},
+    ),
+    "sgd": Preset(
+        "SGD with momentum 0.9 and L2 regularization; otherwise the defaults of torch.optim.SGD.",
+        "https://proceedings.mlr.press/v28/sutskever13.html",
+        {"weight_decay": 0.0, "components": {"l2_decay": {}, "sgd_momentum": {}}},
+    ),
+    "radam": Preset(
+        "Adam with a rectified adaptive rate, and decoupled weight decay; before rectification momentum alone.",
+        "arXiv 1908.03265",
+        {"weight_decay": 0.0, "components": {"rectification": {}}},
+    ),
+    "ranger": Preset(
+        "RAdam, gradient centralization and Lookahead; the defaults of the author's code, 2020.",
+        "https://github.com/lessw2020/Ranger-Deep-Learning-Optimizer",
+        {
+            "betas": (0.95, 0.999),
+            "eps": 1e-5,
+            "weight_decay": 0.0,
+            "components": {"gradient_centralization": {}, "rectification": {}, "lookahead": {"k": 6}},
+        },
+    ),
+    "lars": Preset(
+        "SGD with momentum whose rate adapts to each tensor's norm; momentum and decay of the paper, lr of timm.",
+        "arXiv 1708.03888",
+        {"lr": 1.0, "weight_decay": 5e-4, "components": {"lars_trust_ratio": {}, "sgd_momentum": {}}},
+    ),
+    "lamb": Preset(
+        "AdamW whose updates are as long as the tensor that they change; without clamps.",
+        "arXiv 1904.00962",
+        {"eps": 1e-6, "weight_decay": 1e-2, "components": {"trust_ratio": {"lower": 0.0, "upper": 1e9}}},
+    ),
+    # What the authors had in August 2019, with Lookahead as in its paper. Their code's later trust ratio is about
+    # 1 (see `trust_ratio`), and its Lookahead first takes its slow weights at the end of the first k steps.
+    "ranger_lars": Preset(
+        "RAdam, LAMB's trust ratio within [0, 10] and Lookahead; also called Over9000.",
+        "https://github.com/mgrankin/over9000",
+        {
+            "weight_decay": 0.0,
+            "components": {"rectification": {}, "trust_ratio": {"lower": 0.0, "upper": 10.0}, "lookahead": {"k": 6}},
+        },
+    ),
+    "paratrooper": Preset(
+        "Ranger_lars whose trust ratio falls to 1 in the course of training.",
+        "https://danielhanchen.github.io/optimizers/sota%20optimizers.htm",
+        {
+            "betas": (0.95, 0.999),
+            "weight_decay": 1e-3,
+            "components": {
+                "rectification": {"epsilon": "inside"},
+                "annealed_trust_ratio": {},
+                "lookahead": {"k": 6},
+            },
+        },
+    ),
+    "madgrad": Preset(
+        "Dual averaging with a cube root of the squared gradients, and L2 regularization; the authors' defaults.",
+        "arXiv 2101.11075",
+        {"lr": 1e-2, "eps": 1e-6, "weight_decay": 0.0, "components": {"l2_decay": {}, "madgrad": {}}},
+    ),
+    "adabelief": Preset(
+        "AdamW whose second moment measures surprise; the authors' defaults, without rectification as in the paper.",
+        "arXiv 2010.07468",
+        {"eps": 1e-16, "weight_decay": 0.0, "components": {"adabelief_variance": {}}},
+    ),
+    "adapnm": Preset(
+        "AdamW with positive-negative momentum; the authors' defaults.",
+        "arXiv 2103.17182",
+        {"weight_decay": 0.0, "components": {"positive_negative_momentum": {"beta0": 1.0}}},
+    ),
+    "adams": Preset(
+        "AdamW with stable weight decay, its mean over all parameters as in the authors' code.",
+        "arXiv 2011.11152",
+        {"weight_decay": 1e-4, "components": {"stable_weight_decay": {"scope": "global"}}},
+    ),
 }
-"""The fields of `Config` that differ from its defaults, by name of the preset."""
+"""Every preset by name."""

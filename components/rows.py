@@ -30,9 +30,20 @@ def row_mean(x: Tensor) -> Tensor:
     return x.mean(dim=-1, keepdim=True)
 
 
+def tensor_norm(x: Tensor) -> Tensor:
+    """Euclidean norm of each tensor: `[K, B, R, C]` to `[K, B, 1, 1]`."""
+    norm: Tensor = torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True)
+    return norm
+
+
 def tensor_mean(x: Tensor) -> Tensor:
     """Mean of each tensor: `[K, B, R, C]` to `[K, B, 1, 1]`."""
     return x.mean(dim=(-2, -1), keepdim=True)
+
+
+def tensor_std(x: Tensor) -> Tensor:
+    """Standard deviation of each tensor, n − 1 in its denominator: `[K, B, R, C]` to `[K, B, 1, 1]`."""
+    return x.std(dim=(-2, -1), keepdim=True)
 
 
 def tensor_sum(x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ class StableWeightDecay(Component):
 
     stage = Stage.DECAY
     source = "arXiv 2011.11152"
+    needs = frozenset({"variance"})
     scope = Hyper("tensor", choices=("tensor", "global"))
 
     def __init__(self, settings: Sequence[Settings | None], dtype: torch.dtype, device: torch.device) -> None:

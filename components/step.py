@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.adamw import ADAMW
+from autoranger.components.adamw import ADAMW, Part
 from autoranger.components.component import Component, Signals, Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
@@ -128,7 +128,7 @@ class Step(nn.Module):
             eps=self.eps[:, at],
             weight_decay=self.weight_decay[:, at],
             total=self.total[:, at],
-            step=self.steps,
+            step=self.steps.to(self.dtype),
             state={},
         )
         for link in self.links:
@@ -159,7 +159,10 @@ class Step(nn.Module):
                 mask = masks[i]
                 stack.count += 1 if mask is None else mask
                 signals[i] = scalars[stack.group]._replace(
-                    theta=theta.to(self.dtype), grad=grad.to(self.dtype), updates=stack.count, matrix=stack.matrix
+                    theta=theta.to(self.dtype),
+                    grad=grad.to(self.dtype),
+                    updates=stack.count.to(self.dtype),
+                    matrix=stack.matrix,
                 )
         for sweep in self.sweeps:
             if sweep[0].component.collective:
@@ -201,11 +204,19 @@ def links(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -
         settings = [c.components.get(name) for c in configs]
         if any(s is not None for s in settings):
             chosen.append(Link(cls(settings, dtype, device), gated=any(s is None for s in settings)))
-    replaced = {signal for link in chosen if not link.gated for signal in link.component.replaces}
-    needed = [cls for cls in ADAMW if cls.provides not in replaced]
-    parts = [Link(cls([{}] * len(configs), dtype, device), gated=False) for cls in needed]
+    parts = [Link(cls([{}] * len(configs), dtype, device), gated=False) for cls in ADAMW if is_needed(cls, chosen)]
     # Sorting is stable: within a stage AdamW's part comes first.
     return sorted(parts + chosen, key=lambda link: link.component.stage)
+
+
+def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
+    """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
+    for link in chosen:
+        if part.provides in link.component.needs:
+            return True
+        if part.provides in link.component.replaces and not link.gated:
+            return False
+    return not any(part.stage in link.component.bypasses for link in chosen if not link.gated)
 
 
 def sweeps(chain: Sequence[Link]) -> list[list[Link]]:
@@ -220,10 +231,11 @@ def sweeps(chain: Sequence[Link]) -> list[list[Link]]:
 
 def share(component: Component, signals: dict[int, Signals], masks: Sequence[Tensor | None]) -> dict[int, Signals]:
     """Gives every stack what `component.collect` finds in all of them together."""
-    total = torch.zeros(())
+    parts = []
     for i, x in signals.items():
         mask, part = masks[i], component.collect(x)
-        total = total.to(part) + (part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1, keepdim=True)
+        parts.append((part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1))
+    total = torch.stack(parts).sum(dim=0)[:, None]
     return {i: x._replace(collected=total) for i, x in signals.items()}
 
 

@@ -1,0 +1,24 @@
+"""Gradient normalization: as in the authors' PyTorch code of Ranger21."""
+
+from __future__ import annotations
+
+from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.rows import tensor_std
+
+
+class GradientNormalization(Component):
+    """Divide a gradient by its standard deviation.
+
+    Per tensor of more than two numbers: g ← g / (std(g) + eps), after gradient centralization. The standard deviation
+    is over the whole tensor, with n − 1 in its denominator, as in the code that Ranger21 comes with (it has no paper).
+    """
+
+    stage = Stage.GRADIENT
+    order = 1
+    source = "https://github.com/lessw2020/Ranger21"
+    eps = Hyper(1e-8, low=1e-10, high=1e-4, log=True, positive=True)
+
+    def forward(self, x: Signals) -> Signals:
+        if x.grad.shape[-2:].numel() <= 2:
+            return x
+        return x._replace(grad=x.grad / (tensor_std(x.grad) + self.eps))

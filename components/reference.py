@@ -1,0 +1,98 @@
+"""The page that describes every component and preset, made from their own docstrings and declarations."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from itertools import groupby
+
+from autoranger.components.component import Component, Hyper, Stage, registry
+from autoranger.components.presets import PRESETS, RANGER21, Preset
+
+COMMAND = "python -c 'from autoranger.components.reference import markdown; print(markdown(), end=\"\")'"
+
+HEAD = f"""# Components and presets
+
+Made by `{COMMAND} > components/README.md` from the components' docstrings: edit those.
+
+Symbols: θ parameters, g gradient, m and v its first and second moment (with a hat: corrected for bias), η learning
+rate, t the step from 1, T the steps of the whole training, λ weight decay. A row is one output unit: a kernel
+`[O, I, kh, kw]` is O rows, a matrix is its rows, a vector is one row. With every component off the optimizer is AdamW:
+θ ← θ − η·(m̂/(√v̂ + ε) + λ·θ).
+
+Components act in the order of this page. Two that exclude each other cannot both be on.
+"""
+
+STAGES = {
+    Stage.RATE: "Rate: schedules, which know scalars only; several combine by the smallest factor",
+    Stage.GRADIENT: "Gradient: before anything else has seen it",
+    Stage.MOMENTUM: "Momentum: the first and second moment",
+    Stage.DENOMINATOR: "Denominator: what the first moment is divided by",
+    Stage.DIRECTION: "Direction: where the step goes, before decay",
+    Stage.DECAY: "Decay: the factor on the weight decay",
+    Stage.UPDATE: "Update: direction and decay together",
+    Stage.WEIGHTS: "Weights: the parameters after the update",
+}
+
+
+def markdown() -> str:
+    """The page."""
+    parts = [HEAD]
+    for stage, components in groupby(registry.values(), key=lambda cls: cls.stage):
+        parts += [f"## {STAGES[stage]}\n", *map(section, components)]
+    parts += ["## Presets\n", *(preset_section(name, preset) for name, preset in PRESETS.items())]
+    return "\n".join(parts)
+
+
+def section(cls: type[Component]) -> str:
+    """One component: what it does, its hyperparameters, what it does not go with, its source."""
+    facts = [f"Source: {link(cls.source)}."]
+    if cls.id in RANGER21:
+        facts.append("One of Ranger21's eight.")
+    if cls.needs_total_steps:
+        facts.append("Needs `total_steps`.")
+    if excluded := [other.id for other in registry.values() if cls.excludes(other)]:
+        facts.append(f"Excludes {code(excluded)}.")
+    parts = [f"### `{cls.id}`\n", f"{inspect.getdoc(cls)}\n"]
+    if cls.hypers:
+        rows = [f"| `{name}` | {plain(h.default)} | {searched(h)} | {h.domain} |" for name, h in cls.hypers.items()]
+        parts.append("\n".join(["| hyperparameter | default | searched | valid |", "|---|---|---|---|", *rows]) + "\n")
+    return "\n".join([*parts, " ".join(facts) + "\n"])
+
+
+def preset_section(name: str, preset: Preset) -> str:
+    """One preset: what it is, and its fields that differ from AdamW's."""
+    numbers = [f"{key} {plain(value)}" for key, value in preset.fields.items() if key != "components"]
+    chosen = [
+        f"`{key}`"
+        + (f" ({', '.join(f'{k} {plain(v)}' for k, v in value.items())})" if isinstance(value, dict) and value else "")
+        for key, value in preset.fields.get("components", {}).items()
+    ]
+    return f"### `{name}`\n\n{preset.summary} Source: {link(preset.source)}.\n\n{', '.join(numbers + chosen)}\n"
+
+
+def searched(hyper: Hyper) -> str:
+    """The range that a search explores, in words."""
+    if hyper.choices:
+        return "all"
+    if hyper.low is None or hyper.high is None:
+        return "no"
+    return f"{plain(hyper.low)} to {plain(hyper.high)}" + (", logarithmic" if hyper.log else "")
+
+
+def plain(value: object) -> str:
+    """A value as short as it can be written."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(plain, value))})"
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def code(names: Iterable[str]) -> str:
+    """Names in a row."""
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def link(source: str) -> str:
+    """A source as a link."""
+    return re.sub(r"^arXiv (\S+)$", r"[arXiv \1](https://arxiv.org/abs/\1)", source)

@@ -1,0 +1,117 @@
+"""Which components go together, and that all that do compose: every pair, alone and in one population."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from itertools import combinations
+
+import pytest
+
+from autoranger import Config, ConfigError
+from autoranger.components.component import conflicts, registry
+from tests.conftest import PROBLEM, assert_close, follow, populate
+from tests.references import reference
+
+PROBLEM_OF_PAIRS = PROBLEM.part("matrix", "outliers", "sometimes", "vector", "zero bias").first(8)
+
+PAIRS = [pair for pair in combinations(registry, 2) if not conflicts(pair)]
+
+
+def config(*names: str) -> Config:
+    return Config(lr=1e-2, betas=(0.9, 0.99), eps=1e-6, weight_decay=0.1, components=dict.fromkeys(names, True))
+
+
+@pytest.mark.parametrize("name", registry)
+def test_every_pair_composes_as_the_reference_says(name: str) -> None:
+    for pair in PAIRS:
+        if pair[0] == name:
+            c = config(*pair)
+            expected = reference(c)(c, PROBLEM_OF_PAIRS.params, PROBLEM_OF_PAIRS.grads, PROBLEM_OF_PAIRS.total_steps)
+            assert_close(follow(c, PROBLEM_OF_PAIRS), expected)
+
+
+def test_every_pair_is_the_same_among_all_others() -> None:
+    configs = [config(*pair) for pair in PAIRS]
+    for c, row in zip(configs, populate(configs, PROBLEM_OF_PAIRS), strict=True):
+        assert_close(row, follow(c, PROBLEM_OF_PAIRS), 1e-12)
+
+
+def crowds(count: int) -> Iterator[list[str]]:
+    """Random sets of components that go together, none of which has room for another."""
+    rng = random.Random(0)
+    for _ in range(count):
+        crowd: list[str] = []
+        for name in rng.sample(list(registry), len(registry)):
+            if not conflicts([*crowd, name]):
+                crowd.append(name)
+        yield crowd
+
+
+def test_crowds_compose_as_the_reference_says() -> None:
+    configs = [config(*crowd) for crowd in crowds(40)]
+    for c, row in zip(configs, populate(configs, PROBLEM_OF_PAIRS), strict=True):
+        expected = reference(c)(c, PROBLEM_OF_PAIRS.params, PROBLEM_OF_PAIRS.grads, PROBLEM_OF_PAIRS.total_steps)
+        assert_close(follow(c, PROBLEM_OF_PAIRS), expected)
+        assert_close(row, follow(c, PROBLEM_OF_PAIRS), 1e-12)
+
+
+def test_exclusion_is_mutual_and_of_others() -> None:
+    for name, cls in registry.items():
+        assert not cls.excludes(cls)
+        for other in registry.values():
+            assert bool(cls.excludes(other)) == bool(other.excludes(cls)), (name, other.id)
+
+
+@pytest.mark.parametrize(
+    "alternatives",
+    [
+        ("cosine_annealing", "explore_exploit", "flat_cosine", "one_cycle"),
+        ("linear_warmup", "one_cycle"),
+        ("madgrad", "sgd_momentum"),
+        ("annealed_trust_ratio", "lars_trust_ratio", "trust_ratio"),
+        ("l2_decay", "lars_trust_ratio"),
+        # Without effect: what there is nothing for.
+        ("sgd_momentum", "amsgrad"),
+        ("sgd_momentum", "softplus_denominator"),
+        ("madgrad", "rectification"),
+        ("madgrad", "positive_negative_momentum"),
+        ("l2_decay", "norm_loss"),
+        ("l2_decay", "stable_weight_decay"),
+    ],
+)
+def test_alternatives_exclude_each_other(alternatives: tuple[str, ...]) -> None:
+    assert conflicts(alternatives) == list(combinations(alternatives, 2))
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        ("linear_warmup", "cosine_annealing"),
+        ("one_cycle", "chebyshev_steps"),
+        ("adabelief_variance", "positive_negative_momentum"),
+        ("rectification", "softplus_denominator"),
+        ("sgd_momentum", "trust_ratio"),
+        ("sgd_momentum", "stable_weight_decay"),
+        ("global_norm_clipping", "adaptive_gradient_clipping"),
+    ],
+)
+def test_these_go_together(pair: tuple[str, str]) -> None:
+    assert not conflicts(pair)
+    assert set(config(*pair).components) == set(pair)
+
+
+def test_both_are_a_clear_error() -> None:
+    with pytest.raises(ConfigError) as error:
+        config("explore_exploit", "cosine_annealing")
+    assert str(error.value) == (
+        "explore_exploit and cosine_annealing exclude each other: both set the annealing; "
+        "set explore_exploit=False or cosine_annealing=False."
+    )
+    with pytest.raises(ConfigError, match="sgd_momentum leaves amsgrad without effect"):
+        config("amsgrad", "sgd_momentum")
+
+
+def test_conflicts_of_an_unknown_component() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'lookahead'"):
+        conflicts(["look_ahead", "amsgrad"])
