@@ -177,9 +177,17 @@ def tasks(as_json: Json = False) -> None:
 
 
 @app.command()
-def components(as_json: Json = False) -> None:
+def components(
+    as_json: Json = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
+) -> None:
     """List the components, in the order in which they act within a step."""
+    from autoranger.components.reference import markdown
     from autoranger.report import print_component
+
+    if as_markdown:
+        sys.stdout.write(markdown())
+        return
 
     if as_json:
         print_json({name: describe(name) for name in registry})

@@ -10,9 +10,11 @@ from __future__ import annotations
 import enum
 import math
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from numbers import Integral, Real
 from typing import ClassVar, NamedTuple, overload
 
 import torch
@@ -66,6 +68,14 @@ class Signals(NamedTuple):
     state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
     collected: Tensor  # this component's `collect`, summed over all tensors: [K, 1, 1, n]
     matrix: bool  # whether these tensors have more than one dimension
+
+
+def plain_number(value: object) -> int | float | None:
+    """A finite real number (NumPy's, too) as Python's own; None for anything else, truth values included."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    number = int(value) if isinstance(value, Integral) else float(value)
+    return number if abs(number) <= sys.float_info.max else None
 
 
 @dataclass(frozen=True)
@@ -126,11 +136,10 @@ class Hyper:
         if self.choices:
             if isinstance(value, str) and value in self.choices:
                 return value
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            above = value > self.minimum if self.positive else value >= self.minimum
-            whole = not self.integer or float(value).is_integer()
-            if above and value <= self.maximum and math.isfinite(value) and whole:
-                return int(value) if self.integer else float(value)
+        elif (number := plain_number(value)) is not None:
+            above = number > self.minimum if self.positive else number >= self.minimum
+            if above and number <= self.maximum and (not self.integer or number == int(number)):
+                return int(number) if self.integer else float(number)
         raise ConfigError(f"{where} is {value!r}, but must be {self.domain}.")
 
     def encode(self, value: Value) -> float:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from autoranger.components.component import Component, Settings, Value, conflicts, registry
+from autoranger.components.component import Component, Settings, Value, conflicts, plain_number, registry
 from autoranger.components.errors import ConfigError, DataError, unknown
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ EVIDENCE = "evidence"
 
 def check_number(name: str, value: object, *, below: float = math.inf) -> float:
     """`value` as a float from 0 up to but excluding `below`; ConfigError otherwise."""
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < below:
-        return float(value)
+    number = plain_number(value)
+    if number is not None and 0 <= number < below:
+        return float(number)
     limit = f" below {below:g}" if math.isfinite(below) else ""
     raise ConfigError(f"{name} is {value!r}, but must be a number from 0{limit}.")
 
@@ -180,11 +181,12 @@ def load(source: str | os.PathLike[str]) -> Config:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails."""
+    content = text.encode()
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
-            file.write(text)
+            file.write(content)
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)

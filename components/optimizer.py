@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,17 +9,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from autoranger.components.binding import Bound, Numbers, compute_dtype
+from autoranger.components.component import registry
 from autoranger.components.config import Config, check_betas, check_number
-from autoranger.components.errors import ConfigError
+from autoranger.components.errors import ConfigError, unknown
 from autoranger.components.presets import RANGER21
-from autoranger.components.rows import row_shape
-from autoranger.components.step import Stack, Step, require_total_steps
+from autoranger.components.step import require_total_steps
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
-
-STACKED_BELOW = 1 << 16
-"""Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
 
 
 class ComposedOptimizer(Optimizer):
@@ -42,6 +39,8 @@ class ComposedOptimizer(Optimizer):
 
     def __init__(self, params: ParamsT, config: Config, *, total_steps: int | None = None) -> None:
         require_total_steps([config], total_steps)
+        if isinstance(params, Tensor):
+            raise ConfigError("params is a single tensor, but must be a list of them; write [parameter].")
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
@@ -72,9 +71,8 @@ class ComposedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        if self._bound is None:
-            self._bound = Bound(self)
-        self._bound.step()
+        bound: Bound = self._bound or self._bind()
+        bound.step()
         return loss
 
     def get_last_lr(self) -> list[float]:
@@ -82,9 +80,8 @@ class ComposedOptimizer(Optimizer):
 
         Reads from the device; meant for logging, as `torch.optim.lr_scheduler.LRScheduler.get_last_lr`.
         """
-        if self._bound is None:
-            self._bound = Bound(self)
-        return self._bound.rates()
+        numbers = self._bound.numbers if self._bound else Numbers(self.config, self.param_groups)
+        return numbers.rates()
 
     def state_dict(self) -> StateDict:
         """State per parameter and the groups, as torch's own optimizers; continues bit for bit where it is loaded."""
@@ -115,6 +112,13 @@ class ComposedOptimizer(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         self._bound = None
+
+    # torch.compile cannot trace the making of modules. (`torch.compiler.disable` would import all of the compiler.)
+    @torch._disable_dynamo  # type: ignore[attr-defined]
+    def _bind(self) -> Bound:
+        """Lays the parameters out for the step, as they are now."""
+        self._bound = Bound(self.config, self.param_groups, self.state)
+        return self._bound
 
     def _count_steps(self) -> None:
         """Writes the count of steps, which lives on the device, into the groups."""
@@ -156,131 +160,11 @@ class Ranger21(ComposedOptimizer):
         total_steps: int | None = None,
         **components: bool | Mapping[str, float | int | str],
     ) -> None:
+        for name in components:
+            if name not in registry:
+                raise unknown("component", name, [*registry, "betas", "eps", "weight_decay", "total_steps"])
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
         super().__init__(params, Config(lr, betas, eps, weight_decay, chosen), total_steps=total_steps)
-
-
-class Bound:
-    """An optimizer's parameters laid out for the step: which tensors form a stack, and their state.
-
-    Every tensor in `optimizer.state` is a view of the stacked state, so that both always agree. State that is there
-    already (loaded, or of an earlier layout) is taken over.
-    """
-
-    def __init__(self, optimizer: ComposedOptimizer) -> None:
-        self.groups = optimizer.param_groups
-        params = [p for group in self.groups for p in group["params"]]
-        self.core = Step(
-            [optimizer.config],
-            self.groups[0]["total_steps"],
-            dtype=compute_dtype(params),
-            device=the_device(params),
-            groups=len(self.groups),
-        )
-        self.core.steps.fill_(self.groups[0]["step"])
-        self.written: list[dict[str, Any]] = [{} for _ in self.groups]
-        self.members: list[list[Tensor]] = []
-        for index, group in enumerate(self.groups):
-            for members in alike(group["params"]):
-                stack = self.core.add(gather(members), matrix=members[0].dim() > 1, group=index)
-                self.members.append(members)
-                adopt(stack, members, optimizer.state)
-
-    def step(self) -> None:
-        """One update of every parameter that has a gradient."""
-        self._read_groups()
-        thetas, grads, masks = [], [], []
-        for members in self.members:
-            present = [p.grad is not None for p in members]
-            thetas.append(gather(members))
-            grads.append(gather([gradient(p) for p in members]) if any(present) else None)
-            partly = any(present) and not all(present)
-            masks.append(torch.tensor(present, device=members[0].device).view(1, -1, 1, 1) if partly else None)
-        self.core(thetas, grads, masks)
-        for members, theta, grad in zip(self.members, thetas, grads, strict=True):
-            if grad is not None:
-                scatter(theta, members)
-
-    def rates(self) -> list[float]:
-        """Learning rate times the schedules' factor at the latest step, for each group."""
-        self._read_groups()
-        signals = [self.core.scalars(index) for index in range(len(self.groups))]
-        return [float(x.lr * x.rate) for x in signals]
-
-    def _read_groups(self) -> None:
-        """Takes over what has changed in `param_groups` since the last step, without waiting for the device."""
-        for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
-            beta1, beta2 = group["betas"]
-            now = {name: group[name] for name in ("lr", "eps", "weight_decay")}
-            now |= {"beta1": beta1, "beta2": beta2, "total": group["total_steps"] or 0}
-            for name, value in now.items():
-                # A tensor may have been changed in place, which a comparison would not see.
-                if isinstance(value, Tensor) or written.get(name) != value:
-                    target = getattr(self.core, name)[:, index]
-                    target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
-            written.update(now)
-
-
-def alike(params: list[Tensor]) -> list[list[Tensor]]:
-    """Parameters grouped for stacking: small ones by shape and dtype, large ones alone, empty ones left out."""
-    stacks: dict[object, list[Tensor]] = defaultdict(list)
-    for p in params:
-        if p.numel():
-            stacks[(p.shape, p.dtype) if p.numel() < STACKED_BELOW else id(p)].append(p)
-    return list(stacks.values())
-
-
-def gather(members: list[Tensor]) -> Tensor:
-    """The stack `[1, B, R, C]` of equal-shaped tensors: a view where there is one contiguous tensor, else a copy."""
-    rows = row_shape(members[0].shape)
-    if len(members) == 1:
-        return members[0].detach().reshape(1, 1, *rows)
-    return torch.stack([m.detach() for m in members]).view(1, len(members), *rows)
-
-
-def scatter(theta: Tensor, members: list[Tensor]) -> None:
-    """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
-    if theta.data_ptr() != members[0].data_ptr():
-        torch._foreach_copy_([m.detach() for m in members], list(theta.view(len(members), *members[0].shape)))
-
-
-def gradient(p: Tensor) -> Tensor:
-    """The gradient of a parameter, zeros where it has none (the step then leaves the parameter alone)."""
-    if p.grad is None:
-        return torch.zeros_like(p)
-    if p.grad.layout != torch.strided:
-        raise ConfigError("sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False).")
-    return p.grad
-
-
-def adopt(stack: Stack, members: list[Tensor], state: dict[Tensor, Any]) -> None:
-    """Copies state that exists into the stack, and makes `state` hold views of the stack."""
-    for index, p in enumerate(members):
-        views = {"step": stack.count[0, index, 0, 0]}
-        for component, slot in stack.by_id.items():
-            views |= {f"{component}.{name}": buffer[0, index].view(p.shape) for name, buffer in slot.tensors().items()}
-        known = state.get(p, {})
-        for name, view in views.items():
-            if name in known:
-                view.copy_(known[name])
-        state[p] = views
-
-
-def compute_dtype(params: list[Tensor]) -> torch.dtype:
-    """float64 where any parameter is, else float32: half-precision parameters are stored, not computed, in half."""
-    for p in params:
-        if not p.is_floating_point():
-            raise ConfigError(f"a parameter has dtype {p.dtype}, but must be real floating point.")
-    return torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
-
-
-def the_device(params: list[Tensor]) -> torch.device:
-    """The device of the parameters; ConfigError where they are on several."""
-    devices = {p.device for p in params}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise ConfigError(f"the parameters are on several devices ({names}); use one optimizer for each device.")
-    return devices.pop()
 
 
 def check_group(group: dict[str, Any], config: Config) -> None:
@@ -289,6 +173,7 @@ def check_group(group: dict[str, Any], config: Config) -> None:
         if not isinstance(group[name], Tensor):
             check_number(name, group[name])
     check_betas(group["betas"])
+    compute_dtype(group["params"])
     require_total_steps([config], group["total_steps"])
     if group["components"] != config.to_dict()["components"]:
         raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")

@@ -10,7 +10,7 @@ from itertools import groupby
 from autoranger.components.component import Component, Hyper, Stage, registry
 from autoranger.components.presets import PRESETS, RANGER21, Preset
 
-COMMAND = "python -c 'from autoranger.components.reference import markdown; print(markdown(), end=\"\")'"
+COMMAND = "autoranger components --markdown"
 
 HEAD = f"""# Components and presets
 

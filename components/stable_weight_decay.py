@@ -16,6 +16,7 @@ class StableWeightDecay(Component):
 
     Decay factor × 1/√mean(v̂). The mean is over each tensor (`scope = "tensor"`, the paper) or over all parameters
     (`"global"`, the authors' code). Where all gradients have been zero there is no step to keep pace with: factor 1.
+    Where their root mean square is below η·λ the decay overshoots zero, as the rule has it: lower λ there.
     """
 
     stage = Stage.DECAY

@@ -8,7 +8,7 @@ between candidates is selected with `torch.where` (a product would let NaN throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -244,17 +244,25 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
     for link in sweep:
         held = stack.state(link.component)
         x = link.apply(x._replace(state={name: buffer.to(x.theta.dtype) for name, buffer in held.items()}))
-        # What merely moves from one buffer to another first, before its source is overwritten.
-        moves_first = sorted(x.state.items(), key=lambda item: all(item[1] is not buffer for buffer in held.values()))
-        for name, value in moves_first:
-            write(held[name], value, mask)
+        write_state(held, x.state, mask)
     return x
+
+
+def write_state(held: Mapping[str, Tensor], state: Mapping[str, Tensor], mask: Tensor | None) -> None:
+    """Writes a component's state in place; what moves from one buffer to another, before its source is overwritten."""
+    pending = {name: value for name, value in state.items() if value is not held[name]}
+    while pending:
+        # A list and not a generator, which torch.compile cannot trace here.
+        free = [name for name in pending if True not in [held[name] is value for value in pending.values()]]
+        if not free:  # a cycle of moves
+            pending = {name: value.clone() for name, value in pending.items()}
+        for name in free:
+            write(held[name], pending.pop(name), mask)
 
 
 def write(target: Tensor, value: Tensor, mask: Tensor | None) -> None:
     """`target ← value` in place, where the mask allows it."""
-    if value is not target:
-        target.copy_(value if mask is None else torch.where(mask, value, target))
+    target.copy_(value if mask is None else torch.where(mask, value, target))
 
 
 def require_total_steps(configs: Sequence[Config], total_steps: int | None) -> None:

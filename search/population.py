@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from autoranger.components.binding import compute_dtype
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.components.optimizer import compute_dtype
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
 from autoranger.search.memory import keep_freed_memory

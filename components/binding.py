@@ -1,0 +1,149 @@
+"""How a user's parameters, groups and state meet the step: stacks of equal shapes, and views of the stacked state."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError
+from autoranger.components.rows import row_shape
+from autoranger.components.step import Stack, Step
+
+STACKED_BELOW = 1 << 16
+"""Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
+
+
+class Numbers:
+    """A step, and the numbers in an optimizer's `param_groups` as its buffers."""
+
+    def __init__(self, config: Config, groups: list[dict[str, Any]]) -> None:
+        self.groups = groups
+        params = [p for group in self.groups for p in group["params"]]
+        self.core = Step(
+            [config],
+            self.groups[0]["total_steps"],
+            dtype=compute_dtype(params),
+            device=the_device(params),
+            groups=len(self.groups),
+        )
+        self.core.steps.fill_(self.groups[0]["step"])
+        self.written: list[dict[str, Any]] = [{} for _ in self.groups]
+
+    def read(self) -> None:
+        """Takes over what has changed since the last time, without waiting for the device."""
+        for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
+            beta1, beta2 = group["betas"]
+            now = {name: group[name] for name in ("lr", "eps", "weight_decay")}
+            now |= {"beta1": beta1, "beta2": beta2, "total": group["total_steps"] or 0}
+            for name, value in now.items():
+                # A tensor may have been changed in place, which a comparison would not see.
+                if isinstance(value, Tensor) or written.get(name) != value:
+                    target = getattr(self.core, name)[:, index]
+                    target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
+            written.update(now)
+
+    def rates(self) -> list[float]:
+        """Learning rate times the schedules' factor at the latest step, for each group."""
+        self.read()
+        signals = [self.core.scalars(index) for index in range(len(self.groups))]
+        return [float(x.lr * x.rate) for x in signals]
+
+
+class Bound:
+    """An optimizer's parameters laid out for the step: which tensors form a stack, and their state.
+
+    Every tensor in `state` is a view of the stacked state, so that both always agree. State that is there
+    already (loaded, or of an earlier layout) is taken over.
+    """
+
+    def __init__(self, config: Config, groups: list[dict[str, Any]], state: dict[Tensor, Any]) -> None:
+        self.numbers = Numbers(config, groups)
+        self.core = self.numbers.core
+        self.members: list[list[Tensor]] = []
+        self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
+        for index, group in enumerate(groups):
+            for members in alike(group["params"]):
+                stack = self.core.add(gather(members), matrix=members[0].dim() > 1, group=index)
+                self.members.append(members)
+                adopt(stack, members, state)
+
+    def step(self) -> None:
+        """One update of every parameter that has a gradient."""
+        self.numbers.read()
+        thetas, grads, masks = [], [], []
+        for members in self.members:
+            present = [p.grad is not None for p in members]
+            thetas.append(gather(members))
+            grads.append(gather([gradient(p) for p in members]) if any(present) else None)
+            partly = any(present) and not all(present)
+            masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
+        self.core(thetas, grads, masks)
+        for members, theta, grad in zip(self.members, thetas, grads, strict=True):
+            if grad is not None:
+                scatter(theta, members)
+
+
+def alike(params: list[Tensor]) -> list[list[Tensor]]:
+    """Parameters grouped for stacking: small ones by shape and dtype, large ones alone, empty ones left out."""
+    stacks: dict[object, list[Tensor]] = defaultdict(list)
+    for p in params:
+        if p.numel():
+            stacks[(p.shape, p.dtype) if p.numel() < STACKED_BELOW else id(p)].append(p)
+    return list(stacks.values())
+
+
+def gather(members: list[Tensor]) -> Tensor:
+    """The stack `[1, B, R, C]` of equal-shaped tensors: a view where there is one contiguous tensor, else a copy."""
+    rows = row_shape(members[0].shape)
+    if len(members) == 1:
+        return members[0].detach().reshape(1, 1, *rows)
+    return torch.stack([m.detach() for m in members]).reshape(1, len(members), *rows)
+
+
+def scatter(theta: Tensor, members: list[Tensor]) -> None:
+    """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
+    if theta.data_ptr() != members[0].data_ptr():
+        torch._foreach_copy_([m.detach() for m in members], list(theta.view(len(members), *members[0].shape)))
+
+
+def gradient(p: Tensor) -> Tensor:
+    """The gradient of a parameter, zeros where it has none (the step then leaves the parameter alone)."""
+    if p.grad is None:
+        return torch.zeros_like(p)
+    if p.grad.layout != torch.strided:
+        raise ConfigError("sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False).")
+    return p.grad
+
+
+def adopt(stack: Stack, members: list[Tensor], state: dict[Tensor, Any]) -> None:
+    """Copies state that exists into the stack, and makes `state` hold views of the stack."""
+    for index, p in enumerate(members):
+        views = {"step": stack.count[0, index, 0, 0]}
+        for component, slot in stack.by_id.items():
+            views |= {f"{component}.{name}": buffer[0, index].view(p.shape) for name, buffer in slot.tensors().items()}
+        known = state.get(p, {})
+        for name, view in views.items():
+            if name in known:
+                view.copy_(known[name])
+        state[p] = views
+
+
+def compute_dtype(params: list[Tensor]) -> torch.dtype:
+    """float64 where any parameter is, else float32: half-precision parameters are stored, not computed, in half."""
+    for p in params:
+        if not p.is_floating_point():
+            raise ConfigError(f"a parameter has dtype {p.dtype}, but must be real floating point.")
+    return torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
+
+
+def the_device(params: list[Tensor]) -> torch.device:
+    """The device of the parameters, the CPU where there are none; ConfigError where they are on several."""
+    devices = {p.device for p in params} or {torch.device("cpu")}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ConfigError(f"the parameters are on several devices ({names}); use one optimizer for each device.")
+    return devices.pop()

@@ -1,0 +1,123 @@
+"""The shape of the code: floors, file sizes, and what `import autoranger` costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from autoranger.components.component import registry
+
+ROOT = Path(__file__).parent.parent
+FLOORS = ("components", "search", "autoranger")
+
+MAY_IMPORT = {
+    "components": ("autoranger.components",),
+    "search": ("autoranger.components", "autoranger.search"),
+    "autoranger": ("autoranger",),
+}
+
+SOURCES = [path for floor in FLOORS for path in sorted((ROOT / floor).rglob("*.py"))]
+LINES = 300
+
+each_source = pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+
+
+def floor_of(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports anywhere, and of what it takes from them."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import; write the module's full name"
+            assert node.module
+            yield node.module
+            yield from (f"{node.module}.{name.name}" for name in node.names)
+
+
+@each_source
+def test_imports_point_down_only(path: Path) -> None:
+    for name in imports(path):
+        if name.split(".")[0] == "autoranger":
+            assert any(f"{name}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[floor_of(path)])
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if floor_of(p) == "components"], ids=lambda path: path.name)
+def test_the_ground_floor_knows_torch_and_nothing_else(path: Path) -> None:
+    known = {*sys.stdlib_module_names, "torch", "tomli_w", "autoranger"}
+    assert {name.split(".")[0] for name in imports(path)} <= known
+
+
+@each_source
+def test_files_are_short(path: Path) -> None:
+    if floor_of(path) == "autoranger":
+        pytest.skip("only components and search are promised to be short")
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LINES
+
+
+@each_source
+def test_only_presets_and_components_name_components(path: Path) -> None:
+    """What else knows a component by name would have to be edited for the next one."""
+    if path.name == "presets.py" or path.stem in registry:
+        pytest.skip("may name components")
+    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    constants = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert not constants & registry.keys()
+    assert not {f"autoranger.components.{name}" for name in registry} & set(imports(path))
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if floor_of(p) != "autoranger"], ids=lambda p: p.name)
+def test_nothing_below_the_top_floor_prints(path: Path) -> None:
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    assert not any(isinstance(call, ast.Name) and call.id == "print" for call in calls)
+
+
+def test_every_package_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    folders = {path.parent.relative_to(ROOT) for path in SOURCES if path.name == "__init__.py"}
+    names = {".".join(folder.parts) for folder in folders}
+    assert set(project["packages"]) == {n if n.split(".")[0] == "autoranger" else f"autoranger.{n}" for n in names}
+    assert not [path for path in SOURCES if path.parent.relative_to(ROOT) not in folders], "not in a package"
+
+
+def test_import_costs_torch_and_nothing_more() -> None:
+    heavy = ["optuna", "sklearn", "scipy", "matplotlib", "typer", "rich", "pooch", "plotly", "pandas"]
+    code = f"import sys, autoranger; print(*[name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT.parent)
+    assert found.stdout.split() == []
+
+
+EXPECTED = {
+    ".ci",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    "CHANGELOG.md",
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "autoranger",
+    "components",
+    "constraints.txt",
+    "pyproject.toml",
+    "search",
+    "studies",
+    "tests",
+}
+
+
+def test_the_top_level_of_the_repository_is_as_expected() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    command = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    present = {name.split("/")[0] for name in listed if (ROOT / name).exists()}
+    assert present == EXPECTED
