@@ -197,6 +197,7 @@ class Population:
     def _chunks(self, configs: Sequence[Config], seeds: int) -> Iterator[list[int]]:
         """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
         costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
+        costly.sort(key=lambda name: -len(registry[name].state))
         kinds = [tuple(name in c.components for name in costly) for c in configs]
         size = max(1, self.rows // seeds)
         chunk: list[int] = []
