@@ -240,7 +240,8 @@ def print_json(value: object) -> None:
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
     """A table with one row for each key."""
-    table = Table(Column(first, no_wrap=True), *columns, box=None, pad_edge=False)
+    folding = (Column(column, overflow="fold") for column in columns)
+    table = Table(Column(first, no_wrap=True), *folding, box=None, pad_edge=False)
     for name, row in rows.items():
         table.add_row(f"[bold]{escape(name)}[/]", *map(escape, row))
     out.print(table)

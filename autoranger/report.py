@@ -37,20 +37,12 @@ def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
     """The final table, the verdict in a sentence, and how to use the file."""
     evidence = outcome.evidence
     metric, seeds = evidence["metric"], outcome.finalists[0].against_default.seeds
-    table = Table(
-        "finalist",
-        "lr",
-        f"valid {metric}",
-        "against ranger21",
-        "against adamw",
-        f"test {metric}",
-        box=None,
-        pad_edge=False,
-    )
-    for finalist in outcome.finalists:
-        chosen = finalist.config == outcome.config
+    columns = ("", "lr", f"valid {metric}", "against ranger21", "against adamw", f"test {metric}")
+    table = Table(*columns, box=None, pad_edge=False)
+    for number, finalist in enumerate(outcome.finalists, start=1):
+        exported = finalist.config == outcome.config
         table.add_row(
-            f"{'[bold green]→ ' if chosen else '  '}{brief(finalist.config)}",
+            f"{'[bold green]→' if exported else ' '} {number}",
             f"{finalist.config.lr:g}",
             f"{finalist.valid:.4f}" + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
             interval(finalist.against_default),
@@ -58,6 +50,9 @@ def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
             f"{finalist.test:.4f}",
         )
     console.print(table)
+    console.print()
+    for number, finalist in enumerate(outcome.finalists, start=1):
+        console.print(Padding(f"{number}  {brief(finalist.config)}", (0, 0, 0, 2)), highlight=False)
     console.print(
         f"\n{seeds} fresh seeds; paired differences with {evidence['confidence']:.0%} intervals that hold for all "
         f"{evidence['comparisons']} comparisons together. {outcome.work:,} candidate-steps in {outcome.seconds:.0f} s.",
@@ -66,12 +61,7 @@ def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
     console.print(verdict(outcome), highlight=False)
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
     print_code(console, "    import autoranger")
-    console.print(
-        f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}',
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -150,9 +140,7 @@ def print_config(console: Console, name: str, config: Config, evidence: dict[str
     console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
     if evidence:
         print_evidence(console, evidence)
-    console.print(
-        f'optimizer = autoranger.load("{name}").{build_call(config)}', highlight=False, markup=False, soft_wrap=True
-    )
+    print_code(console, f'optimizer = autoranger.load("{name}").{build_call(config)}')
 
 
 def print_component(console: Console, name: str, settings: Mapping[str, Value]) -> None:

@@ -17,7 +17,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from autoranger import Config, cli, load
+from autoranger import Component, Config, Hyper, Signals, Stage, cli, load
 from autoranger.components.component import registry
 from autoranger.components.presets import PRESETS
 from autoranger.search.record import open_storage
@@ -209,6 +209,67 @@ def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
     write_task(steps=100)
     assert autoranger(*resume)[0] == 0
     assert Path("tuned.toml").exists()
+
+
+def test_the_extended_space_is_searched(autoranger):
+    code, _, err = autoranger("search", "--task", "mine.py", "--space", "extended", "--study", "s")
+    assert code == 0, err
+    Config.load("tuned.toml")
+    study = optuna.load_study(study_name="s", storage=open_storage(None))
+    assert {name for trial in study.get_trials(deepcopy=False) for name in trial.params} == {"lr", *registry}
+
+
+def test_configs_and_presets_are_compared(autoranger):
+    Config(lr=0.05, components={"lookahead": {}}).save("x.toml")
+    command = ("compare", "x.toml", "ranger21", "sgd", "--task", "mine.py", "--seeds", "5")
+    code, out, err = autoranger(*command)
+    assert code == 0, err
+    assert "5 common seeds" in out
+    for pair in ("x.toml", "ranger21", "sgd"):
+        assert pair in out
+    document = json.loads(autoranger(*command, "--json")[1])
+    assert len(document["differences"]) == 3
+    assert all(
+        len(side["curve"]) == 10 and side["curve"][-1] == pytest.approx(side["valid"]) for side in document["sides"]
+    )
+    assert all(d["low"] <= d["effect"] <= d["high"] and 0 <= d["p"] <= 1 for d in document["differences"])
+    own = json.loads(autoranger(*command, "--json", "--no-sweep")[1])
+    assert {side["name"]: side["config"]["lr"] for side in own["sides"]}["x.toml"] == 0.05
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ("compare adamw --task mine.py", "needs two different configs"),
+        ("compare adamw adamw --task mine.py", "needs two different configs"),
+        ("compare adamw ranger22 --task mine.py", "did you mean 'ranger21'"),
+        ("compare x.toml y.toml --task mine.py", "differ at most in the learning rate"),
+    ],
+)
+def test_a_comparison_of_nothing_is_refused(args, words, autoranger):
+    Config(lr=0.05).save("x.toml")
+    Config(lr=0.06).save("y.toml")
+    code, _, err = autoranger(*args.split())
+    assert code == 2
+    assert words in err
+
+
+def test_the_readmes_task_and_component_work(autoranger):
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    (task,) = [block for block in blocks if block.startswith("# my_task.py")]
+    Path("my_task.py").write_text(task.replace("steps = 200", "steps = 20"))
+    assert autoranger("compare", "ranger21", "adamw", "--task", "my_task.py:MyTask", "--seeds", "2")[0] == 0
+    (component,) = [block for block in blocks if "(Component)" in block]
+    space = {"Component": Component, "Hyper": Hyper, "Signals": Signals, "Stage": Stage}
+    try:
+        exec(component, space)
+        parameter = torch.nn.Parameter(torch.ones(2, 2))
+        parameter.grad = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
+        Config(lr=1.0, weight_decay=0, components={"sign_descent": {"scale": 0.25}}).build([parameter]).step()
+        assert parameter.tolist() == [[0.75, 1.25], [0.75, 0.75]]
+    finally:
+        registry.pop("sign_descent", None)
 
 
 @pytest.mark.slow
