@@ -47,9 +47,9 @@ class Clock(Progress):
     ) -> None:
         """Measures candidate-steps per second on a small population."""
         mixed = [configs[i % len(configs)] for i in range(candidates)]
-        population.train(mixed, [0], 4)
+        population.train(mixed, [0], 4, splits=())
         start = time.monotonic()
-        population.train(mixed, [0], steps)
+        population.train(mixed, [0], steps, splits=())
         self.rate = candidates * steps / (time.monotonic() - start)
 
     def affords(self, work: int, plan: Plan) -> bool:
