@@ -7,6 +7,7 @@ same batches and, seed by seed, start from the same initialisation: differences 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 
 from autoranger.components.binding import compute_dtype
 from autoranger.components.component import Stage, registry
@@ -23,13 +24,16 @@ from autoranger.components.errors import ConfigError
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
 from autoranger.search.memory import keep_freed_memory
+from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, looped, repeat, reseed, vectorized
 from autoranger.search.tasks.task import Split, Task
+from autoranger.search.workers import Workers
 
-Tensors = dict[str, Tensor]
 Scores = dict[str, NDArray[np.float64]]
-Call = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]
-Vectorizer = Callable[[Call], Call]
 Head = Callable[[Tensor, Tensor], Tensor]
+
+MOST_WORKERS = 4
+"""Threads that train chunks side by side on a CPU, each with a share of the cores. On two cores two are a quarter
+faster than one that splits every operation; many would wait for each other's Python."""
 
 POLL = 8
 """Steps between looks for diverged rows: each look makes the host wait for the device."""
@@ -52,10 +56,17 @@ class Population:
         self.task, self.device = task, task.device
         self.bytes = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
         self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
-        self.skeleton = self._model(0)
+        self._local = threading.local()
         self.rows = rows or self._affordable_rows()
         self._inits: dict[int, tuple[Tensors, Tensors]] = {}
-        self._over_rows = self._vectorizer()
+        self._over_rows, self._noisy = self._probe()
+
+    @property
+    def skeleton(self) -> nn.Module:
+        """The module that is called with the rows' parameters; one for each thread, since a call changes it."""
+        if not hasattr(self._local, "skeleton"):
+            self._local.skeleton = self._model(0)
+        return self._local.skeleton  # type: ignore[no-any-return]
 
     def train(
         self,
@@ -84,11 +95,20 @@ class Population:
         """
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
         scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
-        for chunk in self._chunks(configs, len(seeds)):
-            trained = self._train_chunk([configs[k] for k in chunk], seeds, steps, splits, curve, progress)
-            report([configs[k] for k in chunk], trained)
-            for split, values in trained.items():
-                scores[split][chunk] = values
+        workers = 1 if self._noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
+        chunks = list(self._chunks(configs, len(seeds), workers))
+        for seed in seeds:
+            self._init(seed)  # here, since making a model draws from the global generator
+        with torch.random.fork_rng(), Workers(min(workers, len(chunks))) as pool:
+
+            def train(chunk: list[int]) -> Scores:
+                chosen = [configs[k] for k in chunk]
+                return self._train_chunk(chosen, seeds, steps, splits, curve, pool.locked(progress), pool.stopped)
+
+            for chunk, trained in pool.map(train, chunks):
+                report([configs[k] for k in chunk], trained)
+                for split, values in trained.items():
+                    scores[split][chunk] = values
         return scores
 
     def _train_chunk(
@@ -99,21 +119,21 @@ class Population:
         splits: Sequence[str],
         curve: int,
         progress: Callable[[int], None],
+        stopped: Callable[[], bool],
     ) -> Scores:
         chunk = Chunk(self, configs, seeds, steps)
         points = {round(steps * (i + 1) / curve): i for i in range(curve)}
         scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         told = 0
-        with torch.random.fork_rng():
-            for t, (inputs, targets) in enumerate(self._batches(len(configs), seeds, steps), start=1):
-                chunk.advance(inputs, targets)
-                if t in points:
-                    scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
-                if t % POLL == 0:
-                    progress(chunk.rows * POLL)
-                    told += POLL
-                    if not chunk.poll():
-                        break
+        for t, (inputs, targets) in enumerate(self._batches(len(configs), seeds, steps), start=1):
+            chunk.advance(inputs, targets)
+            if t in points:
+                scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
+            if t % POLL == 0:
+                progress(chunk.rows * POLL)
+                told += POLL
+                if stopped() or not chunk.poll():
+                    break
         progress(chunk.rows * (steps - told))
         return scores | {split: chunk.score(self.data[split]) for split in splits}
 
@@ -170,20 +190,26 @@ class Population:
             reseed(torch.device("cpu"), seed)
             return self.task.model().to(self.device)
 
-    def _vectorizer(self) -> Vectorizer:
-        """`vmap`, or a loop over rows for a model that vmap refuses; ConfigError for a model that fails by itself."""
+    def _probe(self) -> tuple[Vectorizer, bool]:
+        """How to call the model for many rows, `vmap` or a loop where vmap refuses it; and whether it draws noise.
+
+        ConfigError for a model that fails by itself.
+        """
         inputs, targets = (part[:4] for part in self.data["train"])
         params, buffers = self.start(1, [0])
         call, loss = (params, buffers, inputs[None], targets[None]), self._one(self.task.loss)
         try:
             with torch.random.fork_rng():
-                losses = looped(loss)(*call)
+                before = torch.get_rng_state()
+                first, others = ({name: x[0] for name, x in part.items()} for part in (params, buffers))
+                value = loss(first, others, inputs, targets)
+                noisy = not torch.equal(before, torch.get_rng_state()) or type(self.task).augment is not Task.augment
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             raise ConfigError(
                 f"task '{self.task.name}': its model or loss fails on a batch of 4 ({type(error).__name__}: {reason})."
             ) from error
-        if losses.shape != (1,):
+        if value.shape != ():
             raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
         try:
             with torch.random.fork_rng():
@@ -191,15 +217,15 @@ class Population:
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             warnings.warn(f"torch.func.vmap refuses this model ({reason}); training one by one, slower.", stacklevel=2)
-            return looped
-        return vectorized
+            return looped, noisy
+        return vectorized, noisy
 
-    def _chunks(self, configs: Sequence[Config], seeds: int) -> Iterator[list[int]]:
+    def _chunks(self, configs: Sequence[Config], seeds: int, workers: int) -> Iterator[list[int]]:
         """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
         costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
         costly.sort(key=lambda name: -len(registry[name].state))
         kinds = [tuple(name in c.components for name in costly) for c in configs]
-        size = max(1, self.rows // seeds)
+        size = max(1, min(self.rows // seeds, -(-len(configs) // workers)))
         chunk: list[int] = []
         for k in sorted(range(len(configs)), key=lambda k: kinds[k]):
             if len(chunk) == size or (2 * len(chunk) >= size and kinds[k] != kinds[chunk[-1]]):
@@ -257,42 +283,3 @@ class Chunk:
             total += population.apply(population.task.metric, self.params, self.buffers, *every).double() * len(x)
         means = torch.where(self.failed, torch.nan, total / len(inputs))
         return means.cpu().numpy().reshape(self.shape)
-
-
-def vectorized(call: Call) -> Call:
-    """`call` over a leading axis of rows, at once; all rows draw the same random numbers."""
-    return vmap(call, randomness="same")
-
-
-def looped(call: Call) -> Call:
-    """`call` over a leading axis of rows, one by one; all rows draw the same random numbers."""
-
-    def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        results = []
-        for row in range(len(inputs)):
-            with torch.random.fork_rng():
-                mine, others = ({name: value[row] for name, value in part.items()} for part in (params, buffers))
-                results.append(call(mine, others, inputs[row], targets[row]))
-        return torch.stack(results)
-
-    return over_rows
-
-
-def repeat(x: Tensor, times: int) -> Tensor:
-    """The whole of `x` again and again along its first axis."""
-    return x.repeat(times, *[1] * (x.dim() - 1))
-
-
-def reseed(device: torch.device, seed: int) -> None:
-    """Seeds one device's global generator; `torch.manual_seed` would take as long as ten operations on the way."""
-    on_cpu = device.type == "cpu"
-    generator = torch.default_generator if on_cpu else torch.cuda.default_generators[device.index or 0]
-    generator.manual_seed(seed)
-
-
-def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor:
-    """Indices `[steps, batch_size]` of the batches of one seed: shuffled epochs, one after another."""
-    generator = torch.Generator().manual_seed(seed)
-    epochs = -(-steps * batch_size // examples)
-    order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(epochs)])
-    return order[: steps * batch_size].view(steps, batch_size)

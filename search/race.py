@@ -146,5 +146,5 @@ def best_value(by_lr: dict[float, Values]) -> float:
 def nearest(by_lr: dict[float, Values], count: int) -> list[float]:
     """The best learning rate and those around it, `count` in all, the better side first."""
     best = best_lr(by_lr)
-    ranked = sorted(by_lr, key=lambda lr: (abs(round(2 * np.log10(lr / best))), -value(by_lr[lr])))
+    ranked = sorted(by_lr, key=lambda lr: (abs(round(2 * np.log10(lr / best))), -value(by_lr[lr]), lr))
     return sorted(ranked[:count])

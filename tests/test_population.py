@@ -70,6 +70,35 @@ def test_results_do_not_depend_on_the_chunks():
         )
 
 
+@pytest.fixture
+def two_threads():
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("kind", [toy.Normalized, toy.Noisy, toy.Refused])
+@pytest.mark.filterwarnings("ignore:torch.func.vmap refuses")
+def test_workers_side_by_side_change_nothing(kind, two_threads):
+    population = Population(kind(), rows=2)
+    side_by_side = population.train(CONFIGS, SEEDS, 20, curve=2)
+    torch.set_num_threads(1)
+    alone = population.train(CONFIGS, SEEDS, 20, curve=2)
+    assert all((side_by_side[name] == alone[name]).all() for name in ("valid", "curve"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_an_error_stops_all_workers(error, two_threads):
+    def fail(configs, scores):
+        raise error
+
+    done = []
+    with pytest.raises(error):
+        Population(toy.Toy(), rows=2).train(CONFIGS * 8, SEEDS, 400, progress=done.append, report=fail)
+    assert sum(done) < len(CONFIGS) * 8 * len(SEEDS) * 400 / 2
+    assert torch.get_num_threads() == 2
+
+
 def test_a_diverging_row_fails_alone():
     wild = Config(lr=1e38)
     population = Population(toy.Toy())
@@ -106,7 +135,7 @@ def test_progress_adds_up_and_reports_cover_everything():
 
 def test_alike_candidates_share_chunks():
     subsets = [Config(components={name: {} for name in chosen}) for chosen in (RANGER21, (), RANGER21[:3], ()) * 8]
-    chunks = list(Population(toy.Toy(), rows=8)._chunks(subsets, 1))
+    chunks = list(Population(toy.Toy(), rows=8)._chunks(subsets, 1, 1))
     assert sorted(k for chunk in chunks for k in chunk) == list(range(len(subsets)))
     assert all(len(chunk) <= 8 for chunk in chunks)
     plain = [chunk for chunk in chunks if any(not subsets[k].components for k in chunk)]

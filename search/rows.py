@@ -1,0 +1,52 @@
+"""One call for many rows (a row is one candidate with one seed), and the random numbers that rows have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.func import vmap
+
+Tensors = dict[str, Tensor]
+Call = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]
+Vectorizer = Callable[[Call], Call]
+
+
+def vectorized(call: Call) -> Call:
+    """`call` over a leading axis of rows, at once; all rows draw the same random numbers."""
+    return vmap(call, randomness="same")
+
+
+def looped(call: Call) -> Call:
+    """`call` over a leading axis of rows, one by one; all rows draw the same random numbers."""
+
+    def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
+        results = []
+        for row in range(len(inputs)):
+            with torch.random.fork_rng():
+                mine, others = ({name: value[row] for name, value in part.items()} for part in (params, buffers))
+                results.append(call(mine, others, inputs[row], targets[row]))
+        return torch.stack(results)
+
+    return over_rows
+
+
+def repeat(x: Tensor, times: int) -> Tensor:
+    """The whole of `x` again and again along its first axis."""
+    return x.repeat(times, *[1] * (x.dim() - 1))
+
+
+def reseed(device: torch.device, seed: int) -> None:
+    """Seeds one device's global generator; `torch.manual_seed` would take as long as ten operations on the way."""
+    on_cpu = device.type == "cpu"
+    generator = torch.default_generator if on_cpu else torch.cuda.default_generators[device.index or 0]
+    generator.manual_seed(seed)
+
+
+def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor:
+    """Indices `[steps, batch_size]` of the batches of one seed: shuffled epochs, one after another."""
+    generator = torch.Generator().manual_seed(seed)
+    epochs = -(-steps * batch_size // examples)
+    order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(epochs)])
+    return order[: steps * batch_size].view(steps, batch_size)

@@ -1,0 +1,56 @@
+"""Threads that work side by side, each with its share of the cores; an exception or Ctrl-C stops them all."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Self, TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Workers:
+    """A pool of `count` threads; with one, everything runs in the caller's own. Use as a context manager."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self._stop, self._lock = threading.Event(), threading.Lock()
+
+    def __enter__(self) -> Self:
+        self._threads = torch.get_num_threads()
+        if self.count > 1:
+            share = max(1, self._threads // self.count)
+            self._pool = ThreadPoolExecutor(self.count, initializer=torch.set_num_threads, initargs=(share,))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.count > 1:
+            self._stop.set()
+            self._pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(self._threads)
+
+    def map(self, call: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
+        """Each item with what `call` returns for it, as they are done."""
+        if self.count <= 1:
+            yield from ((item, call(item)) for item in items)
+            return
+        futures = {self._pool.submit(call, item): item for item in items}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+    def stopped(self) -> bool:
+        """Whether the work should end early: long calls ask now and then."""
+        return self._stop.is_set()
+
+    def locked(self, call: Callable[[int], None]) -> Callable[[int], None]:
+        """`call`, by one thread at a time."""
+
+        def one_at_a_time(value: int) -> None:
+            with self._lock:
+                call(value)
+
+        return one_at_a_time
