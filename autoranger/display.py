@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self
 
-from rich.console import Console
+import rich.progress
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from rich.text import Text
 
 from autoranger.components.config import Config
 from autoranger.components.presets import RANGER21
 from autoranger.search.progress import Progress
+
+
+class Bar(rich.progress.Progress):
+    """A progress bar with a line of text below it."""
+
+    line = ""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """The bar and the line, cut to the width of the terminal."""
+        yield from super().get_renderables()
+        yield Text(self.line, overflow="ellipsis", no_wrap=True, style="dim")
 
 
 class Display(Progress):
@@ -25,10 +38,9 @@ class Display(Progress):
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[best]}"),
         )
         self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.all = self.bar.add_task("preparing", total=None, best="")
+        self.all = self.bar.add_task("preparing", total=None)
 
     def __enter__(self) -> Self:
         self.bar.start()
@@ -51,7 +63,7 @@ class Display(Progress):
 
     def best(self, config: Config, value: float) -> None:
         """There is a best candidate."""
-        self.bar.update(self.all, best=f"best {value:.4f}: {brief(config)}, lr {config.lr:g}")
+        self.bar.line = f"best so far {value:.4f}: lr {config.lr:g}, {brief(config)}"
 
     def _say(self, text: str, work: int | None) -> None:
         if not self.console.is_terminal:
