@@ -33,6 +33,9 @@ app = typer.Typer(
 )
 out, err = Console(), Console(stderr=True)
 
+Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
+DataDir = Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for machines.")]
 INTERRUPTED = 130
 
@@ -56,15 +59,15 @@ def autoranger(
 
 @app.command()
 def search(
-    task: Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")],
+    task: Task,
     out_path: Annotated[Path, typer.Option("--out", help="Where the tuned config goes.")] = Path("tuned.toml"),
     budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Else the standard plan.")] = None,
     space: Annotated[
         SpaceName, typer.Option(help="Subsets of Ranger21, or of all components there are.")
     ] = SpaceName.subsets,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
-    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")] = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; task and time if not given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the --study that was interrupted.")] = False,
@@ -128,12 +131,12 @@ def search(
 @app.command()
 def compare(
     configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
-    task: Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")],
+    task: Task,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds that all of them run on.")] = 16,
     sweep: Annotated[bool, typer.Option(help="Find the best learning rate for each first, at equal budget.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="Same seed and machine: same result.")] = 0,
-    device: Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")] = "auto",
-    data_dir: Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.

@@ -14,6 +14,11 @@ class DataError(RuntimeError):
     """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line)."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of another library's message, for a sentence of ours."""
+    return str(error).strip().split("\n")[0]
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist: says which known name is nearest, or lists them all."""
     known = sorted(known)

@@ -78,8 +78,8 @@ def make_plan(steps: int, *, arms: int = 256, effort: int = 1) -> Plan:
 def plan_for(steps: int, arms: int, lrs: int, affordable: float) -> Plan:
     """The largest plan of a fixed ladder that costs at most `affordable` candidate-steps, or the smallest one.
 
-    With little time the race first takes fewer entrants, then fewer verdict seeds, and only then shorter runs: a short
-    proxy selects another optimizer. With much time it takes more seeds. The ladder is coarse, so that a repetition
+    With little time the race first takes fewer entrants and only then shorter runs: a short proxy selects another
+    optimizer. With much time it takes more seeds. The ladder is coarse, so that a repetition
     on the same machine finds the same plan in spite of timing noise.
     """
     ladder = [make_plan(max(8, steps // divisor), arms=8) for divisor in (16, 8, 4, 2)]

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from autoranger.components.binding import compute_dtype
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.errors import ConfigError, first_line
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
 from autoranger.search.memory import keep_freed_memory
@@ -205,9 +205,9 @@ class Population:
                 value = loss(first, others, inputs, targets)
                 noisy = not torch.equal(before, torch.get_rng_state()) or type(self.task).augment is not Task.augment
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
             raise ConfigError(
-                f"task '{self.task.name}': its model or loss fails on a batch of 4 ({type(error).__name__}: {reason})."
+                f"task '{self.task.name}': its model or loss fails on a batch of 4 "
+                f"({type(error).__name__}: {first_line(error)})."
             ) from error
         if value.shape != ():
             raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
@@ -215,8 +215,8 @@ class Population:
             with torch.random.fork_rng():
                 vectorized(loss)(*call)
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
-            warnings.warn(f"torch.func.vmap refuses this model ({reason}); training one by one, slower.", stacklevel=2)
+            refusal = f"torch.func.vmap refuses this model ({first_line(error)}); training one by one, slower."
+            warnings.warn(refusal, stacklevel=2)
             return looped, noisy
         return vectorized, noisy
 

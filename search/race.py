@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.trial import TrialState
 
 from autoranger.components.config import Config
@@ -20,8 +19,8 @@ from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.record import Record
 from autoranger.search.space import neighbours
+from autoranger.search.verdict import Values
 
-Values = NDArray[np.float64]
 Scores = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
 

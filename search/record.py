@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from numpy.typing import NDArray
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 
 from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.errors import ConfigError, DataError, first_line
 from autoranger.search.space import Space
-
-Values = NDArray[np.float64]
+from autoranger.search.verdict import Values
 
 JOURNAL = "autoranger.journal"
 """Where studies are kept if nothing else is said."""
@@ -34,7 +32,7 @@ def open_storage(place: str | None) -> BaseStorage:
             pass
         return JournalStorage(JournalFileBackend(place))
     except Exception as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().split("\n")[0]
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"cannot open the study storage {place}: {reason}; name another with --storage.") from None
 
 

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autoranger import Config
+from autoranger.components.presets import RANGER21
 
 Array = NDArray[np.float64]
 Gradients = Sequence[Sequence[Array | None]]
@@ -152,19 +153,7 @@ def look_ahead(config: Config, memory: Memory) -> None:
             memory.theta = memory.slow.copy()
 
 
-REFERENCES: dict[str, Trajectory] = dict.fromkeys(
-    (
-        "adaptive_gradient_clipping",
-        "gradient_centralization",
-        "positive_negative_momentum",
-        "norm_loss",
-        "stable_weight_decay",
-        "linear_warmup",
-        "explore_exploit",
-        "lookahead",
-    ),
-    trajectory,
-)
+REFERENCES: dict[str, Trajectory] = dict.fromkeys(RANGER21, trajectory)
 
 
 def all_references() -> dict[str, Trajectory]:

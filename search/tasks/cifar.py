@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoranger.components.errors import DataError
+from autoranger.components.errors import DataError, first_line
 from autoranger.search.tasks.task import Split, Task
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
@@ -90,10 +90,9 @@ def download() -> Path:
             with tarfile.open(archive) as tar:
                 tar.extractall(archive.parent, filter="data")
     except Exception as error:
-        reason = str(error).strip().split("\n")[0]
         raise DataError(
-            f"cannot download CIFAR-10 from {URL} ({type(error).__name__}: {reason[:120]}); get the file elsewhere, "
-            "unpack it and name its folder with --data-dir or AUTORANGER_DATA."
+            f"cannot download CIFAR-10 from {URL} ({type(error).__name__}: {first_line(error)[:120]}); "
+            "get the file elsewhere, unpack it and name its folder with --data-dir or AUTORANGER_DATA."
         ) from None
     return folder
 
