@@ -137,6 +137,7 @@ def compare(
     seed: Annotated[int, typer.Option(min=0, help="Same seed and machine: same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
+    full: Annotated[bool, typer.Option("--full", help="At the task's full length instead of the proxy's.")] = False,
     as_json: Json = False,
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.
@@ -147,6 +148,7 @@ def compare(
 
         autoranger compare ranger21 adamw --task digits
         autoranger compare tuned.toml ranger21 adamw --task my_task.py:MyTask --seeds 32
+        autoranger compare tuned.toml ranger21 --task fashion --full
     """
     import optuna
 
@@ -159,7 +161,9 @@ def compare(
     sides = {name: load(name) for name in configs}
     chosen = find(task)(pick_device(device), data_dir)
     with Display(err) as display:
-        comparison = compare_configs(chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display)
+        comparison = compare_configs(
+            chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
+        )
     if as_json:
         print_json(comparison_dict(comparison))
     else:
@@ -168,10 +172,10 @@ def compare(
 
 @app.command()
 def tasks(as_json: Json = False) -> None:
-    """List the tasks that come with autoranger."""
-    from autoranger.search.tasks import shipped
+    """List the tasks that come with autoranger or with other installed packages."""
+    from autoranger.search.tasks import available
 
-    rows = {name: {"summary": task.summary, "source": task.source} for name, task in shipped().items()}
+    rows = {name: {"summary": task.summary, "source": task.source} for name, task in available().items()}
     if as_json:
         print_json(rows)
         return

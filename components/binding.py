@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.components.kernel.build import Unavailable
+from autoranger.components.kernel.launch import Kernel
+from autoranger.components.kernel.program import Untraceable
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Stack, Step
+
+Compile = bool | Literal["auto"]
+"""Whether a step is compiled: always, never, or where it can be."""
 
 STACKED_BELOW = 1 << 16
 """Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
@@ -49,8 +56,8 @@ class Numbers:
     def rates(self) -> list[float]:
         """Learning rate times the schedules' factor at the latest step, for each group."""
         self.read()
-        signals = [self.core.scalars(index) for index in range(len(self.groups))]
-        return [float(x.lr * x.rate) for x in signals]
+        x = self.core.scalars()
+        return [float(rate) for rate in (x.lr * x.rate)[0, :, 0, 0]]
 
 
 class Bound:
@@ -60,7 +67,9 @@ class Bound:
     already (loaded, or of an earlier layout) is taken over.
     """
 
-    def __init__(self, config: Config, groups: list[dict[str, Any]], state: dict[Tensor, Any]) -> None:
+    def __init__(
+        self, config: Config, groups: list[dict[str, Any]], state: dict[Tensor, Any], compile: Compile
+    ) -> None:
         self.numbers = Numbers(config, groups)
         self.core = self.numbers.core
         self.members: list[list[Tensor]] = []
@@ -70,10 +79,31 @@ class Bound:
                 stack = self.core.add(gather(members), matrix=members[0].dim() > 1, group=index)
                 self.members.append(members)
                 adopt(stack, members, state)
+        self.every = [p for members in self.members for p in members]
+        self.kernel = kernel(self.core, self.every, compile)
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
+        if self.kernel is None or torch.compiler.is_compiling():
+            self._step_by_operations()
+        else:
+            self._step_compiled(self.kernel)
+
+    def _step_compiled(self, kernel: Kernel) -> None:
+        """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
+        grads = [None if p.grad is None else gradient(p).contiguous() for p in self.every]
+        strange = [i for i, p in enumerate(self.every) if not p.is_contiguous()]
+        if not strange:
+            kernel(self.every, grads)
+            return
+        thetas = [p.detach().contiguous() for p in self.every]
+        kernel(thetas, grads)
+        for i in strange:
+            self.every[i].detach().copy_(thetas[i])
+
+    def _step_by_operations(self) -> None:
+        """The step as operations of torch on stacks of tensors."""
         thetas, grads, masks = [], [], []
         for members in self.members:
             present = [p.grad is not None for p in members]
@@ -85,6 +115,20 @@ class Bound:
         for members, theta, grad in zip(self.members, thetas, grads, strict=True):
             if grad is not None:
                 scatter(theta, members)
+
+
+def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | None:
+    """The step as one compiled function, where that is wanted and can be had; ConfigError where it must and cannot."""
+    if not compile:
+        return None
+    try:
+        if any(type(p) not in (Tensor, Parameter) for p in params):
+            raise Untraceable("a parameter is of a special kind")
+        return Kernel(core, params)
+    except (Untraceable, Unavailable) as error:
+        if compile == "auto":
+            return None
+        raise ConfigError(f'the step cannot be compiled: {error}; pass compile="auto" to do without.') from None
 
 
 def alike(params: list[Tensor]) -> list[list[Tensor]]:

@@ -66,8 +66,12 @@ class Signals(NamedTuple):
     updates: Tensor  # updates of this tensor, from 1: lags behind `step` where a gradient was missing
     total: Tensor  # T: planned steps
     state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
-    collected: Tensor  # this component's `collect`, summed over all tensors: [K, 1, 1, n]
+    collected: Sequence[Tensor]  # this component's `collect`, summed over all tensors: [K, 1, 1, 1] each
     matrix: bool  # whether these tensors have more than one dimension
+
+
+SCALARS = ("rate", "decay", "lr", "beta1", "beta2", "eps", "weight_decay", "total", "step")
+"""The signals that are the same for all tensors of a parameter group; the rate stage may change them."""
 
 
 def plain_number(value: object) -> int | float | None:
@@ -209,9 +213,13 @@ class Component(nn.Module):
             values = [hyper.encode((chosen or {}).get(name, hyper.default)) for chosen in settings]
             self.register_buffer(name, torch.tensor(values, dtype=dtype, device=device).view(shape))
 
-    def collect(self, x: Signals) -> Tensor:
-        """What `forward` finds in `Signals.collected`, from one stack: `[K, B, 1, n]`. Called where `collective`."""
+    def collect(self, x: Signals) -> Sequence[Tensor]:
+        """What `forward` finds in `Signals.collected`, from one stack: `[K, B, 1, 1]` each. Called where `collective`."""
         raise NotImplementedError
+
+    def due(self, x: Signals) -> Tensor | None:
+        """Whether the component acts in this step, `[K, B, 1, 1]`; None means always. Else nothing changes."""
+        return None
 
     def forward(self, x: Signals) -> Signals:
         """The signals after this component, as if it were on for every candidate (the step does the switching)."""

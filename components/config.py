@@ -19,6 +19,7 @@ from autoranger.components.errors import ConfigError, DataError, unknown
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
 
+    from autoranger.components.binding import Compile
     from autoranger.components.optimizer import ComposedOptimizer
 
 EVIDENCE = "evidence"
@@ -98,11 +99,13 @@ class Config:
         components = {name: dict(settings) for name, settings in self.components.items()}
         return asdict(self) | {"betas": list(self.betas), "components": components}
 
-    def build(self, params: ParamsT, total_steps: int | None = None) -> ComposedOptimizer:
+    def build(
+        self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto"
+    ) -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
         from autoranger.components.optimizer import ComposedOptimizer
 
-        return ComposedOptimizer(params, self, total_steps=total_steps)
+        return ComposedOptimizer(params, self, total_steps=total_steps, compile=compile)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -22,9 +24,9 @@ class GlobalNormClipping(Component):
     max_norm = Hyper(1.0, low=0.1, high=10.0, log=True, positive=True)
     collective = True
 
-    def collect(self, x: Signals) -> Tensor:
-        return tensor_sum(x.grad * x.grad)
+    def collect(self, x: Signals) -> Sequence[Tensor]:
+        return (tensor_sum(x.grad * x.grad),)
 
     def forward(self, x: Signals) -> Signals:
-        norm = x.collected.sqrt()
+        norm = x.collected[0].sqrt()
         return x._replace(grad=x.grad * torch.where(norm > self.max_norm, self.max_norm / norm, 1.0))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
+
 from autoranger.components.component import Component, Hyper, Signals, Stage
-from autoranger.components.rows import tensor_std
+from autoranger.components.rows import tensor_size, tensor_std
 
 
 class GradientNormalization(Component):
@@ -19,6 +21,5 @@ class GradientNormalization(Component):
     eps = Hyper(1e-8, low=1e-10, high=1e-4, log=True, positive=True)
 
     def forward(self, x: Signals) -> Signals:
-        if x.grad.shape[-2:].numel() <= 2:
-            return x
-        return x._replace(grad=x.grad / (tensor_std(x.grad) + self.eps))
+        deviation = torch.where(tensor_size(x.grad) > 2, tensor_std(x.grad) + self.eps, 1.0)
+        return x._replace(grad=x.grad / deviation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from autoranger.components.component import Component, Hyper, Signals, Stage
 
@@ -19,8 +20,9 @@ class Lookahead(Component):
     alpha = Hyper(0.5, low=0.2, high=0.9, maximum=1.0)
     state = {"slow": torch.clone}
 
+    def due(self, x: Signals) -> Tensor:
+        return x.updates % self.k == 0
+
     def forward(self, x: Signals) -> Signals:
-        # Weights of exactly 0 and 1 make `lerp` a selection, which is several times faster than `where` on a CPU.
-        sync = (x.updates % self.k == 0).to(x.theta.dtype)
-        slow = torch.lerp(x.state["slow"], x.theta, sync * self.alpha)
-        return x._replace(theta=torch.lerp(x.theta, slow, sync), state={"slow": slow})
+        slow = torch.lerp(x.state["slow"], x.theta, self.alpha)
+        return x._replace(theta=slow, state={"slow": slow})

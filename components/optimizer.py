@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.binding import Bound, Numbers, compute_dtype
+from autoranger.components.binding import Bound, Compile, Numbers, compute_dtype
 from autoranger.components.component import registry
 from autoranger.components.config import Config, check_betas, check_number
 from autoranger.components.errors import ConfigError, unknown
@@ -32,19 +32,24 @@ class ComposedOptimizer(Optimizer):
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
         config: the optimizer as data.
         total_steps: T, optimizer steps in the whole training; needed by the components that are schedules.
+        compile: whether the step is compiled, for which the first one takes a second: "auto", where it can be; True,
+            or else it is an error; False, never. The results are the same to rounding.
 
     Raises:
-        ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range.
+        ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range; at
+            the first step where it cannot be compiled and `compile` is True.
     """
 
-    def __init__(self, params: ParamsT, config: Config, *, total_steps: int | None = None) -> None:
+    def __init__(
+        self, params: ParamsT, config: Config, *, total_steps: int | None = None, compile: Compile = "auto"
+    ) -> None:
         require_total_steps([config], total_steps)
         if isinstance(params, Tensor):
             raise ConfigError("params is a single tensor, but must be a list of them; write [parameter].")
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
-        self.config = config
+        self.config, self.compile = config, compile
         self._bound: Bound | None = None
         super().__init__(given, config.to_dict() | {"total_steps": total_steps, "step": 0})
 
@@ -107,7 +112,7 @@ class ComposedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._count_steps()
-        return super().__getstate__() | {"config": self.config}
+        return super().__getstate__() | {"config": self.config, "compile": self.compile}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -117,7 +122,7 @@ class ComposedOptimizer(Optimizer):
     @torch._disable_dynamo  # type: ignore[attr-defined]
     def _bind(self) -> Bound:
         """Lays the parameters out for the step, as they are now."""
-        self._bound = Bound(self.config, self.param_groups, self.state)
+        self._bound = Bound(self.config, self.param_groups, self.state, self.compile)
         return self._bound
 
     def _count_steps(self) -> None:
@@ -142,6 +147,7 @@ class Ranger21(ComposedOptimizer):
         eps: of the denominator, 1e-8.
         weight_decay: λ, 1e-4.
         total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
+        compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
         components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
 
     Raises:
@@ -158,13 +164,14 @@ class Ranger21(ComposedOptimizer):
         eps: float = 1e-8,
         weight_decay: float = 1e-4,
         total_steps: int | None = None,
+        compile: Compile = "auto",
         **components: bool | Mapping[str, float | int | str],
     ) -> None:
         for name in components:
             if name not in registry:
-                raise unknown("component", name, [*registry, "betas", "eps", "weight_decay", "total_steps"])
+                raise unknown("component", name, [*registry, "betas", "eps", "weight_decay", "total_steps", "compile"])
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
-        super().__init__(params, Config(lr, betas, eps, weight_decay, chosen), total_steps=total_steps)
+        super().__init__(params, Config(lr, betas, eps, weight_decay, chosen), total_steps=total_steps, compile=compile)
 
 
 def check_group(group: dict[str, Any], config: Config) -> None:

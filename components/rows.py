@@ -49,3 +49,8 @@ def tensor_std(x: Tensor) -> Tensor:
 def tensor_sum(x: Tensor) -> Tensor:
     """Sum over each tensor: `[K, B, R, C]` to `[K, B, 1, 1]`."""
     return x.sum(dim=(-2, -1), keepdim=True)
+
+
+def tensor_size(x: Tensor) -> Tensor:
+    """How many numbers each tensor has: `[K, B, R, C]` to `[K, B, 1, 1]`. Components must not look at shapes."""
+    return torch.ones_like(x).sum(dim=(-2, -1), keepdim=True)

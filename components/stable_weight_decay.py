@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.component import Component, Hyper, Settings, Signals, Stage
-from autoranger.components.rows import tensor_mean, tensor_sum
+from autoranger.components.rows import tensor_mean, tensor_size, tensor_sum
 
 
 class StableWeightDecay(Component):
@@ -28,13 +28,12 @@ class StableWeightDecay(Component):
         super().__init__(settings, dtype, device)
         self.collective = any(chosen is not None and chosen.get("scope") == "global" for chosen in settings)
 
-    def collect(self, x: Signals) -> Tensor:
-        total = tensor_sum(x.variance) / x.bias2
-        return torch.cat([total, torch.full_like(total, x.theta[0, 0].numel())], dim=-1)
+    def collect(self, x: Signals) -> Sequence[Tensor]:
+        return tensor_sum(x.variance) / x.bias2, tensor_size(x.theta)
 
     def forward(self, x: Signals) -> Signals:
         mean = tensor_mean(x.variance) / x.bias2
         if self.collective:
-            total, size = x.collected[..., :1], x.collected[..., 1:]
+            total, size = x.collected
             mean = torch.where(self.scope > 0, total / size, mean)
         return x._replace(decay=x.decay * torch.where(mean > 0, mean.rsqrt(), 1.0))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.adamw import ADAMW, Part
-from autoranger.components.component import Component, Signals, Stage, registry
+from autoranger.components.component import SCALARS, Component, Signals, Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 
@@ -47,7 +47,7 @@ class Stack(nn.Module):
 
     def __init__(self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int) -> None:
         super().__init__()
-        self.matrix, self.group = matrix, group
+        self.matrix, self.group, self.shape = matrix, group, theta.shape
         self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
         self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
         self.slots = nn.ModuleList(self.by_id.values())
@@ -55,6 +55,10 @@ class Stack(nn.Module):
     def state(self, component: Component) -> dict[str, Tensor]:
         """The state of one component, by name; empty where it has none."""
         return self.by_id[component.id].tensors() if component.state else {}
+
+    def named_state(self) -> dict[str, Tensor]:
+        """All state, by component and name."""
+        return {f"{c}.{name}": buffer for c, slot in self.by_id.items() for name, buffer in slot.tensors().items()}
 
 
 class Step(nn.Module):
@@ -115,25 +119,23 @@ class Step(nn.Module):
         self.stacks.append(stack)
         return stack
 
-    def scalars(self, group: int) -> Signals:
-        """The signals of a group at the current step after the rate stage; those of a stack are not there yet."""
-        at = slice(group, group + 1)
-        lr, nothing = self.lr[:, at], self.lr.new_zeros(())
+    def scalars(self) -> Signals:
+        """The signals at the current step after the rate stage, `[K, groups, 1, 1]`; those of a stack are not there."""
+        nothing = self.lr.new_zeros(())
         x = Signals(**dict.fromkeys(Signals._fields, nothing))._replace(  # type: ignore[arg-type]
-            rate=torch.ones_like(lr),
-            decay=torch.ones_like(lr),
-            lr=lr,
-            beta1=self.beta1[:, at],
-            beta2=self.beta2[:, at],
-            eps=self.eps[:, at],
-            weight_decay=self.weight_decay[:, at],
-            total=self.total[:, at],
-            step=self.steps.to(self.dtype),
-            state={},
+            rate=torch.ones_like(self.lr),
+            decay=torch.ones_like(self.lr),
+            lr=self.lr,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            total=self.total,
+            step=self.steps.to(self.dtype).expand_as(self.lr),
         )
         for link in self.links:
             if link.component.stage == Stage.RATE:
-                x = link.apply(x)
+                x, _ = link.advance(x, {})
         return x
 
     @torch.no_grad()
@@ -151,14 +153,14 @@ class Step(nn.Module):
             active: for each stack None, or a mask `[K or 1, B or 1, 1, 1]` of the tensors to update.
         """
         self.steps += 1
-        scalars = [self.scalars(group) for group in range(self.lr.shape[1])]
+        scalars = self.scalars()
         masks = active or [None] * len(self.stacks)
         signals: dict[int, Signals] = {}
         for i, (stack, theta, grad) in enumerate(zip(self.stacks, thetas, grads, strict=True)):
             if grad is not None:
                 mask = masks[i]
                 stack.count += 1 if mask is None else mask
-                signals[i] = scalars[stack.group]._replace(
+                signals[i] = of_group(scalars, stack.group)._replace(
                     theta=theta.to(self.dtype),
                     grad=grad.to(self.dtype),
                     updates=stack.count.to(self.dtype),
@@ -183,18 +185,37 @@ class Link:
     component: Component
     gated: bool
 
-    def apply(self, x: Signals) -> Signals:
-        """The signals after the component, where it is on."""
-        y: Signals = self.component(x)
-        if not self.gated:
-            return y
-        on = self.component.switch
+    def advance(self, x: Signals, held: Mapping[str, Tensor]) -> tuple[Signals, dict[str, Tensor]]:
+        """The signals after the component, and the state that it changes, by name.
+
+        On a CPU a look at the values costs nothing, and spares the work where nobody is due.
+        """
+        due = self.component.due(x)
+        if due is not None and due.is_cpu and not torch.compiler.is_compiling():
+            if not due.any():
+                return x, {}
+            due = None if due.all() else due
+        return self.select(x, held, due)
+
+    def select(self, x: Signals, held: Mapping[str, Tensor], due: Tensor | None) -> tuple[Signals, dict[str, Tensor]]:
+        """As `advance`, given who is due; None means everybody."""
+        state = {name: buffer.to(x.theta.dtype) for name, buffer in held.items()}
+        y: Signals = self.component(x._replace(state=state))
+        changed = {name: new for name, new in y.state.items() if new is not state[name]}
+        if self.gated:
+            on = self.component.switch if due is None else self.component.switch & due
+        elif due is None:
+            return y, changed
+        else:
+            on = due
         chosen = {
             name: torch.where(on, new, old)
             for name, new, old in zip(Signals._fields, y, x, strict=True)
             if isinstance(new, Tensor) and isinstance(old, Tensor) and new is not old
         }
-        return y._replace(**chosen)  # type: ignore[arg-type]
+        if due is not None:  # the state of a component that is off does not matter
+            changed = {name: torch.where(due, new, state[name]) for name, new in changed.items()}
+        return y._replace(**chosen), changed  # type: ignore[arg-type]
 
 
 def links(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> list[Link]:
@@ -229,28 +250,35 @@ def sweeps(chain: Sequence[Link]) -> list[list[Link]]:
     return cut
 
 
+def of_group(x: Signals, group: int) -> Signals:
+    """The scalars of one parameter group, `[K, 1, 1, 1]`."""
+    if x.lr.shape[1] == 1:
+        return x
+    return x._replace(**{name: getattr(x, name)[:, group : group + 1] for name in SCALARS})  # type: ignore[arg-type]
+
+
 def share(component: Component, signals: dict[int, Signals], masks: Sequence[Tensor | None]) -> dict[int, Signals]:
     """Gives every stack what `component.collect` finds in all of them together."""
     parts = []
     for i, x in signals.items():
-        mask, part = masks[i], component.collect(x)
-        parts.append((part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1))
-    total = torch.stack(parts).sum(dim=0)[:, None]
-    return {i: x._replace(collected=total) for i, x in signals.items()}
+        mask, found = masks[i], component.collect(x)
+        parts.append([(part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1) for part in found])
+    totals = tuple(torch.stack(part).sum(dim=0)[:, None] for part in zip(*parts, strict=True))
+    return {i: x._replace(collected=totals) for i, x in signals.items()}
 
 
 def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) -> Signals:
     """One stack through one sweep; writes the state."""
     for link in sweep:
         held = stack.state(link.component)
-        x = link.apply(x._replace(state={name: buffer.to(x.theta.dtype) for name, buffer in held.items()}))
-        write_state(held, x.state, mask)
+        x, changed = link.advance(x, held)
+        write_state(held, changed, mask)
     return x
 
 
 def write_state(held: Mapping[str, Tensor], state: Mapping[str, Tensor], mask: Tensor | None) -> None:
     """Writes a component's state in place; what moves from one buffer to another, before its source is overwritten."""
-    pending = {name: value for name, value in state.items() if value is not held[name]}
+    pending = dict(state)
     while pending:
         # A list and not a generator, which torch.compile cannot trace here.
         free = [name for name in pending if True not in [held[name] is value for value in pending.values()]]

@@ -6,13 +6,18 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import warnings
 from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
-from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.errors import ConfigError, first_line, unknown
 from autoranger.search.tasks.task import Task
+
+GROUP = "autoranger.tasks"
+"""Entry points under which installed packages offer tasks."""
 
 
 def shipped() -> dict[str, type[Task]]:
@@ -21,17 +26,36 @@ def shipped() -> dict[str, type[Task]]:
     return {task.name: task for module in modules for task in tasks_in(module).values() if task.name}
 
 
+def installed() -> dict[str, EntryPoint]:
+    """The tasks that other installed packages offer, by name; none of their code runs yet."""
+    return {entry.name: entry for entry in entry_points(group=GROUP)}
+
+
+def available() -> dict[str, type[Task]]:
+    """All tasks that have a name, of this folder and of installed packages; warns of those that do not load."""
+    tasks = {}
+    for name, entry in installed().items():
+        try:
+            tasks[name] = load_entry(entry)
+        except ConfigError as error:
+            warnings.warn(str(error), stacklevel=2)
+    return tasks | shipped()
+
+
 def find(spec: str) -> type[Task]:
     """The task class of a name, `file.py:Class` or `module:Class` (the class may be left out where it is the only one).
 
-    A file or a module is imported, so its code runs. ConfigError where there is no such task.
+    Names are those of the shipped tasks and then those of entry points. A file, a module or an entry point is imported,
+    so its code runs. ConfigError where there is no such task.
     """
-    known = shipped()
+    known, others = shipped(), installed()
     if spec in known:
         return known[spec]
+    if spec in others:
+        return load_entry(others[spec])
     place, _, attribute = spec.partition(":")
     if not attribute and not place.endswith(".py"):
-        raise unknown("task", spec, known) from None
+        raise unknown("task", spec, {*known, *others})
     module = load_file(Path(place)) if place.endswith(".py") else load_module(place)
     tasks = tasks_in(module)
     if attribute and attribute not in tasks:
@@ -40,6 +64,22 @@ def find(spec: str) -> type[Task]:
         raise ConfigError(f"{place} has {len(tasks)} task classes; name one, as in {place}:MyTask.")
     chosen = tasks[attribute or next(iter(tasks))]
     chosen.name = chosen.name or chosen.__name__
+    return chosen
+
+
+def load_entry(entry: EntryPoint) -> type[Task]:
+    """The task class behind an entry point; ConfigError where it does not load or is none."""
+    package = entry.dist.name if entry.dist else "a package"
+    try:
+        chosen = entry.load()
+    except Exception as error:
+        raise ConfigError(
+            f"task '{entry.name}' of {package} fails to load from {entry.value} ({type(error).__name__}: "
+            f"{first_line(error)}); update or remove that package."
+        ) from error
+    if not (inspect.isclass(chosen) and issubclass(chosen, Task)):
+        raise ConfigError(f"task '{entry.name}' of {package} is not a task class ({entry.value}).")
+    chosen.name = chosen.name or entry.name
     return chosen
 
 

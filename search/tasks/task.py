@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,8 @@ class Task:
         steps: length of a proxy run at which candidates are compared in the end.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where a leader's best lies on
             the edge.
+        full_steps: length of a training to the end, on which to confirm what proxies have found; ten times `steps`
+            where None.
 
     Args:
         device: where the models will be trained; a task may choose a smaller proxy for a CPU.
@@ -37,11 +40,18 @@ class Task:
     metric_name: str = "accuracy"
     batch_size: int = 32
     steps: int = 300
+    full_steps: int | None = None
     lr_range: tuple[float, float] = (1e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         self.device = torch.device(device)
         self.data_dir = data_dir
+
+    def full(self) -> Self:
+        """This task at its full length. Override it where the full model is a larger one, too."""
+        task = copy.copy(self)
+        task.steps = self.full_steps or 10 * self.steps
+        return task
 
     def data(self) -> Mapping[str, Split]:
         """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing."""

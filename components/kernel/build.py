@@ -1,0 +1,87 @@
+"""Compiling a source once for this machine, and loading the result."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+
+FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-fPIC", "-shared")
+"""What every compiler understands. Neither errno nor floating-point traps are looked at, which lets loops vectorize;
+NaN and infinities keep their meaning."""
+
+EXTRAS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ())
+"""What makes it faster, the first that the compiler takes."""
+
+
+class Unavailable(Exception):
+    """There is no compiler, or it refuses."""
+
+
+@lru_cache(maxsize=64)
+def build(source: str) -> Callable[[int], None]:
+    """The function `step` of a source, which takes the address of its arguments; Unavailable where it cannot be had."""
+    compiler = find_compiler()
+    for extra in EXTRAS:
+        key = "\n".join([source, identity(compiler), *FLAGS, *extra])
+        library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
+        if library.exists() or compile_to(library, source, [compiler, *FLAGS, *extra]):
+            step = ctypes.CDLL(str(library)).step
+            step.argtypes, step.restype = [ctypes.c_void_p], None
+            return step  # type: ignore[no-any-return]
+    raise Unavailable(f"{compiler} cannot compile the step")
+
+
+def find_compiler() -> str:
+    """The C++ compiler: `CXX`, or the first known one; Unavailable where there is none."""
+    named = os.environ.get("CXX")
+    found = next(filter(None, map(shutil.which, [named] if named else ["g++", "clang++", "c++"])), None)
+    if found is None:
+        raise Unavailable(f"there is no C++ compiler{f' {named}' if named else ''}; install g++ or name one in CXX")
+    return found
+
+
+@lru_cache(maxsize=1)
+def identity(compiler: str) -> str:
+    """The version of a compiler and the processor that it compiles for."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    except OSError:
+        processor = platform.processor()
+    return "\n".join([version, platform.machine(), processor])
+
+
+def cache() -> Path:
+    """Where compiled steps are kept: below XDG_CACHE_HOME, or ~/.cache; a temporary folder where neither can be used."""
+    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoranger" / "kernels"
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return place if os.access(place, os.W_OK) else scratch()
+    except OSError:
+        return scratch()
+
+
+@lru_cache(maxsize=1)
+def scratch() -> Path:
+    """A folder for this process."""
+    return Path(tempfile.mkdtemp(prefix="autoranger-"))
+
+
+def compile_to(library: Path, source: str, command: list[str]) -> bool:
+    """Compiles; the library appears whole or not at all. False where the compiler refuses."""
+    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+        text, product = Path(folder, "step.cpp"), Path(folder, "step.so")
+        text.write_text(source, encoding="utf-8")
+        done = subprocess.run([*command, str(text), "-o", str(product)], capture_output=True, check=False)
+        if done.returncode == 0:
+            product.replace(library)
+        return done.returncode == 0

@@ -1,0 +1,94 @@
+"""What a step computes for one tensor, as a graph of a few operations on elements, rows and scalars."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+class Level(enum.IntEnum):
+    """What a value has one of: a tensor, each of its rows, or each of its elements."""
+
+    SCALAR = 0
+    ROW = 1
+    ELEMENT = 2
+
+
+class Untraceable(Exception):
+    """The step does something that a kernel cannot: an operation without a rule, or one that depends on values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value. Its identity is what it is: a program never holds two nodes that compute the same.
+
+    Args:
+        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` a tensor's
+            (of its rows) and `total` that of all tensors.
+        args: operands; plain numbers are constants.
+        level: what there is one of.
+        name: of an input.
+    """
+
+    op: str
+    args: tuple[Node | float, ...]
+    level: Level
+    name: str = ""
+
+    @property
+    def operands(self) -> Iterator[Node]:
+        """The arguments that are nodes."""
+        return (a for a in self.args if isinstance(a, Node))
+
+
+@dataclass
+class Program:
+    """Inputs, what is stored into them in the end, and the values in between.
+
+    Args:
+        stores: the new value of each input that changes.
+        inputs: by name.
+    """
+
+    stores: dict[Node, Node | float] = field(default_factory=dict)
+    inputs: dict[str, Node] = field(default_factory=dict)
+    _known: dict[object, Node] = field(default_factory=dict)
+
+    def input(self, name: str, level: Level) -> Node:
+        """The input of this name."""
+        return self.inputs.setdefault(name, Node("input", (), level, name))
+
+    def make(self, op: str, *args: Node | float) -> Node | float:
+        """The value of an operation on elements, rows or scalars; `row_sum` and the like lower the level."""
+        levels = [a.level for a in args if isinstance(a, Node)]
+        if not levels:
+            raise Untraceable(f"{op} of constants")
+        level = {"row_sum": Level.ROW, "tensor_sum": Level.SCALAR, "total": Level.SCALAR}.get(op, max(levels))
+        key = (op, args)
+        if key not in self._known:
+            self._known[key] = Node(op, args, level)
+        return self._known[key]
+
+    def fill(self, value: float, like: Node | float) -> Node | float:
+        """A constant of the level of another value."""
+        if not isinstance(like, Node) or like.level == Level.SCALAR:
+            return value
+        return self._known.setdefault(("fill", value, like.level), Node("fill", (value,), like.level))
+
+    def signature(self) -> str:
+        """The whole program as text, in which two programs that compute the same in the same way agree."""
+        names: dict[Node, str] = {}
+        lines: list[str] = []
+
+        def name(node: Node | float) -> str:
+            if not isinstance(node, Node):
+                return repr(node)
+            if node not in names:
+                args = ", ".join([name(a) for a in node.args])
+                names[node] = f"%{len(names)}"
+                lines.append(f"{names[node]} = {node.op} {node.name}({args})")
+            return names[node]
+
+        stores = [f"{target.name} <- {name(value)}" for target, value in self.stores.items()]
+        return "\n".join(lines + stores)

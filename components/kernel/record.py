@@ -1,0 +1,264 @@
+"""Recording a step: it runs once on small tensors, and every operation that it calls becomes a node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from autoranger.components.component import SCALARS
+from autoranger.components.kernel.program import Level, Node, Program, Untraceable
+
+if TYPE_CHECKING:
+    from autoranger.components.step import Step
+
+Value = Node | float
+Rule = Callable[..., Value]
+
+SHAPES = ((3, 5), (7, 11))
+"""Rows and columns to record with. What differs between the two depends on the shape, and must not."""
+
+
+def record(step: Step, matrix: bool, dtype: torch.dtype) -> Program:
+    """The program of a step for tensors of this dtype, of more than one dimension (`matrix`) or of one.
+
+    Raises:
+        Untraceable: where the step does what no rule covers.
+    """
+    programs = [record_at(step, matrix, dtype, shape) for shape in SHAPES]
+    if programs[0].signature() != programs[1].signature():
+        raise Untraceable("a component computes with the shape of a tensor; use the functions of `rows` for that")
+    return programs[0]
+
+
+def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, int]) -> Program:
+    """The program as recorded with this many rows and columns."""
+    candidates, device = step.lr.shape[0], step.lr.device
+    recorder = Recorder(shape)
+
+    def example(name: str) -> Tensor:
+        return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
+
+    x = step.scalars()
+    for name in SCALARS:
+        recorder.input(getattr(x, name), f"signal {name}")
+    for link in step.links:
+        for name, buffer in link.component.named_buffers():
+            recorder.input(buffer, f"{link.component.id} {name}")
+    held = {
+        link.component.id: {name: example(f"state {link.component.id}.{name}") for name in link.component.state}
+        for link in step.links
+    }
+    theta, grad = example("theta"), example("grad")
+    updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
+    with recorder:
+        x = x._replace(theta=theta.to(step.dtype), grad=grad.to(step.dtype), updates=updates, matrix=matrix, state={})
+        for sweep in step.sweeps:
+            if sweep[0].component.collective:
+                x = x._replace(collected=tuple(map(recorder.total, sweep[0].component.collect(x))))
+            for link in sweep:
+                state = held[link.component.id]
+                x, changed = link.select(x, state, link.component.due(x))
+                for name, value in changed.items():
+                    recorder.store(state[name], value)
+        recorder.store(theta, x.theta)
+    return recorder.program
+
+
+class Recorder(TorchDispatchMode):
+    """Turns the operations that run under it into a program."""
+
+    def __init__(self, shape: tuple[int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.program = Program()
+        self._nodes: dict[int, Value] = {}
+        self._alive: list[Tensor] = []  # an id is one only as long as its tensor lives
+
+    def input(self, tensor: Tensor, name: str) -> Tensor:
+        """Makes a tensor an input of the program."""
+        return self._note(tensor, self.program.input(name, self.level(tensor)))
+
+    def store(self, target: Tensor, value: Tensor) -> None:
+        """Notes that `target`, an input, becomes `value` in the end."""
+        buffer = self._nodes[id(target)]
+        assert isinstance(buffer, Node)
+        if self._nodes[id(value)] is not buffer:
+            self.program.stores[buffer] = self._nodes[id(value)]
+
+    def total(self, part: Tensor) -> Tensor:
+        """The sum over all tensors of what `part` is for this one."""
+        return self._note(torch.zeros_like(part), self.program.make("total", self._node(part)))
+
+    def level(self, tensor: Tensor) -> Level:
+        """What a tensor has one of, from its shape."""
+        tail = tuple(tensor.shape[-2:])
+        levels = {self.shape: Level.ELEMENT, (self.shape[0], 1): Level.ROW, (1, 1): Level.SCALAR, (): Level.SCALAR}
+        if tail not in levels:
+            raise Untraceable(f"a value of shape {tuple(tensor.shape)} is neither an element's, a row's nor a tensor's")
+        return levels[tail]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name not in RULES or not isinstance(result, Tensor):
+            raise Untraceable(f"{func} has no rule")
+        given = [self._node(a) if isinstance(a, Tensor) else a for a in args]
+        named = {key: self._node(a) if isinstance(a, Tensor) else a for key, a in kwargs.items()}
+        value = RULES[name](self.program, *given, **named)
+        if isinstance(value, Node) and self.level(result) < value.level:
+            raise Untraceable(f"{func} gives a value of shape {tuple(result.shape)}")
+        return self._note(result, value)
+
+    def _node(self, tensor: Tensor) -> Value:
+        if id(tensor) not in self._nodes:
+            raise Untraceable("a component reads a tensor that is neither a signal nor its own")
+        return self._nodes[id(tensor)]
+
+    def _note(self, tensor: Tensor, value: Value) -> Tensor:
+        self._alive.append(tensor)
+        self._nodes[id(tensor)] = value
+        return tensor
+
+
+def arithmetic(op: str) -> Rule:
+    """A rule for an operation that is one of the program's own."""
+    return lambda g, *args: g.make(op, *args)
+
+
+def scaled(op: str) -> Rule:
+    """A rule for addition or subtraction, whose second operand may have a factor."""
+
+    def rule(g: Program, a: Value, b: Value, alpha: float = 1) -> Value:
+        return g.make(op, a, b if alpha == 1 else g.make("mul", b, alpha))
+
+    return rule
+
+
+def comparison(op: str) -> Rule:
+    """A rule for a comparison."""
+    return lambda g, a, b: g.make(op, a, b)
+
+
+def same(g: Program, x: Value, *shape: object, **how: object) -> Value:
+    """A view or a copy, in whatever number type."""
+    return x
+
+
+def filled(value: float) -> Rule:
+    """A rule for a tensor of one number over and over, in the shape of another."""
+    return lambda g, like, **how: g.fill(value, like)
+
+
+def add_product(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
+    """x + value·a·b."""
+    product = g.make("mul", a, b)
+    return g.make("add", x, product if value == 1 else g.make("mul", product, value))
+
+
+def add_quotient(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
+    """x + value·a/b."""
+    quotient = g.make("div", a, b)
+    return g.make("add", x, quotient if value == 1 else g.make("mul", quotient, value))
+
+
+def power(g: Program, x: Value, exponent: Value) -> Value:
+    """x to a power; squares and roots have operations of their own."""
+    special = {2: ("mul", x, x), 0.5: ("sqrt", x), -0.5: ("rsqrt", x), -1: ("div", 1.0, x)}
+    if not isinstance(exponent, Node) and exponent in special:
+        return g.make(*special[exponent])
+    return g.make("pow", x, exponent)
+
+
+def clamp(g: Program, x: Value, min: Value | None = None, max: Value | None = None) -> Value:
+    """x between two bounds, either of which may be missing."""
+    if min is not None:
+        x = g.make("maximum", x, min)
+    return x if max is None else g.make("minimum", x, max)
+
+
+def add_up(g: Program, x: Value, dims: list[int], keepdim: bool, dtype: torch.dtype | None = None) -> Value:
+    """The sum over columns, or over rows and columns."""
+    over = sorted(d % 4 for d in dims or ())
+    if not keepdim or not isinstance(x, Node) or x.level != Level.ELEMENT or over not in ([3], [2, 3]):
+        raise Untraceable(f"a sum over the dimensions {dims}")
+    if x.op == "fill":
+        return g.make("mul", count(g, x, over), *x.args)
+    total = g.make("row_sum", x)
+    return total if over == [3] else g.make("tensor_sum", total)
+
+
+def count(g: Program, x: Node, dims: list[int]) -> Value:
+    """How many numbers a sum over these dimensions has."""
+    columns = g.input("columns", Level.SCALAR)
+    return columns if len(dims) == 1 else g.make("mul", columns, g.input("rows", Level.SCALAR))
+
+
+def average(g: Program, x: Node, dims: list[int], keepdim: bool = False, dtype: torch.dtype | None = None) -> Value:
+    """The mean over columns, or over rows and columns."""
+    return g.make("div", add_up(g, x, dims, keepdim), count(g, x, dims))
+
+
+def norm(
+    g: Program, x: Node, ord: float = 2, dims: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Value:
+    """The Euclidean norm over columns, or over rows and columns."""
+    if ord != 2:
+        raise Untraceable(f"a norm of order {ord}")
+    return g.make("sqrt", add_up(g, g.make("mul", x, x), dims, keepdim))
+
+
+def deviation(g: Program, x: Node, dims: Any = None, correction: float = 1, keepdim: bool = False) -> Value:
+    """The standard deviation over columns, or over rows and columns."""
+    off = g.make("sub", x, average(g, x, dims, keepdim))
+    freedom = g.make("sub", count(g, x, dims), correction)
+    return g.make("sqrt", g.make("div", add_up(g, g.make("mul", off, off), dims, keepdim), freedom))
+
+
+def softplus(g: Program, x: Value, beta: float = 1, threshold: float = 20) -> Value:
+    """log(1 + exp(βx))/β, and x itself where βx is above the threshold."""
+    scaled_x = g.make("mul", x, beta)
+    smooth = g.make("div", g.make("log1p", g.make("exp", scaled_x)), beta)
+    return g.make("select", g.make("gt", scaled_x, threshold), x, smooth)
+
+
+RULES: dict[str, Rule] = {
+    **{op: arithmetic(op) for op in ("mul", "div", "neg", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "cos")},
+    **{op: arithmetic(op) for op in ("sin", "tanh", "abs", "sign", "floor", "maximum", "minimum", "remainder", "lerp")},
+    **{op: comparison(op) for op in ("gt", "ge", "lt", "le", "eq", "ne")},
+    **dict.fromkeys(("view", "expand", "slice", "select", "unsqueeze", "detach", "alias", "_to_copy"), same),
+    "clone": same,
+    "ones_like": filled(1.0),
+    "zeros_like": filled(0.0),
+    "full_like": lambda g, like, value, **how: g.fill(value, like),
+    "scalar_tensor": lambda g, value, **how: float(value),
+    "add": scaled("add"),
+    "sub": scaled("sub"),
+    "rsub": lambda g, a, b, alpha=1: g.make("sub", b, a if alpha == 1 else g.make("mul", a, alpha)),
+    "bitwise_and": comparison("and"),
+    "logical_and": comparison("and"),
+    "bitwise_or": comparison("or"),
+    "logical_or": comparison("or"),
+    "bitwise_not": arithmetic("not"),
+    "logical_not": arithmetic("not"),
+    "reciprocal": lambda g, x: g.make("div", 1.0, x),
+    "where": arithmetic("select"),
+    "pow": power,
+    "square": lambda g, x: g.make("mul", x, x),
+    "clamp": clamp,
+    "clamp_min": clamp,
+    "addcmul": add_product,
+    "addcdiv": add_quotient,
+    "sum": add_up,
+    "mean": average,
+    "linalg_vector_norm": norm,
+    "std": deviation,
+    "softplus": softplus,
+}
+"""What each operation of torch is in a program, by its name in `torch.ops.aten`."""

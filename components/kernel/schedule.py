@@ -1,0 +1,173 @@
+"""Cutting a program into passes over a tensor: the fewest that its sums allow, each value stored as early as can be.
+
+A *pass* goes over all rows of a tensor. Within a row it has *stages*, loops over the row's elements, one more for each
+sum of the row that another one builds on; the row stays in the cache meanwhile. What depends on a sum over the whole
+tensor has to wait for the next pass, and what depends on one over all tensors for the next *sweep*.
+
+Between passes nothing is kept but sums and what is stored anyway: other values are computed again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from autoranger.components.kernel.program import Level, Node, Program
+
+Time = tuple[int, int]
+"""Pass and stage in which a value is there."""
+
+
+@dataclass
+class Pass:
+    """One pass.
+
+    Args:
+        sums: the rows' sums that are made in each stage.
+        stores: what is written in the last stage, by input.
+        kept: rows' values that later passes, or sums over the tensor, need.
+        parts: this tensor's parts of sums over all tensors, by those.
+    """
+
+    sums: dict[int, list[Node]] = field(default_factory=dict)
+    stores: dict[Node, Node | float] = field(default_factory=dict)
+    kept: list[Node] = field(default_factory=list)
+    parts: dict[Node, Node] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """The stage that stores."""
+        return max(self.sums, default=0)
+
+
+class Schedule:
+    """The passes of a program.
+
+    Args:
+        program: what to compute.
+        rounded: whether storing a value rounds it, so that it must not be read back instead of computed again.
+
+    Attributes:
+        passes: in order.
+        sweeps: how the passes group between sums over all tensors.
+        kept: the rows' values that are kept, each in a slot of its own.
+        totals: the sums over all tensors.
+    """
+
+    def __init__(self, program: Program, *, rounded: bool = False) -> None:
+        self.program, self.rounded = program, rounded
+        self._times: dict[Node, Time] = {}
+        self._sweep_starts = {0}
+        values = [v for v in program.stores.values() if isinstance(v, Node)]
+        self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
+        self.count = 1 + max([self.time(v)[0] for v in values], default=0)
+        while late := self._overwritten_too_early():
+            self._when[late[0]] = late[1]
+        self.passes = [Pass() for _ in range(self.count)]
+        self.kept: list[Node] = []
+        self.totals: list[Node] = []
+        for target, value in program.stores.items():
+            self.passes[self._when[target]].stores[target] = value
+        for number in reversed(range(self.count)):
+            self._plan(number)
+        starts = [*sorted(self._sweep_starts), self.count]
+        self.sweeps = [list(range(a, b)) for a, b in zip(starts, starts[1:], strict=False)]
+
+    def time(self, node: Node) -> Time:
+        """When a value is there."""
+        if node not in self._times:
+            now = max((self.time(a) for a in node.operands), default=(0, 0))
+            if node.op == "row_sum":
+                now = now[0], now[1] + 1
+            elif node.op in ("tensor_sum", "total"):
+                now = now[0] + 1, 0
+                if node.op == "total":
+                    self._sweep_starts.add(now[0])
+            self._times[node] = now
+        return self._times[node]
+
+    def stored(self, node: Node | float, number: int) -> Node | None:
+        """The input that holds this value by pass `number`, because an earlier pass has stored it there."""
+        for target, value in self.program.stores.items():
+            exact = not self.rounded or (isinstance(node, Node) and node.op == "input")
+            if value is node and exact and self._when[target] < number:
+                return target
+        return None
+
+    def is_kept(self, node: Node, number: int) -> bool:
+        """Whether pass `number` finds this row's value where an earlier one left it."""
+        return node.level == Level.ROW and node.op != "input" and self.time(node)[0] < number
+
+    def ingredients(self, node: Node, number: int) -> Iterable[Node]:
+        """What pass `number` needs to have this value: nothing, where it is at hand."""
+        if self.stored(node, number) or self.is_kept(node, number) or node.op in ("tensor_sum", "total"):
+            return ()
+        return node.operands
+
+    def needed(self, roots: Iterable[Node | float], number: int) -> list[Node]:
+        """All values that pass `number` deals with to have the roots, ingredients first."""
+        order: dict[Node, None] = {}
+
+        def visit(node: Node) -> None:
+            if node not in order:
+                for ingredient in self.ingredients(node, number):
+                    visit(ingredient)
+                order[node] = None
+
+        for root in roots:
+            if isinstance(root, Node):
+                visit(root)
+        return list(order)
+
+    def stage(self, node: Node, number: int) -> int:
+        """The stage of pass `number` in which a value can be had."""
+        at, stage = self.time(node)
+        return stage if at == number else 0
+
+    def _overwritten_too_early(self) -> tuple[Node, int] | None:
+        """An input that a later pass needs as it was, and that pass."""
+        for number in range(self.count):
+            roots = [v for t, v in self.program.stores.items() if self._when[t] == number]
+            roots += [n for n in self._every() if n.op == "row_sum" and self.time(n)[0] == number]
+            for node in self.needed(roots, number):
+                if node.op == "input" and self._when.get(node, number) < number and not self.stored(node, number):
+                    return node, number
+        return None
+
+    def _every(self) -> list[Node]:
+        """All values of the program."""
+        order: dict[Node, None] = {}
+
+        def visit(node: Node) -> None:
+            if node not in order:
+                for operand in node.operands:
+                    visit(operand)
+                order[node] = None
+
+        for value in self.program.stores.values():
+            if isinstance(value, Node):
+                visit(value)
+        return list(order)
+
+    def _plan(self, number: int) -> None:
+        """Finds what a pass has to do for itself and for those after it, which are planned already."""
+        this = self.passes[number]
+        this.kept = [n for n in self.kept if self.time(n)[0] == number]
+        this.parts = {t: a for t in self.totals for a in t.operands if self.time(a)[0] == number}
+        for node in self.needed([*this.stores.values(), *this.kept, *this.parts.values()], number):
+            if node.op == "row_sum" and not self.is_kept(node, number):
+                at = max(self.stage(a, number) for a in node.operands)
+                this.sums.setdefault(at, []).append(node)
+            if self.is_kept(node, number):
+                self._keep(node)
+            if node.op == "tensor_sum":
+                self._keep(*node.operands)
+            if node.op == "total" and node not in self.totals:
+                self.totals.append(node)
+        stored = [self.stage(v, number) for v in this.stores.values() if isinstance(v, Node)]
+        this.sums.setdefault(max([*stored, *this.sums], default=0), [])
+
+    def _keep(self, *nodes: Node) -> None:
+        for node in nodes:
+            if node not in self.kept:
+                self.kept.append(node)
