@@ -76,7 +76,7 @@ class Bound:
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
         for index, group in enumerate(groups):
             for members in alike(group["params"]):
-                stack = self.core.add(gather(members), matrix=members[0].dim() > 1, group=index)
+                stack = self.core.add(gather(members).contiguous(), matrix=members[0].dim() > 1, group=index)
                 self.members.append(members)
                 adopt(stack, members, state)
         self.every = [p for members in self.members for p in members]

@@ -99,9 +99,7 @@ class Config:
         components = {name: dict(settings) for name, settings in self.components.items()}
         return asdict(self) | {"betas": list(self.betas), "components": components}
 
-    def build(
-        self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto"
-    ) -> ComposedOptimizer:
+    def build(self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto") -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
         from autoranger.components.optimizer import ComposedOptimizer
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.rows import choose
 
 
 class PositiveNegativeMomentum(Component):
@@ -18,18 +19,24 @@ class PositiveNegativeMomentum(Component):
     stage = Stage.MOMENTUM
     source = "arXiv 2103.17182"
     beta0 = Hyper(0.9, low=0.1, high=2.0)
-    state = {"previous": torch.zeros_like, "before_previous": torch.zeros_like, "max_variance": torch.zeros_like}
+    state = {"odd": torch.zeros_like, "even": torch.zeros_like, "max_variance": torch.zeros_like}
     replaces = frozenset({"mean"})
 
     def forward(self, x: Signals) -> Signals:
-        previous = x.state["previous"]
-        now = torch.lerp(x.state["before_previous"], x.grad, 1 - x.beta1**2)
+        now_odd, odd, even = x.updates % 2 == 1, x.state["odd"], x.state["even"]
+        now = torch.lerp(choose(now_odd, odd, even), x.grad, 1 - x.beta1**2)
+        before = choose(now_odd, even, odd)
         positive = 1 + self.beta0
         norm = torch.sqrt(positive**2 + self.beta0**2)
         variance = torch.maximum(x.state["max_variance"], x.variance)
         return x._replace(
-            mean=torch.addcmul(now * (positive / norm), previous, -self.beta0 / norm),
-            bias1=1 - x.beta1**x.updates,
+            # m̂ / (1 + β0), and so is what it is divided by: one pass over memory less.
+            mean=torch.addcmul(now, before, -self.beta0 / positive),
+            bias1=(1 - x.beta1**x.updates) * norm / positive,
             variance=variance,
-            state={"before_previous": previous, "previous": now, "max_variance": variance},
+            state={
+                "odd": choose(now_odd, now, odd),
+                "even": choose(now_odd, even, now),
+                "max_variance": variance,
+            },
         )

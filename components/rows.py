@@ -10,6 +10,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 
 def row_shape(shape: torch.Size) -> tuple[int, int]:
@@ -54,3 +55,18 @@ def tensor_sum(x: Tensor) -> Tensor:
 def tensor_size(x: Tensor) -> Tensor:
     """How many numbers each tensor has: `[K, B, R, C]` to `[K, B, 1, 1]`. Components must not look at shapes."""
     return torch.ones_like(x).sum(dim=(-2, -1), keepdim=True)
+
+
+def choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """`torch.where` for a condition on whole tensors, `[K, B, 1, 1]`; `a` or `b` itself where that needs no copy."""
+    if can_look(condition):
+        if condition.all():
+            return a
+        if not condition.any():
+            return b
+    return torch.where(condition, a, b)
+
+
+def can_look(x: Tensor) -> bool:
+    """Whether values may decide what is computed: on a CPU nobody waits for them. Not while the step is recorded."""
+    return x.is_cpu and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()

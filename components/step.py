@@ -18,6 +18,7 @@ from autoranger.components.adamw import ADAMW, Part
 from autoranger.components.component import SCALARS, Component, Signals, Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.components.rows import can_look
 
 
 class Slot(nn.Module):
@@ -186,19 +187,12 @@ class Link:
     gated: bool
 
     def advance(self, x: Signals, held: Mapping[str, Tensor]) -> tuple[Signals, dict[str, Tensor]]:
-        """The signals after the component, and the state that it changes, by name.
-
-        On a CPU a look at the values costs nothing, and spares the work where nobody is due.
-        """
+        """The signals after the component, and the state that it changes, by name."""
         due = self.component.due(x)
-        if due is not None and due.is_cpu and not torch.compiler.is_compiling():
+        if due is not None and can_look(due):
             if not due.any():
                 return x, {}
             due = None if due.all() else due
-        return self.select(x, held, due)
-
-    def select(self, x: Signals, held: Mapping[str, Tensor], due: Tensor | None) -> tuple[Signals, dict[str, Tensor]]:
-        """As `advance`, given who is due; None means everybody."""
         state = {name: buffer.to(x.theta.dtype) for name, buffer in held.items()}
         y: Signals = self.component(x._replace(state=state))
         changed = {name: new for name, new in y.state.items() if new is not state[name]}

@@ -304,7 +304,7 @@ def test_dtypes_may_be_mixed() -> None:
     exact = problem.leaves()
     advance(ranger21(exact), exact, problem.grads)
     assert [p.dtype for p in mixed] == dtypes
-    for p, q, tolerance in zip(arrays(mixed), arrays(exact), (0, 1e-5, 0.05, 1e-5), strict=True):
+    for p, q, tolerance in zip(arrays(mixed), arrays(exact), (1e-12, 1e-5, 0.05, 1e-5), strict=True):
         assert_close([p], [q], tolerance)
 
 
@@ -373,7 +373,7 @@ def test_a_compiled_training_step_may_contain_the_optimizer() -> None:
     results, counts = [], []
     for compiled in (False, True):
         (p,) = SMALL.part("matrix").leaves()
-        optimizer = ranger21([p])
+        optimizer = ranger21([p], compile="auto" if compiled else False)  # the former steps aside for torch.compile
         step = torch.compile(lambda o=optimizer: o.step(), backend=compilations) if compiled else optimizer.step
         for t in range(6):
             p.grad = torch.full_like(p, t + 1)

@@ -21,7 +21,6 @@ from autoranger.search.tasks.fashion import Fashion
 from autoranger.search.tasks.shakespeare import Shakespeare
 from tests.data_files import idx, write_cifar, write_text
 
-
 SYSTEM = fashion.SYSTEM
 
 

@@ -211,7 +211,9 @@ def test_shipped_tasks_are_found_and_described():
         assert tasks.find(name) is task
         assert task.summary
         assert task.source
-        assert f"| `{name}` |" in page
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        parameters = sum(p.numel() for p in task().model().parameters())
+        assert f"{parameters:,}" in row or f"{parameters / 1e6:.1f} M" in row
 
 
 SOURCE = """

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from autoranger.components.kernel.build import build
@@ -19,11 +18,22 @@ from autoranger.components.kernel.source import STORAGE, print_step
 if TYPE_CHECKING:
     from autoranger.components.step import Step
 
-TENSOR = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
-"""Of a tensor, as in frame.h; pointers to its states follow."""
+NUMBER = ctypes.c_int64
 
-CALL = ("candidates", "tensors", "threads", "rows", "tensor", "scalars", "active", "kept", "parts")
-"""The arguments, as in frame.h."""
+
+class Scalar(ctypes.Structure):
+    """`Scalar` of frame.h. Addresses are plain numbers, here and below."""
+
+    _fields_ = [(name, NUMBER) for name in ("value", "candidate_stride", "group_stride")]
+
+
+class Call(ctypes.Structure):
+    """`Call` of frame.h."""
+
+    _fields_ = [
+        (name, NUMBER)
+        for name in ("candidates", "tensors", "threads", "rows", "tensor", "scalars", "active", "kept", "parts")
+    ]
 
 
 class Kernel:
@@ -50,58 +60,75 @@ class Kernel:
         }
         source, self.layout = print_step(schedules, dtype, step.dtype)
         self.function = build(source)
-        self.tensors = self._describe()
-        candidates, count = step.lr.shape[0], len(self.tensors)
-        rows = int(self.tensors["rows"].sum())
+        self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
+        self._signals = self._bind_hyperparameters()
+        candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = torch.empty(self.layout.slots * candidates * rows, dtype=step.dtype)
         self._parts = torch.empty(self.layout.totals * candidates * count, dtype=step.dtype)
-        buffers = {f"{c.id} {name}": b for c in step.chain for name, b in c.named_buffers()}
-        self._fixed = [buffers[name].to(step.dtype) for name in self.layout.scalars if name in buffers]
-        fixed = iter(self._fixed)
-        self.scalars = np.array(
-            [address(next(fixed)) if name in buffers else (0, 0, 0) for name in self.layout.scalars]
+        self._call = Call(
+            *(candidates, count, 0, rows),
+            *(ctypes.addressof(self._tensors), ctypes.addressof(self._scalars), 0),
+            *(self._kept.data_ptr(), self._parts.data_ptr()),
         )
-        names = enumerate(self.layout.scalars)
-        self._signals = {row: name.removeprefix("signal ") for row, name in names if name not in buffers}
-        addresses = self.tensors.ctypes.data, self.scalars.ctypes.data, 0, self._kept.data_ptr(), self._parts.data_ptr()
-        self.call = np.array((candidates, count, 0, rows, *addresses), dtype=[(name, np.int64) for name in CALL])
 
     @torch.no_grad()
-    def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
+    def __call__(
+        self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None
+    ) -> None:
         """Updates `thetas` and the state in place.
 
         Args:
             thetas: as at the beginning, each contiguous.
             grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
-            active: a mask `[K, tensors]` of those to update; None means all.
+            active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
         self.step.steps += 1
-        signals = self.step.scalars()
-        for row, name in self._signals.items():
-            self.scalars[row] = address(getattr(signals, name))
-        self.tensors["theta"] = [theta.data_ptr() for theta in thetas]
-        self.tensors["grad"] = [0 if grad is None else grad.data_ptr() for grad in grads]
-        self.call["threads"] = torch.get_num_threads()
-        self.call["active"] = 0 if active is None else active.data_ptr()
-        self.function(self.call.ctypes.data)
+        signals = self.step.scalars()  # kept until the call is over
+        for place, name in self._signals:
+            point(place, getattr(signals, name))
+        for tensor, theta, grad in zip(self._tensors, thetas, grads, strict=True):
+            tensor.theta = theta.data_ptr()
+            tensor.grad = 0 if grad is None else grad.data_ptr()
+        self._call.threads = torch.get_num_threads()
+        self._call.active = 0 if active is None else active.data_ptr()
+        self.function(ctypes.addressof(self._call))
 
-    def _describe(self) -> NDArray[np.void]:
-        """The tensors, as `Tensor` in frame.h, but for the addresses that change."""
-        table, first_row = [], 0
+    def _describe_tensors(self) -> Any:
+        """An array of `Tensor` of frame.h, complete but for the addresses that change."""
+        names, entries, first_row = self.layout.states, [], 0
         for stack in self.step.stacks:
-            states = stack.named_state()
-            candidates, tensors, rows, columns = stack.shape
+            held = stack.named_state()
+            _, tensors, rows, columns = stack.shape
             for b in range(tensors):
-                count = stack.count[0, b].data_ptr()
-                own = [states[name.removeprefix("state ")][0, b].data_ptr() for name in self.layout.states]
-                numbers = rows, columns, stack.matrix, stack.group, tensors * rows * columns, tensors, first_row
-                table.append((*numbers, count, 0, 0, own or [0]))
+                states = [held[name.removeprefix("state ")][0, b].data_ptr() for name in names]
+                fixed = rows, columns, stack.matrix, stack.group, tensors * rows * columns, tensors, first_row
+                entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))
                 first_row += rows
-        states = ("states", np.int64, (max(1, len(self.layout.states)),))
-        return np.array(table, dtype=[*((name, np.int64) for name in TENSOR), states])
+        return (tensor_type(len(names)) * len(entries))(*entries)
+
+    def _bind_hyperparameters(self) -> list[tuple[Scalar, str]]:
+        """Points to those of the components; returns the places of signals, which change, and their names."""
+        buffers = {f"{c.id} {name}": buffer for c in self.step.chain for name, buffer in c.named_buffers()}
+        self._held = {name: buffers[name].to(self.step.dtype) for name in self.layout.scalars if name in buffers}
+        signals = []
+        for place, name in zip(self._scalars, self.layout.scalars, strict=False):
+            if name in self._held:
+                point(place, self._held[name])
+            else:
+                signals.append((place, name.removeprefix("signal ")))
+        return signals
 
 
-def address(scalar: Tensor) -> tuple[int, int, int]:
-    """Where a scalar `[K, groups, 1, 1]` begins, and how far apart candidates and groups are, 0 where they share it."""
-    strides = (stride if size > 1 else 0 for size, stride in zip(scalar.shape, scalar.stride(), strict=True))
-    return scalar.data_ptr(), next(strides), next(strides)
+def tensor_type(states: int) -> type[ctypes.Structure]:
+    """`Tensor` of frame.h, with that many states."""
+    numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
+    fields = [*((name, NUMBER) for name in numbers), ("states", NUMBER * max(1, states))]
+    return type("Tensor", (ctypes.Structure,), {"_fields_": fields})
+
+
+def point(place: Scalar, scalar: Tensor) -> None:
+    """Lets a place refer to a scalar `[K, groups, 1, 1]`; what candidates or groups share has a stride of 0."""
+    (candidates, groups), strides = scalar.shape[:2], scalar.stride()
+    place.value = scalar.data_ptr()
+    place.candidate_stride = strides[0] if candidates > 1 else 0
+    place.group_stride = strides[1] if groups > 1 else 0

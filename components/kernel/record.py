@@ -61,7 +61,7 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
                 x = x._replace(collected=tuple(map(recorder.total, sweep[0].component.collect(x))))
             for link in sweep:
                 state = held[link.component.id]
-                x, changed = link.select(x, state, link.component.due(x))
+                x, changed = link.advance(x, state)
                 for name, value in changed.items():
                     recorder.store(state[name], value)
         recorder.store(theta, x.theta)

@@ -33,6 +33,7 @@ class Cifar(Task):
     name = "cifar"
     summary = "CIFAR-10 photographs: 16×16 and a small convolutional net on a CPU, 32×32 and a ResNet on a GPU"
     source = "cs.toronto.edu/~kriz/cifar.html (Krizhevsky 2009; free to use with citation), 162 MB"
+    lr_range = (1e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)

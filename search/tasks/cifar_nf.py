@@ -19,6 +19,7 @@ class CifarNormalizerFree(Cifar):
 
     name = "cifar_nf"
     summary = "CIFAR-10 at 16×16, a bottleneck ResNet of 50 layers without any normalization"
+    lr_range = (3e-4, 3e-2)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)

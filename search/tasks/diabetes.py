@@ -22,7 +22,8 @@ class Diabetes(Task):
     summary = "disease progression of 442 patients, a perceptron 10-32-32-1, regression; offline"
     source = "Efron et al. 2004, as distributed with scikit-learn (BSD-3-Clause)"
     metric_name = "skill score"
-    steps = 300
+    steps = 200
+    lr_range = (3e-4, 3e-2)
 
     def data(self) -> Mapping[str, Split]:
         from sklearn.datasets import load_diabetes

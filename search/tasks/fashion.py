@@ -42,6 +42,7 @@ class Fashion(Task):
     name = "fashion"
     summary = "Fashion-MNIST clothing: 14×14 and a perceptron on a CPU, 28×28 and a convolutional net on a GPU"
     source = f"{ORIGIN} (Xiao et al. 2017, MIT), 31 MB"
+    lr_range = (3e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
@@ -74,7 +75,7 @@ def perceptron() -> nn.Module:
 
 
 def convolutional() -> nn.Module:
-    """33,578 parameters for 28×28 images: three convolutions of stride 2 and a linear layer."""
+    """33,546 parameters for 28×28 images: three convolutions of stride 2 and a linear layer."""
     return nn.Sequential(
         *(nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU()),
         *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),

@@ -30,11 +30,12 @@ class Shakespeare(Task):
     summary = "tiny Shakespeare, character level: a causal transformer of two small blocks on a CPU, of four on a GPU"
     source = "github.com/karpathy/char-rnn (text in the public domain), 1.1 MB"
     metric_name = "negative bits per character"
+    lr_range = (3e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
         self.small = self.device.type == "cpu"
-        self.batch_size, self.steps, self.full_steps = (8, 600, 6000) if self.small else (64, 2000, 10_000)
+        self.batch_size, self.steps, self.full_steps = (8, 1000, 10_000) if self.small else (64, 2000, 10_000)
         self.context = 16 if self.small else 128
 
     def data(self) -> Mapping[str, Split]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import time
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -38,23 +37,23 @@ LENGTHS = {
 }
 
 
-def at_length(population: Population, steps: int, seeds: list[int]) -> dict[str, Any]:
+def both(population: Population, rates: list[float], steps: int, seeds: list[int]) -> dict[str, Any]:
     """Scores of both optimizers at every rate, the best rates, and the difference there."""
-    configs = [Config.preset(name, lr=lr) for name in OPTIMIZERS for lr in RATES]
-    scores = population.train(configs, seeds, steps)["valid"].reshape(len(OPTIMIZERS), len(RATES), len(seeds))
+    configs = [Config.preset(name, lr=lr) for name in OPTIMIZERS for lr in rates]
+    scores = population.train(configs, seeds, steps)["valid"].reshape(len(OPTIMIZERS), len(rates), len(seeds))
     row: dict[str, Any] = {}
     best = []
     for name, by_rate in zip(OPTIMIZERS, scores, strict=True):
         means = np.where(np.isnan(by_rate).any(axis=1), -np.inf, by_rate.mean(axis=1))  # a rate must not diverge
         best.append(by_rate[means.argmax()])
         row[name] = {
-            "best lr": RATES[int(means.argmax())],
+            "best lr": rates[int(means.argmax())],
             "score": round(float(means.max()), 4),
             "by lr": {
                 lr: {"mean": round(float(np.nanmean(s)), 4), "std": round(float(np.nanstd(s, ddof=1)), 4)}
                 if (~np.isnan(s)).sum() > 1
                 else None
-                for lr, s in zip(RATES, by_rate, strict=True)
+                for lr, s in zip(rates, by_rate, strict=True)
             },
         }
     difference = compare(best[1], best[0])
@@ -70,9 +69,9 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.tasks:
         task = find(name)("cpu", args.data_dir)
-        population, begin, lengths = Population(task), time.perf_counter(), {}
+        population, lengths = Population(task), {}
         for steps in LENGTHS[name]:
-            row = lengths[steps] = at_length(population, steps, list(range(args.seeds)))
+            row = lengths[steps] = both(population, RATES, steps, list(range(args.seeds)))
             best = {key: (row[key]["best lr"], row[key]["score"]) for key in OPTIMIZERS}
             print(name, steps, best, "ranger21 - adamw", row["ranger21 - adamw"], flush=True)
         record = json.loads(RECORD.read_text()) if RECORD.exists() else {"tasks": {}}
@@ -85,7 +84,6 @@ def main() -> None:
             "metric": f"validation {task.metric_name}",
             "seeds": args.seeds,
             "batch size": task.batch_size,
-            "seconds": round(time.perf_counter() - begin),
             "lengths": lengths,
         }
         RECORD.write_text(json.dumps(record, indent=1) + "\n")

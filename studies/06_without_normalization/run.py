@@ -5,7 +5,9 @@ usage: python studies/06_without_normalization/run.py [--data-dir DIR]
 The proxy of task `cifar_nf` (a bottleneck ResNet of 50 layers without normalization, 16×16 images, batch 32) trains for
 160 steps on the first 5,000 training images, with five seeds and seven learning rates for each of AdamW and full
 Ranger21: the same initialisations and batches for both. What counts is the cross entropy of 1,000 validation images:
-a uniform prediction has ln 10 = 2.303. Writes record.json, run by run, and goes on where it was stopped.
+a uniform prediction has ln 10 = 2.303. Then the same at twice the resolution (a stem of stride 1), which takes three
+times as long, with three seeds and the two rates about which the first part leaves a question. Writes record.json, run
+by run, and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -15,65 +17,83 @@ import json
 import math
 import platform
 import time
+from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoranger import Config
 from autoranger.search.population import Population
 from autoranger.search.space import lr_grid
-from autoranger.search.tasks.cifar_nf import CifarNormalizerFree
+from autoranger.search.tasks.cifar_nf import BottleneckResNet, CifarNormalizerFree
 
 RECORD = Path(__file__).parent / "record.json"
-SEEDS = range(5)
-RATES = lr_grid(1e-4, 1e-1)
-POINTS = 4
+RATES, SEEDS = lr_grid(1e-4, 1e-1), 5
+FINE_RATES, FINE_SEEDS = (3e-3, 1e-2), 3
+STEPS, POINTS = 160, 4
 
 
 class Subset(CifarNormalizerFree):
     """5,000 images, and the cross entropy as metric."""
 
     metric_name = "cross entropy"
+    stem_stride = 2
 
     def data(self):
         data = super().data()
         counts = {"train": 5_000, "valid": 1_000}
         return {name: tuple(part[:count] for part in data[name]) for name, count in counts.items()}
 
+    def model(self) -> nn.Module:
+        model = BottleneckResNet(16)
+        model.stem[0].stride = (self.stem_stride,) * 2
+        return model
+
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         return self.loss(output, target)
+
+
+class Fine(Subset):
+    """With 16×16 positions in the first stage instead of 8×8."""
+
+    stem_stride = 1
+
+
+def wanted() -> Iterator[dict[str, Any]]:
+    for stride, rates, seeds in ((2, RATES, SEEDS), (1, FINE_RATES, FINE_SEEDS)):
+        for seed in range(seeds):
+            for name in ("adamw", "ranger21"):
+                yield from ({"stem stride": stride, "optimizer": name, "lr": lr, "seed": seed} for lr in rates)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path)
-    task = Subset("cpu", parser.parse_args().data_dir)
-    population, steps = Population(task), 160
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {}
+    data_dir = parser.parse_args().data_dir
+    populations = {kind.stem_stride: Population(kind("cpu", data_dir)) for kind in (Subset, Fine)}
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {"runs": []}
     record |= {
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "steps": steps,
-        "seeds": len(SEEDS),
+        "steps": STEPS,
         "metric": f"cross entropy of 1,000 validation images, uniform {math.log(10):.3f}",
         "curve": f"the metric at {POINTS} evenly spaced points of the training; null where it diverged",
     }
-    runs = record.setdefault("runs", [])
-    done = {(run["optimizer"], run["lr"], run["seed"]) for run in runs}
-    for seed in SEEDS:
-        for name in ("adamw", "ranger21"):
-            for lr in RATES:
-                if (name, lr, seed) in done:
-                    continue
-                begin = time.perf_counter()
-                curve = population.train([Config.preset(name, lr=lr)], [seed], steps, splits=(), curve=POINTS)["curve"]
-                losses = [round(x, 4) if math.isfinite(x) else None for x in curve.flatten().tolist()]
-                runs.append({"optimizer": name, "lr": lr, "seed": seed, "curve": losses})
-                print(f"{name:9} lr {lr:<7} seed {seed} {losses} {time.perf_counter() - begin:.0f} s", flush=True)
-                RECORD.write_text(json.dumps(record) + "\n")
+    done = [{key: value for key, value in run.items() if key != "curve"} for run in record["runs"]]
+    for run in wanted():
+        if run in done:
+            continue
+        begin, config = time.perf_counter(), Config.preset(run["optimizer"], lr=run["lr"])
+        population = populations[run["stem stride"]]
+        curve = population.train([config], [run["seed"]], STEPS, splits=(), curve=POINTS)["curve"]
+        losses = [round(x, 4) if math.isfinite(x) else None for x in curve.flatten().tolist()]
+        record["runs"].append(run | {"curve": losses})
+        print(*run.values(), losses, f"{time.perf_counter() - begin:.0f} s", flush=True)
+        RECORD.write_text(json.dumps(record) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""Samplers for Optuna studies, ours and Optuna's, by name."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler
+
+from autoranger.components.errors import ConfigError, unknown
+from autoranger.search.samplers.bayes import BayesSampler
+from autoranger.search.samplers.comband import ComBandSampler
+from autoranger.search.samplers.combucb import CombUcbSampler
+from autoranger.search.samplers.thompson import ThompsonSampler
+
+DEFAULT = "bayes"
+"""The sampler with the lowest regret on our tables (studies/08_sample_efficiency)."""
+
+SAMPLERS: dict[str, Callable[[int | None], BaseSampler]] = {
+    "bayes": BayesSampler,
+    "thompson": ThompsonSampler,
+    "comband": ComBandSampler,
+    "combucb": CombUcbSampler,
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
+    "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
+    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+    "random": optuna.samplers.RandomSampler,
+}
+"""From a seed, or None for one from the operating system, to a new sampler."""
+
+
+def named(name: str = DEFAULT, seed: int | None = None) -> BaseSampler:
+    """A new sampler by its name; ConfigError for one that is not in `SAMPLERS`, or whose package is not installed."""
+    if name not in SAMPLERS:
+        raise unknown("sampler", name, SAMPLERS)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            return SAMPLERS[name](seed)
+    except ImportError as error:
+        raise ConfigError(f"sampler '{name}' needs a package that is not installed: pip install {error.name}.") from None

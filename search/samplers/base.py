@@ -1,0 +1,234 @@
+"""What the samplers share: reading a study, the first trials, and what happens where there is no model."""
+
+from __future__ import annotations
+
+import zlib
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.search_space import IntersectionSearchSpace
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from scipy.stats import rankdata
+
+from autoranger.components.component import registry
+from autoranger.components.errors import ConfigError
+from autoranger.components.presets import RANGER21
+from autoranger.search.samplers.encoding import Axis, Encoding, Rows
+
+Values = NDArray[np.float64]
+
+STARTUP = 10
+"""Trials before there is a model."""
+
+SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+@dataclass(frozen=True)
+class History:
+    """What a study knows about a space.
+
+    Args:
+        rows: points of the finished trials `[n, P]`, oldest first.
+        values: their values `[n]`, higher is better; minus infinity where a trial failed.
+        pending: points `[m, P]` of trials that run.
+    """
+
+    rows: Rows
+    values: Values
+    pending: Rows
+
+    def seen(self) -> set[tuple[float, ...]]:
+        """The points that have been tried or are running."""
+        return {tuple(row) for row in [*self.rows, *self.pending]}
+
+
+class ModelSampler(BaseSampler):
+    """A sampler that proposes from what a study has seen, for any search space.
+
+    Parameters that all finished trials share are proposed together; others (those of conditional spaces) are drawn at
+    random. The first trials are the reference with every switch as there, the same with every switch turned, then
+    random switches; their scales are spread evenly. Trials that failed, or whose value is not a number, count as no
+    better than the worst; trials that run are taken to confirm the model, so that a batch does not repeat itself. A study with
+    several objectives is reduced to one by weights that are random in every trial (Knowles 2006).
+
+    Args:
+        seed: of all that is random; from the operating system where None.
+        startup: trials before the model is used.
+        reference: values that are believed to be good. For switches that are named after components it is full
+            Ranger21.
+    """
+
+    def __init__(
+        self, seed: int | None = None, *, startup: int = STARTUP, reference: Mapping[str, Any] | None = None
+    ) -> None:
+        self.startup, self.reference = startup, reference
+        self.rng = np.random.default_rng(seed)
+        self.salt = int(self.rng.integers(2**32))
+        self._spaces: dict[str, IntersectionSearchSpace] = {}
+
+    def reseed_rng(self) -> None:
+        """A new random state, for another process."""
+        self.rng = np.random.default_rng()
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The parameters that are proposed together."""
+        shared = self._spaces.setdefault(study.study_name, IntersectionSearchSpace(include_pruned=True))
+        space = shared.calculate(study)
+        if not space:
+            others = [t for t in study.get_trials(deepcopy=False) if t.distributions and t.number < trial.number]
+            space = others[-1].distributions if others else {}
+        return {name: distribution for name, distribution in space.items() if not distribution.single()}
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """Values for the parameters that are proposed together."""
+        if not search_space:
+            return {}
+        encoding = Encoding(search_space)
+        history = self.history(study, trial, search_space)
+        if len(history.values) >= self.startup and np.isfinite(history.values).any():
+            return encoding.decode(self.propose(encoding, history))
+        seen = history.seen()
+        for _ in range(64):
+            params = {name: self.first(name, axis, trial.number) for name, axis in encoding.axes.items()}
+            if tuple(encoding.encode(params)) not in seen:
+                break
+        return params
+
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
+        """A value for a parameter that not all trials have."""
+        return self.first(param_name, Axis(param_distribution), trial.number)
+
+    @abstractmethod
+    def propose(self, encoding: Encoding, history: History) -> Rows:
+        """The next point `[P]`; at least one trial of the history has a finite value."""
+
+    def recommend(self, study: Study) -> dict[str, Any]:
+        """The parameters of the trial that the model thinks best.
+
+        The best of many noisy values is too good, so that is often not `study.best_trial`: a model knows better, since
+        it weighs every trial by those like it.
+
+        Raises:
+            ConfigError: for a study with several objectives, or without a completed trial.
+        """
+        done = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+        if len(study.directions) > 1 or not done:
+            raise ConfigError("only a study of one objective, with a completed trial, has a recommendation.")
+        space = self.infer_relative_search_space(study, done[-1])
+        history = self.history(study, None, space)
+        if not space or len(history.values) < self.startup or not np.isfinite(history.values).any():
+            return study.best_trial.params
+        encoding = Encoding(space)
+        candidates = [t for t in done if space.keys() <= t.params.keys()]
+        best = self.estimate(encoding, history, np.stack([encoding.encode(t.params) for t in candidates])).argmax()
+        return candidates[int(best)].params
+
+    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+        """What the model expects of points `[n, P]` that have been evaluated; higher is better."""
+        values = {tuple(row): list[float]() for row in rows}
+        for row, value in zip(history.rows, history.values, strict=True):
+            values.get(tuple(row), []).append(value)
+        return np.array([np.mean(values[tuple(row)]) for row in rows])
+
+    def history(self, study: Study, trial: FrozenTrial | None, space: Mapping[str, BaseDistribution]) -> History:
+        """What a study knows about a space, as seen by a new trial."""
+        encoding, rows, values, pending = Encoding(space), [], [], []
+        for other in study.get_trials(deepcopy=False):
+            if not fits(other, space) or (trial is not None and other.number == trial.number):
+                continue
+            if other.state in SEEN:
+                rows.append(encoding.encode(other.params))
+                values.append(merits(other, study.directions))
+            elif other.state == TrialState.RUNNING:
+                pending.append(encoding.encode(other.params))
+        width = (-1, len(space))
+        stacked = np.array(values, dtype=float).reshape(len(values), len(study.directions))
+        return History(
+            np.array(rows, dtype=float).reshape(width),
+            stacked[:, 0] if len(study.directions) == 1 else scalarized(stacked, self.rng),
+            np.array(pending, dtype=float).reshape(width),
+        )
+
+    def first(self, name: str, axis: Axis, number: int) -> Any:
+        """A value for one of the first trials, by its number."""
+        believed = self.believed(name, axis)
+        if axis.choices:
+            if number < 2 and believed is not None:
+                index = axis.encode(believed)
+                return axis.decode(index if number == 0 else (index + 1) % axis.choices)
+            return axis.decode(self.rng.integers(axis.choices))
+        if number == 0 and believed is not None:
+            return believed
+        # A Latin hypercube: each tenth of every scale once, in an order of its own.
+        order = np.random.default_rng([self.salt, zlib.crc32(name.encode())]).permutation(self.startup)
+        return axis.decode((order[number % self.startup] + self.rng.random()) / self.startup)
+
+    def believed(self, name: str, axis: Axis) -> Any:
+        """The reference's value of a parameter, or None where nothing is known of it."""
+        if self.reference is not None:
+            return self.reference.get(name)
+        distribution = axis.distribution
+        if isinstance(distribution, CategoricalDistribution) and set(distribution.choices) == {False, True}:
+            return name in RANGER21 if name in registry else None
+        return None
+
+
+def fits(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
+    """Whether a trial has values for a space, of the same kind."""
+    for name, distribution in space.items():
+        own = trial.distributions.get(name)
+        if own is distribution:
+            continue
+        if type(own) is not type(distribution):
+            return False
+        if isinstance(distribution, CategoricalDistribution) and own != distribution:
+            return False
+    return True
+
+
+def merits(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> list[float]:
+    """A trial's values, higher is better; minus infinity where there are none. The last report of a pruned one."""
+    values: Sequence[float] = trial.values if trial.state != TrialState.FAIL and trial.values else []
+    if not values and trial.state == TrialState.PRUNED and trial.intermediate_values and len(directions) == 1:
+        values = [trial.intermediate_values[max(trial.intermediate_values)]]
+    signed = [v if d == StudyDirection.MAXIMIZE else -v for v, d in zip(values, directions, strict=False)]
+    if len(signed) < len(directions) or np.isnan(signed).any():
+        return [-np.inf] * len(directions)
+    return signed
+
+
+def scalarized(values: Values, rng: np.random.Generator) -> Values:
+    """Several objectives `[n, D]` as one, by random weights: the augmented Chebyshev norm of ParEGO (Knowles 2006)."""
+    if not len(values):
+        return np.zeros(0)
+    finite = np.isfinite(values).all(axis=1)
+    ranks = rankdata(values, axis=0) / len(values) - 1
+    parts = ranks * rng.dirichlet(np.ones(values.shape[1]))
+    return np.where(finite, parts.min(axis=1) + 0.05 * parts.sum(axis=1), -np.inf)
+
+
+def standardized(values: Values) -> Values:
+    """Values with mean 0 and variance 1; those far below the median are moved up to where the best one mirrors.
+
+    A learning rate that is ten times too high costs more than all subsets differ. What lies below is only known to be
+    bad, so that the model has its resolution where the best ones are.
+    """
+    finite = np.isfinite(values)
+    top, middle = values[finite].max(), float(np.median(np.where(finite, values, -np.inf)))
+    middle = middle if np.isfinite(middle) else float(np.median(values[finite]))
+    raised = np.maximum(values, middle - (top - middle))
+    raised = np.where(np.isfinite(raised), raised, values[finite].min())
+    spread = raised.std()
+    moved: Values = (raised - raised.mean()) / (spread if spread > 0 else 1.0)
+    return moved
