@@ -44,7 +44,8 @@ def tensor_mean(x: Tensor) -> Tensor:
 
 def tensor_std(x: Tensor) -> Tensor:
     """Standard deviation of each tensor, n − 1 in its denominator: `[K, B, R, C]` to `[K, B, 1, 1]`."""
-    return x.std(dim=(-2, -1), keepdim=True)
+    off = x - tensor_mean(x)
+    return torch.sqrt(tensor_sum(off * off) / (tensor_size(x) - 1))
 
 
 def tensor_sum(x: Tensor) -> Tensor:

@@ -248,7 +248,7 @@ def of_group(x: Signals, group: int) -> Signals:
     """The scalars of one parameter group, `[K, 1, 1, 1]`."""
     if x.lr.shape[1] == 1:
         return x
-    return x._replace(**{name: getattr(x, name)[:, group : group + 1] for name in SCALARS})  # type: ignore[arg-type]
+    return x._replace(**{name: getattr(x, name)[:, group : group + 1] for name in SCALARS})
 
 
 def share(component: Component, signals: dict[int, Signals], masks: Sequence[Tensor | None]) -> dict[int, Signals]:

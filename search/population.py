@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from autoranger.components.binding import compute_dtype
+from autoranger.components.binding import compute_dtype, kernel
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, first_line
@@ -251,8 +251,9 @@ class Chunk:
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
         for theta, p in zip(self.thetas, self.params.values(), strict=True):
             self.optimizer.add(theta, matrix=p.dim() > 2)
+        self.kernel = kernel(self.optimizer, self.thetas, "auto")
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
-        self.alive: list[Tensor] | None = None
+        self.alive: Tensor | None = None
 
     def advance(self, inputs: Tensor, targets: Tensor) -> None:
         """One step of every row, on batches `[rows, B, ...]`."""
@@ -261,12 +262,17 @@ class Chunk:
         losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
         grads = torch.autograd.grad(losses.sum(), params)
         self.failed |= ~losses.detach().isfinite()
-        self.optimizer(self.thetas, [g.reshape(t.shape) for g, t in zip(grads, self.thetas, strict=True)], self.alive)
+        flat = [g.reshape(t.shape).contiguous() for g, t in zip(grads, self.thetas, strict=True)]
+        if self.kernel is not None:
+            self.kernel(self.thetas, flat, self.alive)
+        else:
+            masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
+            self.optimizer(self.thetas, flat, masks)
 
     def poll(self) -> bool:
         """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
         if self.failed.any():
-            self.alive = [(~self.failed).view(-1, 1, 1, 1)] * len(self.thetas)
+            self.alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
         return not bool(self.failed.all())
 
     @torch.no_grad()

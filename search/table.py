@@ -154,7 +154,8 @@ class Table:
     @cached_property
     def means(self) -> Values:
         """Mean of `final` over seeds `[2^C, L]`; a run that has diverged counts as the worst of the whole table."""
-        return np.nan_to_num(self.final, nan=np.nanmin(self.final)).mean(axis=-1)
+        means: Values = np.nan_to_num(self.final, nan=np.nanmin(self.final)).mean(axis=-1)
+        return means
 
     def subset(self, number: int) -> tuple[str, ...]:
         """The components that subset `number` has on."""

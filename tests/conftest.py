@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -18,6 +21,22 @@ from autoranger.components.step import Step
 Array = NDArray[np.float64]
 
 torch.set_num_threads(1)
+
+# Kernels that tests compile stay out of the user's cache, and are there for the next run.
+os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+
+
+@pytest.fixture
+def compiler() -> None:
+    """Steps are compiled where they can be, as they are for users."""
+
+
+@pytest.fixture(autouse=True)
+def operations_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No compiler, and so no wait for one, unless a test asks for it; test_kernel.py proves that both ways agree."""
+    if "compiler" not in request.fixturenames:
+        monkeypatch.setenv("CXX", "none-in-this-test")
+
 
 STEPS = 30
 

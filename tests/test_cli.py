@@ -273,6 +273,7 @@ def test_the_readmes_task_and_component_work(autoranger):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("compiler")
 def test_digits_end_to_end(autoranger):
     code, out, err = autoranger("search", "--task", "digits", "--out", "digits.toml")
     assert code == 0, err

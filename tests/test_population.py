@@ -14,6 +14,8 @@ from autoranger.components.presets import RANGER21
 from autoranger.search.population import Population, batch_order, reseed
 from tests import toy
 
+pytestmark = pytest.mark.usefixtures("compiler")
+
 CONFIGS = [
     Config.preset("ranger21", lr=0.03),
     Config(lr=0.01),

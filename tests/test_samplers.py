@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
 import math
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -84,8 +84,8 @@ def test_every_sampler_has_a_name(name):
 
 
 def test_a_missing_package_is_an_error_that_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cmaes", None)
-    with pytest.raises(ConfigError, match="pip install cmaes"):
+    monkeypatch.setitem(SAMPLERS, "cmaes", lambda seed: importlib.import_module("no_such_package"))
+    with pytest.raises(ConfigError, match="pip install no_such_package"):
         named("cmaes")
 
 
@@ -115,7 +115,9 @@ def test_a_batch_has_no_duplicates(name):
 
 
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
-@pytest.mark.parametrize("lr", [RATE["lr"], CategoricalDistribution((1e-4, 1e-3, 1e-2, 1e-1, 1e0))], ids=["log", "grid"])
+@pytest.mark.parametrize(
+    "lr", [RATE["lr"], CategoricalDistribution((1e-4, 1e-3, 1e-2, 1e-1, 1e0))], ids=["log", "grid"]
+)
 @pytest.mark.parametrize("name", ["bayes", "thompson"])
 def test_the_models_find_the_best_point(name, lr, direction):
     space = SWITCHES | {"lr": lr}
@@ -132,9 +134,12 @@ def test_the_bandits_learn_from_random_trials(name):
     grid = SWITCHES | {"lr": CategoricalDistribution((1e-3, 1e-2, 1e-1))}
     study = play(named("random", seed=0), 400, space=grid)
     random = [value(t.params) for t in study.trials]
-    study.sampler = named(name, seed=0)
-    learnt = [value(study.ask(grid).params) for _ in range(20)]
-    assert np.mean(learnt) > np.mean(random) + 0.5
+    study.sampler, learnt = named(name, seed=0), []
+    for _ in range(40):
+        trial = study.ask(grid)
+        learnt.append(value(trial.params))
+        study.tell(trial, learnt[-1])
+    assert np.mean(learnt) > np.mean(random) + 0.3
 
 
 def test_full_ranger21_and_adamw_come_first():
@@ -152,7 +157,7 @@ def test_the_first_trials_spread_every_scale_evenly():
     assert [math.floor((rate + 4) / 0.4) for rate in rates] == list(range(10))
 
 
-@each_of_ours
+@pytest.mark.parametrize("name", [name for name in OURS if name != "comband"])  # that explores every other time
 def test_failed_trials_are_avoided(name):
     study = optuna.create_study(direction="maximize", sampler=named(name, seed=0))
     failed = 0
@@ -189,11 +194,11 @@ def test_several_objectives_spread_over_the_front():
 def test_the_recommendation_is_not_the_luckiest_trial():
     sampler = named(seed=0)
     assert isinstance(sampler, ModelSampler)
-    study = play(sampler, 40, noise=0.1)
-    lucky = {"a": False, "b": False, "c": True, "d": False, "e": False, "lr": 1e-1}
-    study.add_trial(optuna.create_trial(params=lucky, distributions=SPACE, value=10.0))
+    study = play(sampler, 40, noise=0.5)
+    lucky = {"a": True, "b": True, "c": True, "d": False, "e": False, "lr": 1e-2}
+    study.add_trial(optuna.create_trial(params=lucky, distributions=SPACE, value=study.best_value + 0.1))
     assert study.best_params == lucky
-    assert value(sampler.recommend(study)) > 2.0
+    assert value(sampler.recommend(study)) > value(lucky) + 1
 
 
 # the models

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import runpy
@@ -14,7 +15,7 @@ import pytest
 import torch
 from torch import nn
 
-from autoranger import Config, ConfigError
+from autoranger import Config, ConfigError, cli
 from autoranger.search import tasks
 from autoranger.search.population import Population
 from autoranger.search.tasks import fashion, shakespeare
@@ -199,6 +200,17 @@ def test_the_full_length_is_longer_and_leaves_the_proxy_alone(name, device):
     assert task.full().steps > 3 * task.steps
     assert task.steps == before
     assert type(task.full()) is type(task)
+
+
+def test_compare_can_train_at_full_length(tmp_path, monkeypatch, capsys):
+    (tmp_path / "short.py").write_text("from tests.toy import Toy\n\nclass Short(Toy):\n    full_steps = 16\n")
+    monkeypatch.chdir(tmp_path)
+    command = ["autoranger", "compare", "sgd", "adamw", "--task", "short.py", "--seeds", "2", "--no-sweep", "--json"]
+    for more, steps in (([], 12), (["--full"], 16)):
+        monkeypatch.setattr("sys.argv", [*command, *more])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert json.loads(capsys.readouterr().out)["steps"] == steps
 
 
 # How tasks are found

@@ -25,17 +25,21 @@ class Unavailable(Exception):
     """There is no compiler, or it refuses."""
 
 
-@lru_cache(maxsize=64)
 def build(source: str) -> Callable[[int], None]:
     """The function `step` of a source, which takes the address of its arguments; Unavailable where it cannot be had."""
-    compiler = find_compiler()
+    return build_with(find_compiler(), source)
+
+
+@lru_cache(maxsize=256)
+def build_with(compiler: str, source: str) -> Callable[[int], None]:
+    """`build`, by a certain compiler."""
     for extra in EXTRAS:
         key = "\n".join([source, identity(compiler), *FLAGS, *extra])
         library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
         if library.exists() or compile_to(library, source, [compiler, *FLAGS, *extra]):
             step = ctypes.CDLL(str(library)).step
             step.argtypes, step.restype = [ctypes.c_void_p], None
-            return step  # type: ignore[no-any-return]
+            return step
     raise Unavailable(f"{compiler} cannot compile the step")
 
 

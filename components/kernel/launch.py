@@ -72,9 +72,7 @@ class Kernel:
         )
 
     @torch.no_grad()
-    def __call__(
-        self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None
-    ) -> None:
+    def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
         """Updates `thetas` and the state in place.
 
         Args:
@@ -104,7 +102,7 @@ class Kernel:
                 fixed = rows, columns, stack.matrix, stack.group, tensors * rows * columns, tensors, first_row
                 entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))
                 first_row += rows
-        return (tensor_type(len(names)) * len(entries))(*entries)
+        return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
 
     def _bind_hyperparameters(self) -> list[tuple[Scalar, str]]:
         """Points to those of the components; returns the places of signals, which change, and their names."""

@@ -68,11 +68,11 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     return recorder.program
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Turns the operations that run under it into a program."""
 
     def __init__(self, shape: tuple[int, int]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.shape = shape
         self.program = Program()
         self._nodes: dict[int, Value] = {}
@@ -111,7 +111,10 @@ class Recorder(TorchDispatchMode):
             raise Untraceable(f"{func} has no rule")
         given = [self._node(a) if isinstance(a, Tensor) else a for a in args]
         named = {key: self._node(a) if isinstance(a, Tensor) else a for key, a in kwargs.items()}
-        value = RULES[name](self.program, *given, **named)
+        try:
+            value = RULES[name](self.program, *given, **named)
+        except TypeError:
+            raise Untraceable(f"{func} is called in a way that has no rule") from None
         if isinstance(value, Node) and self.level(result) < value.level:
             raise Untraceable(f"{func} gives a value of shape {tuple(result.shape)}")
         return self._note(result, value)
@@ -170,9 +173,11 @@ def add_quotient(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> 
 
 def power(g: Program, x: Value, exponent: Value) -> Value:
     """x to a power; squares and roots have operations of their own."""
-    special = {2: ("mul", x, x), 0.5: ("sqrt", x), -0.5: ("rsqrt", x), -1: ("div", 1.0, x)}
+    special = {0.5: "sqrt", -0.5: "rsqrt"}
+    if exponent == 2:
+        return g.make("mul", x, x)
     if not isinstance(exponent, Node) and exponent in special:
-        return g.make(*special[exponent])
+        return g.make(special[exponent], x)
     return g.make("pow", x, exponent)
 
 
@@ -214,13 +219,6 @@ def norm(
     return g.make("sqrt", add_up(g, g.make("mul", x, x), dims, keepdim))
 
 
-def deviation(g: Program, x: Node, dims: Any = None, correction: float = 1, keepdim: bool = False) -> Value:
-    """The standard deviation over columns, or over rows and columns."""
-    off = g.make("sub", x, average(g, x, dims, keepdim))
-    freedom = g.make("sub", count(g, x, dims), correction)
-    return g.make("sqrt", g.make("div", add_up(g, g.make("mul", off, off), dims, keepdim), freedom))
-
-
 def softplus(g: Program, x: Value, beta: float = 1, threshold: float = 20) -> Value:
     """log(1 + exp(βx))/β, and x itself where βx is above the threshold."""
     scaled_x = g.make("mul", x, beta)
@@ -258,7 +256,6 @@ RULES: dict[str, Rule] = {
     "sum": add_up,
     "mean": average,
     "linalg_vector_norm": norm,
-    "std": deviation,
     "softplus": softplus,
 }
 """What each operation of torch is in a program, by its name in `torch.ops.aten`."""

@@ -40,4 +40,6 @@ def named(name: str = DEFAULT, seed: int | None = None) -> BaseSampler:
             warnings.simplefilter("ignore", ExperimentalWarning)
             return SAMPLERS[name](seed)
     except ImportError as error:
-        raise ConfigError(f"sampler '{name}' needs a package that is not installed: pip install {error.name}.") from None
+        raise ConfigError(
+            f"sampler '{name}' needs a package that is not installed: pip install {error.name}."
+        ) from None

@@ -53,10 +53,10 @@ class ModelSampler(BaseSampler):
     """A sampler that proposes from what a study has seen, for any search space.
 
     Parameters that all finished trials share are proposed together; others (those of conditional spaces) are drawn at
-    random. The first trials are the reference with every switch as there, the same with every switch turned, then
-    random switches; their scales are spread evenly. Trials that failed, or whose value is not a number, count as no
-    better than the worst; trials that run are taken to confirm the model, so that a batch does not repeat itself. A study with
-    several objectives is reduced to one by weights that are random in every trial (Knowles 2006).
+    random. The first trials are the reference, the same with every switch turned, then random switches; their scales
+    are spread evenly. Trials that failed, or whose value is not a number, count as no better than the worst; trials
+    that run are taken to confirm the model, so that a batch does not repeat itself. A study with several objectives is
+    reduced to one by weights that are random in every trial (Knowles 2006).
 
     Args:
         seed: of all that is random; from the operating system where None.
@@ -167,7 +167,7 @@ class ModelSampler(BaseSampler):
             if number < 2 and believed is not None:
                 index = axis.encode(believed)
                 return axis.decode(index if number == 0 else (index + 1) % axis.choices)
-            return axis.decode(self.rng.integers(axis.choices))
+            return axis.decode(float(self.rng.integers(axis.choices)))
         if number == 0 and believed is not None:
             return believed
         # A Latin hypercube: each tenth of every scale once, in an order of its own.

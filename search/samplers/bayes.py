@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.study import Study
 from scipy.special import ndtr
 
 from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
@@ -15,7 +13,7 @@ from autoranger.search.samplers.encoding import Encoding, Rows
 from autoranger.search.samplers.process import Data, Process
 
 MOST_CANDIDATES = 2048
-"""Points of which all are looked at in every trial; of larger spaces that many, random ones and neighbours of good ones."""
+"""Points of which all are looked at in every trial; of a larger space as many, at random and next to the best."""
 
 MOST_OBSERVED = 400
 """Trials that the model holds; of more the best half and the latest half of that many."""

@@ -109,7 +109,7 @@ class Encoding:
         """Every point of the space, or all combinations of other levels for some axes."""
         own = [axis.levels for axis in self.axes.values()]
         used = own if levels is None else [o if x is None else x for o, x in zip(own, levels, strict=True)]
-        return np.stack(np.meshgrid(*used, indexing="ij"), axis=-1).reshape(-1, len(used))  # type: ignore[arg-type]
+        return np.stack(np.meshgrid(*used, indexing="ij"), axis=-1).reshape(-1, len(used))
 
     def random(self, count: int, rng: np.random.Generator) -> Rows:
         """Random points `[count, P]`."""

@@ -66,8 +66,8 @@ class Data:
 
     def add(self, rows: Array, means: Array) -> Data:
         """With one more observation at each of some points."""
-        own = (np.concatenate(pair) for pair in ((self.rows, rows), (self.means, means)))
-        return Data(*own, np.concatenate([self.counts, np.ones(len(rows))]), self.scatter)
+        counts = np.concatenate([self.counts, np.ones(len(rows))])
+        return Data(np.concatenate([self.rows, rows]), np.concatenate([self.means, means]), counts, self.scatter)
 
 
 class Process:
@@ -146,7 +146,8 @@ class Process:
         """Weighted number of switches that differ."""
         root = np.sqrt(np.repeat(weights, self.choices))
         agreement = (self._one_hot(one) * root) @ (self._one_hot(other) * root).T
-        return np.maximum(weights.sum() - agreement, 0.0)
+        mismatch: Array = np.maximum(weights.sum() - agreement, 0.0)
+        return mismatch
 
     def _one_hot(self, rows: Array) -> Array:
         """The switches as a column for each choice."""

@@ -5,9 +5,8 @@ usage: python studies/06_without_normalization/run.py [--data-dir DIR]
 The proxy of task `cifar_nf` (a bottleneck ResNet of 50 layers without normalization, 16×16 images, batch 32) trains for
 160 steps on the first 5,000 training images, with five seeds and seven learning rates for each of AdamW and full
 Ranger21: the same initialisations and batches for both. What counts is the cross entropy of 1,000 validation images:
-a uniform prediction has ln 10 = 2.303. Then the same at twice the resolution (a stem of stride 1), which takes three
-times as long, with three seeds and the two rates about which the first part leaves a question. Writes record.json, run
-by run, and goes on where it was stopped.
+a uniform prediction has ln 10 = 2.303. Then the same at twice the resolution inside the net (a stem of stride 1), which
+takes three times as long, at three of the rates. Writes record.json, run by run, and goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from autoranger.search.tasks.cifar_nf import BottleneckResNet, CifarNormalizerFr
 
 RECORD = Path(__file__).parent / "record.json"
 RATES, SEEDS = lr_grid(1e-4, 1e-1), 5
-FINE_RATES, FINE_SEEDS = (3e-3, 1e-2), 3
+FINE_RATES = (1e-3, 3e-3, 1e-2)
 STEPS, POINTS = 160, 4
 
 
@@ -63,8 +62,8 @@ class Fine(Subset):
 
 
 def wanted() -> Iterator[dict[str, Any]]:
-    for stride, rates, seeds in ((2, RATES, SEEDS), (1, FINE_RATES, FINE_SEEDS)):
-        for seed in range(seeds):
+    for stride, rates in ((2, RATES), (1, FINE_RATES)):
+        for seed in range(SEEDS):
             for name in ("adamw", "ranger21"):
                 yield from ({"stem stride": stride, "optimizer": name, "lr": lr, "seed": seed} for lr in rates)
 

@@ -1,0 +1,428 @@
+"""The compiled step computes what the step computes, whatever is on; where it cannot be had, nothing else changes."""
+
+from __future__ import annotations
+
+import copy
+import io
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from autoranger import Component, Config, ConfigError, Ranger21, Signals, Stage
+from autoranger.components.binding import Bound, kernel
+from autoranger.components.component import registry
+from autoranger.components.kernel import build as building
+from autoranger.components.kernel import launch
+from autoranger.components.kernel.program import Level, Program, Untraceable
+from autoranger.components.kernel.record import record
+from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.source import print_step
+from autoranger.components.presets import PRESETS, RANGER21
+from autoranger.components.rows import row_norm, tensor_mean
+from autoranger.components.step import Step
+from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
+from tests.conftest import Population as Candidates
+from tests.references import reference
+
+pytestmark = [
+    pytest.mark.usefixtures("compiler"),
+    pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler"),
+]
+
+NUMBERS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
+FULL = Config(**NUMBERS, components=dict.fromkeys(RANGER21, True))
+GLOBAL = Config(**NUMBERS, components={"stable_weight_decay": {"scope": "global"}, "global_norm_clipping": {}})
+
+
+def with_eight(name: str) -> Config:
+    """A component and those of Ranger21 that go with it."""
+    eight = [other for other in RANGER21 if not registry[name].excludes(registry[other])]
+    return Config(**NUMBERS, components=dict.fromkeys([name, *eight], True))
+
+
+CONFIGS = {
+    "adamw": Config(**NUMBERS),
+    "ranger21": FULL,
+    "global sums": GLOBAL,
+    **{name: Config(**NUMBERS, components={name: {}}) for name in registry},
+    **{f"{name} and the eight": with_eight(name) for name in registry if name not in RANGER21},
+    **{f"preset {name}": Config.preset(name, lr=1e-2) for name in PRESETS},
+}
+
+
+def run(config: Config, problem: Problem, dtype: torch.dtype = torch.float64, **how: Any) -> list[Tensor]:
+    """The parameters and all state after the problem's steps."""
+    params = problem.leaves(dtype)
+    optimizer = config.build(params, total_steps=problem.total_steps, **how)
+    advance(optimizer, params, problem.grads)
+    state = [value for p in params for _, value in sorted(optimizer.state.get(p, {}).items())]
+    return [p.detach().double() for p in params] + [value.double() for value in state]
+
+
+def assert_agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
+    for i, (x, y) in enumerate(zip(ours, theirs, strict=True)):
+        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m, i=i: f"{i}: {m}")
+
+
+# Numbers
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_it_computes_what_the_operations_do(config: Config) -> None:
+    """On everything that is awkward: single numbers, single columns, zeros, gradients that come and go."""
+    assert_agree(run(config, PROBLEM, compile=True), run(config, PROBLEM, compile=False), 1e-9)
+
+
+def test_it_computes_what_the_papers_say() -> None:
+    params = PROBLEM.leaves()
+    advance(FULL.build(params, total_steps=PROBLEM.total_steps, compile=True), params, PROBLEM.grads)
+    assert_close(arrays(params), reference(FULL)(FULL, PROBLEM.params, PROBLEM.grads, PROBLEM.total_steps))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-3)], ids=str
+)
+@pytest.mark.parametrize("config", [FULL, GLOBAL, Config(**NUMBERS)], ids=["ranger21", "global sums", "adamw"])
+def test_every_type_of_parameter_works(config: Config, dtype: torch.dtype, tolerance: float) -> None:
+    problem = PROBLEM.without("outliers", "dead", "single column", "scalar", "large").first(6)
+    assert_agree(run(config, problem, dtype, compile=True), run(config, problem, dtype, compile=False), tolerance)
+
+
+@pytest.mark.parametrize("config", [FULL, GLOBAL], ids=["ranger21", "global sums"])
+def test_threads_make_no_difference(config: Config) -> None:
+    """Not in a single bit: sums are made row by row, whoever has the row."""
+    results = []
+    for threads in (1, 2, 5):
+        torch.set_num_threads(threads)
+        try:
+            results.append([x.numpy() for x in run(config, PROBLEM.first(7), compile=True)])
+        finally:
+            torch.set_num_threads(1)
+    assert not differ(results[0], results[1])
+    assert not differ(results[0], results[2])
+
+
+def test_groups_have_their_own_numbers() -> None:
+    results = []
+    for compiled in (True, False):
+        params = SMALL.leaves()
+        groups = [{"params": params[:5], "lr": 0.03}, {"params": params[5:], "betas": (0.5, 0.9), "total_steps": 20}]
+        optimizer = FULL.build(groups, total_steps=12, compile=compiled)
+        for t, grads in enumerate(SMALL.grads):
+            optimizer.param_groups[1]["lr"] = 0.02 / (t + 1)
+            feed(params, grads)
+            optimizer.step()
+        results.append(arrays(params))
+    assert_close(*results, 1e-10)
+
+
+def test_candidates_may_differ_in_everything() -> None:
+    """Components that only some have on, numbers of their own, some that no longer train, one full of NaN."""
+    configs = [FULL, GLOBAL, Config(lr=0.1), with_eight("softplus_denominator"), with_eight("adabelief_variance")]
+    ours, theirs = (Candidates(configs, SMALL) for _ in range(2))
+    ours.thetas[0][2], theirs.thetas[0][2] = torch.nan, torch.nan
+    compiled = launch.Kernel(ours.core, ours.thetas)
+    active = torch.tensor([True, True, False, True, True])
+    for t, grads in enumerate(SMALL.grads):
+        mask = active[:, None].repeat(1, len(ours.thetas)) if t > 4 else None
+        compiled(ours.thetas, ours.grads(grads), mask)
+        theirs.step(grads, active.view(-1, 1, 1, 1) if t > 4 else None)
+    for row, expected in zip(ours.rows(), theirs.rows(), strict=True):
+        assert_close(row, expected, 1e-9)
+    for key, value in theirs.core.state_dict().items():
+        torch.testing.assert_close(ours.core.state_dict()[key], value, equal_nan=True, msg=key)
+
+
+# Any program, in any order of stores
+
+UNARY, BINARY = ("neg", "abs", "floor"), ("add", "sub", "mul", "maximum", "minimum")
+
+
+def evaluate(program: Program, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a program stores, from all inputs as they were."""
+    functions = {"neg": np.negative, "abs": np.abs, "floor": np.floor, "add": np.add, "sub": np.subtract}
+    functions |= {"mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "select": np.where}
+    functions |= {"gt": np.greater, "row_sum": lambda x: x.sum(-1, keepdims=True)}
+    functions |= {"tensor_sum": lambda x: x.sum((-2, -1), keepdims=True)}
+    known: dict[Any, Any] = {}
+
+    def value(node: Any) -> Any:
+        if not hasattr(node, "op"):
+            return node
+        if node not in known:
+            args = [value(a) for a in node.args]
+            known[node] = inputs[node.name] if node.op == "input" else functions[node.op](*args)
+        return known[node]
+
+    return {target.name: np.broadcast_to(value(v), inputs[target.name].shape) for target, v in program.stores.items()}
+
+
+@st.composite
+def programs(draw: st.DrawFn) -> Program:
+    """A random program over θ, a gradient and three state tensors, of which any may be stored into any."""
+    program = Program()
+    names = ["theta", "grad", "state a.x", "state a.y", "state a.z"]
+    values: list[Any] = [program.input(name, Level.ELEMENT) for name in names]
+    for _ in range(draw(st.integers(3, 14))):
+        pick = lambda: values[draw(st.integers(0, len(values) - 1))]  # noqa: E731
+        kind = draw(st.sampled_from(["unary", "binary", "binary", "select", "row", "tensor"]))
+        if kind == "unary":
+            values.append(program.make(draw(st.sampled_from(UNARY)), pick()))
+        elif kind == "binary":
+            values.append(program.make(draw(st.sampled_from(BINARY)), pick(), pick()))
+        elif kind == "select":
+            values.append(program.make("select", program.make("gt", pick(), pick()), pick(), pick()))
+        else:
+            element = next(v for v in [pick(), *values] if v.level == Level.ELEMENT)
+            total = program.make("mul", program.make("row_sum", element), 0.125)
+            values.append(total if kind == "row" else program.make("mul", program.make("tensor_sum", total), 0.125))
+    elements = [v for v in values if v.level == Level.ELEMENT]
+    for target in values[:1] + values[2:5]:
+        chosen = elements[draw(st.integers(0, len(elements) - 1))]
+        if chosen is not target:
+            program.stores[target] = chosen
+    return program
+
+
+class Bare(Step):
+    """A step without components, to hold the state of a random program."""
+
+    class Holder(Component, register=False):
+        stage = Stage.WEIGHTS
+        state = dict.fromkeys("xyz", torch.zeros_like)
+
+    def __init__(self) -> None:
+        super().__init__([Config()], None, dtype=torch.float64, device=torch.device("cpu"))
+        holder = self.Holder([{}], torch.float64, torch.device("cpu"))
+        holder.id = "a"  # type: ignore[misc]
+        self.links = [type(self.links[0])(holder, gated=False)]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(program=programs(), seed=st.integers(0, 99))
+def test_any_program_is_scheduled_right(program: Program, seed: int) -> None:
+    """Every store is of the old values, however the passes overwrite them."""
+    if not program.stores:
+        return
+    rng = np.random.default_rng(seed)
+    values = {
+        name: rng.integers(-4, 5, (3, 5)).astype(float) for name in ["theta", "grad", "x", "y", "z"]
+    }  # whole numbers and factors of ⅛: sums are exact, in whatever order
+    step = Bare()
+    stack = step.add(torch.tensor(values["theta"]).view(1, 1, 3, 5), matrix=True)
+    for name, buffer in stack.named_state().items():
+        buffer.copy_(torch.tensor(values[name[-1]]).view_as(buffer))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "record", lambda *_: program)
+        compiled = launch.Kernel(step, [torch.tensor(values["theta"])])
+    theta, grad = torch.tensor(values["theta"]), torch.tensor(values["grad"])
+    compiled([theta], [grad])
+    expected = evaluate(
+        program, {name if name in ("theta", "grad") else f"state a.{name}": v for name, v in values.items()}
+    )
+    after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
+    for name, value in expected.items():
+        np.testing.assert_allclose(after[name].view(3, 5).numpy(), value, rtol=1e-12, err_msg=program.signature())
+
+
+@pytest.mark.parametrize(("config", "passes", "sweeps"), [(Config(), 1, 1), (FULL, 2, 1), (GLOBAL, 5, 4)])
+def test_there_are_as_few_passes_as_the_sums_allow(config: Config, passes: int, sweeps: int) -> None:
+    step = Step([config], 10, dtype=torch.float32, device=torch.device("cpu"))
+    schedule = Schedule(record(step, True, torch.float32))
+    assert (schedule.count, len(schedule.sweeps)) == (passes, sweeps)
+
+
+# One compilation
+
+
+class Compilations:
+    """Counts what is handed to the compiler."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+        self.count = 0
+        monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+        building.build_with.cache_clear()
+        original = building.compile_to
+
+        def counted(*args: Any) -> bool:
+            self.count += 1
+            return original(*args)
+
+        monkeypatch.setattr(building, "compile_to", counted)
+
+
+@pytest.fixture
+def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Compilations]:
+    yield Compilations(monkeypatch, tmp_path)
+    building.build_with.cache_clear()
+
+
+def test_a_training_is_compiled_once(compilations: Compilations) -> None:
+    params = SMALL.leaves()
+    optimizer = FULL.build(params, total_steps=12, compile=True)
+    for t, grads in enumerate(SMALL.grads):
+        group = optimizer.param_groups[0]
+        group["lr"], group["weight_decay"], group["betas"] = 0.1 / (t + 1), 0.01 * t, (0.9 - 0.01 * t, 0.99)
+        feed(params, [None if (i + t) % 5 == 0 else g for i, g in enumerate(grads)])
+        optimizer.step()
+    optimizer.add_param_group({"params": [nn.Parameter(torch.ones(2, 3, dtype=torch.float64))], "lr": 1.0})
+    optimizer.step()
+    assert compilations.count == 1
+
+
+def test_models_share_what_is_compiled(compilations: Compilations) -> None:
+    """Shapes are arguments: another model needs no other code."""
+    for size in (2, 3, 50):
+        p = nn.Parameter(torch.ones(size, size + 1))
+        p.grad = torch.ones_like(p)
+        FULL.build([p], total_steps=10, compile=True).step()
+    assert compilations.count == 1
+
+
+def test_the_next_process_finds_it(compilations: Compilations) -> None:
+    for _ in range(2):
+        building.build_with.cache_clear()  # what a new process has not loaded yet
+        run(FULL, SMALL.first(2), compile=True)
+    assert compilations.count == 1
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    building.build_with.cache_clear()
+    assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
+
+
+def test_a_compiler_that_knows_few_options_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither the machine's own instructions nor threads."""
+    real = building.find_compiler()
+    script = tmp_path / "modest"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *native*|*fopenmp*) exit 1;; esac\nexec {real} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("CXX", str(script))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert_agree(run(FULL, SMALL, compile=True), run(FULL, SMALL, compile=False), 1e-9)
+
+
+# Where it cannot be had
+
+
+class Peeking(Component, register=False):
+    """Decides by values, which nothing recorded could repeat."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad * 2) if float(x.grad.sum()) > 0 else x
+
+
+class Measuring(Component, register=False):
+    """Computes with a shape, which differs between tensors."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad * x.grad.shape[-1])
+
+
+@pytest.fixture(params=[Peeking, Measuring])
+def strange(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Config:
+    monkeypatch.setitem(registry, request.param.id, request.param)
+    return Config(**NUMBERS, components={request.param.id: {}})
+
+
+def test_a_component_that_cannot_be_recorded_runs_as_operations(strange: Config) -> None:
+    assert_agree(run(strange, SMALL), run(strange, SMALL, compile=False), 0)
+
+
+def test_who_insists_is_told_why(strange: Config) -> None:
+    with pytest.raises(ConfigError, match=r"cannot be compiled: .*; pass compile=\"auto\" to do without"):
+        run(strange, SMALL, compile=True)
+
+
+@pytest.mark.parametrize("compiler_name", ["no-such-compiler", "false"])
+def test_without_a_compiler_the_operations_run(compiler_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CXX", compiler_name)
+    assert_agree(run(FULL, SMALL), run(FULL, SMALL, compile=False), 0)
+    with pytest.raises(ConfigError, match="cannot be compiled"):
+        run(FULL, SMALL, compile=True)
+
+
+def test_nothing_is_compiled_where_that_is_not_wanted(compilations: Compilations) -> None:
+    run(FULL, SMALL.first(1), compile=False)
+    assert compilations.count == 0
+
+
+def test_parameters_of_a_special_kind_run_as_operations() -> None:
+    class Special(nn.Parameter):
+        pass
+
+    params = [Special(torch.ones(3, 2))]
+    assert kernel(Bound(FULL, FULL.build(params, total_steps=3).param_groups, {}, False).core, params, "auto") is None
+
+
+# Beside everything else
+
+
+def test_both_ways_continue_each_other() -> None:
+    """State is the same, so a training may be continued on a machine without a compiler, and back."""
+    straight = SMALL.leaves()
+    advance(FULL.build(straight, total_steps=12, compile=False), straight, SMALL.grads)
+    params = SMALL.leaves()
+    optimizer = FULL.build(params, total_steps=12, compile=True)
+    for t, grads in enumerate(SMALL.grads):
+        if t % 3 == 2:
+            saved = io.BytesIO()
+            torch.save(optimizer.state_dict(), saved)
+            saved.seek(0)
+            optimizer = FULL.build(params, total_steps=12, compile=bool(t % 2))
+            optimizer.load_state_dict(torch.load(saved, weights_only=True))
+        advance(optimizer, params, [grads])
+    assert_close(arrays(params), arrays(straight))
+
+
+def test_a_copy_of_an_optimizer_keeps_the_wish() -> None:
+    optimizer = Ranger21(SMALL.leaves(), total_steps=12, compile=False)
+    assert copy.deepcopy(optimizer).compile is False
+
+
+def test_means_and_norms_are_of_whole_rows_however_long() -> None:
+    """Longer than the blocks in which sums are made."""
+    shape = (2, 9001)
+    rng = np.random.default_rng(0)
+    problem = Problem([rng.normal(size=shape)], [[rng.normal(size=shape)] for _ in range(3)], 3)
+    assert_agree(run(FULL, problem, compile=True), run(FULL, problem, compile=False), 1e-12)
+    theta = torch.tensor(problem.params[0])[None, None]
+    assert row_norm(theta).shape == (1, 1, 2, 1)
+    assert tensor_mean(theta).shape == (1, 1, 1, 1)
+
+
+def test_what_has_no_rule_is_said() -> None:
+    class Sorting(Component, register=False):
+        stage = Stage.GRADIENT
+
+        def forward(self, x: Signals) -> Signals:
+            return x._replace(grad=x.grad.sort(dim=-1).values)
+
+    step = Step([Config()], None, dtype=torch.float32, device=torch.device("cpu"))
+    link = type(step.links[0])(Sorting([{}], torch.float32, torch.device("cpu")), gated=False)
+    step.links, step.sweeps = [link], [[link]]
+    with pytest.raises(Untraceable, match="sort"):
+        record(step, True, torch.float32)
+
+
+def test_the_source_is_what_is_printed_and_nothing_of_this_machine() -> None:
+    step = Step([FULL], 10, dtype=torch.float32, device=torch.device("cpu"))
+    schedules = {True: Schedule(record(step, True, torch.float32))}
+    source, layout = print_step(schedules, torch.float32, torch.float32)
+    assert source == print_step(schedules, torch.float32, torch.float32)[0]
+    assert str(Path.home()) not in source
+    assert len(layout.states) == 5
