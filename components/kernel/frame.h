@@ -7,6 +7,24 @@
 #include <omp.h>
 #endif
 
+// glibc has these for whole vectors; its headers say so only where NaN may be ignored.
+#if defined(__GLIBC__) && defined(__x86_64__) && !defined(__clang__)
+extern "C" {
+#pragma omp declare simd notinbranch
+float expf(float) noexcept;
+#pragma omp declare simd notinbranch
+float log1pf(float) noexcept;
+#pragma omp declare simd notinbranch
+float powf(float, float) noexcept;
+#pragma omp declare simd notinbranch
+double exp(double) noexcept;
+#pragma omp declare simd notinbranch
+double log1p(double) noexcept;
+#pragma omp declare simd notinbranch
+double pow(double, double) noexcept;
+}
+#endif
+
 struct bfloat16 {
   uint16_t bits;
 };

@@ -77,12 +77,12 @@ class ModelSampler(BaseSampler):
         """A new random state, for another process."""
         self.rng = np.random.default_rng()
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that are proposed together."""
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial | None) -> dict[str, BaseDistribution]:
+        """The parameters that are proposed together for a new trial, or are known after all trials."""
         shared = self._spaces.setdefault(study.study_name, IntersectionSearchSpace(include_pruned=True))
         space = shared.calculate(study)
         if not space:
-            others = [t for t in study.get_trials(deepcopy=False) if t.distributions and t.number < trial.number]
+            others = [t for t in study.get_trials(deepcopy=False) if t.distributions and (trial is None or t.number < trial.number)]
             space = others[-1].distributions if others else {}
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
@@ -125,7 +125,7 @@ class ModelSampler(BaseSampler):
         done = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
         if len(study.directions) > 1 or not done:
             raise ConfigError("only a study of one objective, with a completed trial, has a recommendation.")
-        space = self.infer_relative_search_space(study, done[-1])
+        space = self.infer_relative_search_space(study, None)
         history = self.history(study, None, space)
         if not space or len(history.values) < self.startup or not np.isfinite(history.values).any():
             return study.best_trial.params
@@ -219,7 +219,7 @@ def scalarized(values: Values, rng: np.random.Generator) -> Values:
 
 
 def standardized(values: Values) -> Values:
-    """Values with mean 0 and variance 1; those far below the median are moved up to where the best one mirrors.
+    """Values with mean 0 and variance 1, those far below the median moved up to as far below as the best is above.
 
     A learning rate that is ten times too high costs more than all subsets differ. What lies below is only known to be
     bad, so that the model has its resolution where the best ones are.
@@ -227,8 +227,8 @@ def standardized(values: Values) -> Values:
     finite = np.isfinite(values)
     top, middle = values[finite].max(), float(np.median(np.where(finite, values, -np.inf)))
     middle = middle if np.isfinite(middle) else float(np.median(values[finite]))
-    raised = np.maximum(values, middle - (top - middle))
-    raised = np.where(np.isfinite(raised), raised, values[finite].min())
-    spread = raised.std()
-    moved: Values = (raised - raised.mean()) / (spread if spread > 0 else 1.0)
-    return moved
+    moved = np.maximum(values, middle - (top - middle))
+    moved = np.where(np.isfinite(moved), moved, values[finite].min())
+    spread = moved.std()
+    scaled: Values = (moved - moved.mean()) / (spread if spread > 0 else 1.0)
+    return scaled

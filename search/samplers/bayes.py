@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from optuna.study import Study
 from scipy.special import ndtr
 
+from autoranger.components.errors import ConfigError
 from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
 from autoranger.search.samplers.encoding import Encoding, Rows
 from autoranger.search.samplers.process import Data, Process
@@ -21,13 +23,22 @@ MOST_OBSERVED = 400
 GROWTH = 1.2
 """By what factor the observations grow between two fits of the model's parameters."""
 
+CONTENDERS = 300
+"""Points among which a Thompson draw decides, those with the highest mean plus `OPTIMISM` standard deviations."""
+
+OPTIMISM = 2.5
+
+FLOOR = 0.1
+"""Quantile of the values below which a model that is to explain, rather than to search, does not look."""
+
 
 class BayesSampler(ModelSampler):
-    """Proposes the point with the largest augmented expected improvement.
+    """Proposes by one of two rules, each in half of the trials, from the same model (see `process`).
 
-    The augmented expected improvement (Huang et al. 2006) is the expected improvement over the best posterior mean of
-    any point evaluated, times 1 − √(σ² / (s² + σ²)) with the posterior standard deviation s and the noise variance σ².
-    It may well propose a promising point again, where another look at it is worth more than a new point.
+    The one takes the largest augmented expected improvement (Huang et al. 2006): the expected improvement over the best
+    posterior mean of any point evaluated, times 1 − √(σ² / (s² + σ²)) with the posterior standard deviation s and the
+    variance σ² of the noise. It goes for what is nearly known, and looks at it again. The other takes the best point of
+    a function drawn from the posterior (Thompson 1933), which explores what the first would overlook.
 
     Args:
         seed, startup, reference: as for every `ModelSampler`.
@@ -46,13 +57,19 @@ class BayesSampler(ModelSampler):
         # Pending trials are expected to find what the model expects: their points lose their appeal.
         if len(history.pending):
             data = data.add(history.pending, process.posterior(data, history.pending)[0])
-        means = process.posterior(data, data.rows)[0]
-        leaders = data.rows[np.argsort(-means)[:5]]
+        known = process.posterior(data, data.rows)[0]
+        leaders = data.rows[np.argsort(-known)[:5]]
         pool = encoding.pool(MOST_CANDIDATES, self.rng, leaders)
-        pending = {tuple(row) for row in history.pending}
-        keep = [tuple(row) not in pending for row in pool] if pending else slice(None)
-        candidates = pool[keep] if not pending or any(keep) else pool  # type: ignore[arg-type]
-        gain = improvement(*process.posterior(data, candidates), float(means.max()), process.noise)
+        taken = {tuple(row) for row in history.pending}
+        free = np.array([tuple(row) not in taken for row in pool]) if taken else np.ones(len(pool), dtype=bool)
+        candidates = pool[free] if free.any() else pool
+        means, deviations = process.posterior(data, candidates)
+        if self.rng.random() < 0.5:
+            gain = improvement(means, deviations, float(known.max()), process.noise)
+        else:
+            hopeful = np.argsort(-(means + OPTIMISM * deviations))[:CONTENDERS]
+            candidates = np.unique(candidates[hopeful], axis=0)
+            gain = process.sample(data, candidates, 1, self.rng)[0]
         chosen: Rows = candidates[int(gain.argmax())]
         return chosen
 
@@ -60,6 +77,34 @@ class BayesSampler(ModelSampler):
         """The posterior mean of points `[n, P]`."""
         data = observed(history)
         return self._fitted(encoding, data).posterior(data, rows)[0]
+
+    def draws(self, study: Study, points: Sequence[Mapping[str, Any]], count: int) -> Values:
+        """Draws from the posterior of what to expect of parameters, higher is better, in the objective's units.
+
+        Args:
+            study: of one objective.
+            points: n different sets of parameters.
+            count: of draws.
+
+        Returns:
+            the draws `[count, n]`.
+
+        Raises:
+            ConfigError: where the study has several objectives, or no finite value.
+        """
+        space = self.infer_relative_search_space(study, None)
+        history = self.history(study, None, space)
+        values = history.values
+        if len(study.directions) > 1 or not np.isfinite(values).any():
+            raise ConfigError("only a study of one objective, with a completed trial, has a model.")
+        encoding = Encoding(space)
+        moved = np.maximum(values, np.quantile(values[np.isfinite(values)], FLOOR))
+        center, spread = moved.mean(), moved.std() or 1.0
+        data, process = Data.of(history.rows, (moved - center) / spread), Process(encoding.choices)
+        process.fit(data)
+        rows = np.stack([encoding.encode(point) for point in points])
+        drawn: Values = center + spread * process.sample(data, rows, count, self.rng)
+        return drawn
 
     def _fitted(self, encoding: Encoding, data: Data) -> Process:
         """The process of a space, its parameters fitted anew where there are notably more observations."""
