@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -131,9 +132,9 @@ class Bench:
 
 
 def contestants(peers: bool) -> dict[str, Build]:
-    """Who takes part: ours, torch's AdamW in its three forms, and other packages where `peers`."""
+    """Who takes part: ours (with a plus AdamW and one component), torch's AdamW, and other packages where `peers`."""
 
-    def torch_adamw(**how: bool) -> Build:
+    def torch_adamw(**how: Any) -> Build:
         return lambda params: AdamW(params, lr=1e-5, **how)
 
     def ours(config: Config, **how: Any) -> Build:
@@ -152,7 +153,7 @@ def contestants(peers: bool) -> dict[str, Build]:
             if peers
             else {}
         ),
-        **{f"adamw + {name}": ours(Config(lr=1e-5, components={name: {}})) for name in registry},
+        **{f"+ {name}": ours(Config(lr=1e-5, components={name: {}})) for name in registry},
     }
     return found
 
@@ -198,47 +199,49 @@ def bench(
     params = [nn.Parameter((torch.randn(s, generator=generator) * 0.02).to(device)) for s in MODELS[model]()]
     for p in params:
         p.grad = (torch.randn(p.shape, generator=generator) * 1e-3).to(device)
-    chosen, skipped, timings = contestants(peers), dict[str, str](), list[Timing]()
+    chosen, skipped, timings, seen = contestants(peers), dict[str, str](), list[Timing](), set[str]()
     names = iter([name for name in chosen if name != REFERENCE])
     while group := list(islice(names, TOGETHER)):
-        optimizers = dict[str, Optimizer]()
+        optimizers, first = dict[str, Optimizer](), dict[str, float]()
         for name in (REFERENCE, *group):
             try:
                 optimizers[name] = chosen[name](params)
-                time_step(optimizers[name], params)
-                optimizers[name] = chosen[name](params)
+                first[name] = time_step(optimizers[name], params)
             except Exception as error:
                 optimizers.pop(name, None)
                 skipped[name] = f"{type(error).__name__}: {first_line(error)}"
         found = take_turns(optimizers, params, rounds)
-        timings += [t for t in found if t.name != REFERENCE or not timings]
+        timings += [summary(name, first[name], found, optimizers[name], params) for name in found if name not in seen]
+        seen |= found.keys()
         progress(len(timings) + len(skipped), len(chosen))
     size = sum(p.numel() for p in params)
     return Bench(model, size, len(params), rounds, timings, skipped, machine(device))
 
 
-def take_turns(optimizers: Mapping[str, Optimizer], params: list[nn.Parameter], rounds: int) -> list[Timing]:
-    """Times `rounds` steps of each optimizer, all in each round."""
-    first = {name: time_step(optimizer, params) for name, optimizer in optimizers.items()}
+def take_turns(
+    optimizers: Mapping[str, Optimizer], params: list[nn.Parameter], rounds: int
+) -> dict[str, NDArray[np.float64]]:
+    """Seconds of `rounds` steps of each optimizer, all of them in each round."""
     seconds: dict[str, list[float]] = {name: [] for name in optimizers}
     order, rng = list(optimizers), np.random.default_rng(0)
-    for round_number in range(WARM_UP + rounds):
+    for _ in range(WARM_UP + rounds):
         rng.shuffle(order)
         for name in order:
-            taken = time_step(optimizers[name], params)
-            if round_number >= WARM_UP:
-                seconds[name].append(taken)
-    reference = np.array(seconds.get(REFERENCE, [np.nan] * rounds))
-    return [
-        Timing(
-            name,
-            first[name],
-            *np.quantile(taken, (0.5, 0.25, 0.75)).tolist(),
-            ratio=float(np.median(np.array(taken) / reference)),
-            state=state_size(optimizers[name]) / sum(p.numel() for p in params),
-        )
-        for name, taken in seconds.items()
-    ]
+            seconds[name].append(time_step(optimizers[name], params))
+    return {name: np.array(taken[WARM_UP:]) for name, taken in seconds.items()}
+
+
+def summary(
+    name: str,
+    first: float,
+    seconds: Mapping[str, NDArray[np.float64]],
+    optimizer: Optimizer,
+    params: list[nn.Parameter],
+) -> Timing:
+    """What is told of one optimizer, from the seconds of all that took turns with it."""
+    low, median, high = np.quantile(seconds[name], (0.25, 0.5, 0.75)).tolist()
+    ratio = float(np.median(seconds[name] / seconds[REFERENCE])) if REFERENCE in seconds else float("nan")
+    return Timing(name, first, median, low, high, ratio, state_size(optimizer) / sum(p.numel() for p in params))
 
 
 def time_step(optimizer: Optimizer, params: Sequence[Tensor]) -> float:

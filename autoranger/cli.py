@@ -229,6 +229,45 @@ def show(
         print_config(out, source, config, evidence)
 
 
+@app.command()
+def bench(
+    model: Annotated[str, typer.Option(help="Shapes of the parameters: mlp, gpt, resnet50 or vit.")] = "gpt",
+    peers: Annotated[bool, typer.Option("--peers", help="Also Ranger21 as other packages have it.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Steps of each optimizer, in turns.")] = 30,
+    figure: Annotated[Path | None, typer.Option(help="Draw the result into this file (.png, .svg or .pdf).")] = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> None:
+    """Time the optimizers' steps on this machine: full Ranger21, each component alone, AdamW.
+
+    All step over the same parameters in turns. The figures are medians, and ratios to torch's fused AdamW in the same
+    round.
+
+    **Examples**
+
+        autoranger bench
+        autoranger bench --model resnet50 --peers --figure resnet50.png
+    """
+    from autoranger.bench import bench as run
+    from autoranger.display import counting
+    from autoranger.report import print_bench
+
+    if figure is not None:
+        from autoranger.figures import check_figure
+
+        check_figure(figure)
+    with counting(err, "timing") as progress:
+        result = run(model, device=pick_device(device), rounds=rounds, peers=peers, progress=progress)
+    if figure is not None:
+        from autoranger.figures import draw_bench
+
+        draw_bench(result, figure)
+    if as_json:
+        print_json(result.to_dict())
+    else:
+        print_bench(out, result)
+
+
 def describe(name: str) -> dict[str, Any]:
     """A component as plain data."""
     cls = registry[name]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Self
 
 import rich.progress
@@ -71,6 +72,15 @@ class Display(Progress):
         self.bar.update(self.all, description=text)
         if work is not None:
             self.bar.update(self.all, total=self.bar.tasks[0].completed + work)
+
+
+@contextmanager
+def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on a terminal for things that are counted: yields a function of how many are done, and of all."""
+    columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}")
+    with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        all_of_it = bar.add_task(what, total=None)
+        yield lambda done, of: bar.update(all_of_it, completed=done, total=of)
 
 
 def brief(config: Config) -> str:

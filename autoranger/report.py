@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 
+from autoranger.bench import Bench
 from autoranger.components.component import Value, registry
 from autoranger.components.config import Config
 from autoranger.display import brief
@@ -164,3 +165,26 @@ def print_evidence(console: Console, evidence: dict[str, Any]) -> None:
     except (KeyError, TypeError, ValueError):
         text = f"evidence: {evidence}\n"
     console.print(escape(text), highlight=False)
+
+
+def print_bench(console: Console, bench: Bench) -> None:
+    """The table of a measurement, fastest first, and what it was made on."""
+    numbers = (
+        Column(name, justify="right", no_wrap=True) for name in ("ms", "quartiles", "× fused", "first s", "state")
+    )
+    table = Table(Column("optimizer", no_wrap=True), *numbers, box=None, pad_edge=False)
+    for t in sorted(bench.timings, key=lambda t: t.ratio):
+        times = f"{t.median * 1e3:.3g}", f"{t.low * 1e3:.3g}–{t.high * 1e3:.3g}"
+        row = (t.name, *times, f"{t.ratio:.2f}", f"{t.first:.2f}", f"{t.state:.1f}")
+        table.add_row(*(escape(cell) for cell in row), style="bold" if t.name == "ranger21" else "")
+    console.print(table, highlight=False)
+    about = bench.machine
+    console.print(
+        f"\n{bench.model}: {bench.parameters:,} parameters in {bench.tensors} tensors; medians of {bench.rounds} rounds; "
+        f"{about['device']}, {about['threads']} threads, torch {about['versions']['torch']}, {about['date']}.\n+: AdamW "
+        "and that component. First: the first step, which compiles. State: numbers kept for each parameter.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, why in bench.skipped.items():
+        console.print(f"left out: {escape(name)} ({escape(why)})", highlight=False, soft_wrap=True)

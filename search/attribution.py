@@ -181,17 +181,19 @@ def attribute(
 
 def signs(n: int, i: int) -> Values:
     """1 for the subsets of n components that have component i, −1 for the others `[2^n]`."""
-    return 2.0 * (np.arange(2**n) >> i & 1) - 1
+    return np.where(np.arange(2**n) >> i & 1, 1.0, -1.0)
 
 
 def main_contrast(n: int, i: int) -> Values:
     """Weights `[2^n]` of the worths in the main effect of component i."""
-    return signs(n, i) / 2 ** (n - 1)
+    contrast: Values = signs(n, i) / 2 ** (n - 1)
+    return contrast
 
 
 def pair_contrast(n: int, i: int, j: int) -> Values:
     """Weights `[2^n]` of the worths in the interaction of components i and j."""
-    return signs(n, i) * signs(n, j) / 2 ** (n - 2)
+    contrast: Values = signs(n, i) * signs(n, j) / 2 ** (n - 2)
+    return contrast
 
 
 def shapley_contrast(n: int, i: int) -> Values:

@@ -111,9 +111,9 @@ def test_a_table_with_one_seed_has_no_intervals():
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_a_studys_model_knows_the_effects(lr, direction):
     sampler, rng = named("bayes", seed=0), np.random.default_rng(0)
-    study = optuna.create_study(direction=direction, sampler=sampler)
+    study = optuna.create_study(direction=direction, sampler=named("random", seed=0))
     space = {name: CategoricalDistribution((False, True)) for name in "abc"} | {"lr": lr}
-    for _ in range(60):
+    for _ in range(80):
         trial = study.ask(space)
         a, b = trial.params["a"], trial.params["b"]
         value = 5 + 1.0 * a - 0.5 * b + 0.4 * a * b - (np.log10(trial.params["lr"]) + (2 if a else 1)) ** 2

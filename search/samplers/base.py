@@ -82,7 +82,11 @@ class ModelSampler(BaseSampler):
         shared = self._spaces.setdefault(study.study_name, IntersectionSearchSpace(include_pruned=True))
         space = shared.calculate(study)
         if not space:
-            others = [t for t in study.get_trials(deepcopy=False) if t.distributions and (trial is None or t.number < trial.number)]
+            others = [
+                t
+                for t in study.get_trials(deepcopy=False)
+                if t.distributions and (trial is None or t.number < trial.number)
+            ]
             space = others[-1].distributions if others else {}
         return {name: distribution for name, distribution in space.items() if not distribution.single()}
 
