@@ -1,8 +1,11 @@
-"""Keeping freed memory in the process: what glibc returns to the kernel is faulted in again in every step."""
+"""Memory: how much there is, whether it has run out, and keeping what is freed in the process."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
+
+import torch
 
 MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # names of malloc.h
 
@@ -19,3 +22,21 @@ def keep_freed_memory() -> None:
         return
     mallopt(MMAP_THRESHOLD, 32 << 20)
     mallopt(TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a GPU; of a CPU no bound, since chunks are small there for the sake of its caches."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory has run out, on whatever device."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def release(device: torch.device) -> None:
+    """Gives memory that torch keeps for later back to a GPU."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

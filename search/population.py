@@ -17,16 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from autoranger.components.binding import compute_dtype, kernel
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, first_line
-from autoranger.components.rows import row_shape
-from autoranger.components.step import Step
-from autoranger.search.memory import keep_freed_memory
+from autoranger.search.chunk import Chunk
+from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
 from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, looped, repeat, reseed, vectorized
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.workers import Workers
+from autoranger.search.workers import Counted, Workers
 
 Scores = dict[str, NDArray[np.float64]]
 Head = Callable[[Tensor, Tensor], Tensor]
@@ -42,6 +40,10 @@ CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
 """Most bytes of inputs in one call, and of parameters in a chunk. Small enough on a CPU that what is computed from
 them stays in its caches, large enough on a GPU to fill it."""
 
+SHARE = 32
+"""The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
+that is too much after all, a chunk is halved."""
+
 
 class Population:
     """Trains populations of one task's proxy model.
@@ -54,7 +56,7 @@ class Population:
     def __init__(self, task: Task, rows: int | None = None) -> None:
         keep_freed_memory()
         self.task, self.device = task, task.device
-        self.bytes = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
+        self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
         self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
         self._local = threading.local()
         self.rows = rows or self._affordable_rows()
@@ -102,8 +104,21 @@ class Population:
         with torch.random.fork_rng(), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
-                chosen = [configs[k] for k in chunk]
-                return self._train_chunk(chosen, seeds, steps, splits, curve, pool.locked(progress), pool.stopped)
+                chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))
+                try:
+                    return self._train_chunk(chosen, seeds, steps, splits, curve, done, pool.stopped)
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                done.take_back()
+                release(self.device)
+                if len(chunk) == 1:
+                    raise ConfigError(
+                        f"task '{self.task.name}': one candidate with {len(seeds)} seeds does not fit into the memory of "
+                        f"{self.device}; make its model or batch smaller."
+                    )
+                halves = train(chunk[: len(chunk) // 2]), train(chunk[len(chunk) // 2 :])
+                return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
             for chunk, trained in pool.map(train, chunks):
                 report([configs[k] for k in chunk], trained)
@@ -234,58 +249,3 @@ class Population:
             chunk.append(k)
         if chunk:
             yield chunk
-
-
-class Chunk:
-    """Rows that train together: their parameters, buffers, optimizer state, and which of them have diverged.
-
-    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices.
-    """
-
-    def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
-        self.population, self.shape = population, (len(configs), len(seeds))
-        self.rows = len(configs) * len(seeds)
-        self.params, self.buffers = population.start(len(configs), seeds)
-        self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
-        dtype, device = compute_dtype(self.thetas), population.device
-        self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
-        for theta, p in zip(self.thetas, self.params.values(), strict=True):
-            self.optimizer.add(theta, matrix=p.dim() > 2)
-        self.kernel = kernel(self.optimizer, self.thetas, "auto")
-        self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
-        self.alive: Tensor | None = None
-
-    def advance(self, inputs: Tensor, targets: Tensor) -> None:
-        """One step of every row, on batches `[rows, B, ...]`."""
-        population, params = self.population, list(self.params.values())
-        population.skeleton.train()
-        losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
-        grads = torch.autograd.grad(losses.sum(), params)
-        self.failed |= ~losses.detach().isfinite()
-        flat = [g.reshape(t.shape).contiguous() for g, t in zip(grads, self.thetas, strict=True)]
-        if self.kernel is not None:
-            self.kernel(self.thetas, flat, self.alive)
-        else:
-            masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
-            self.optimizer(self.thetas, flat, masks)
-
-    def poll(self) -> bool:
-        """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
-        if self.failed.any():
-            self.alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
-        return not bool(self.failed.all())
-
-    @torch.no_grad()
-    def score(self, split: Split) -> NDArray[np.float64]:
-        """The metric on a split `[K, S]`; NaN where a row has diverged."""
-        (inputs, targets), population = split, self.population
-        population.skeleton.eval()
-        for theta in self.thetas:
-            self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
-        size = max(1, population.bytes // (inputs[0].numel() * inputs.element_size() * self.rows))
-        total = torch.zeros(self.rows, dtype=torch.float64, device=population.device)
-        for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-            every = (part.expand(self.rows, *part.shape) for part in (x, y))
-            total += population.apply(population.task.metric, self.params, self.buffers, *every).double() * len(x)
-        means = torch.where(self.failed, torch.nan, total / len(inputs))
-        return means.cpu().numpy().reshape(self.shape)

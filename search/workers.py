@@ -54,3 +54,19 @@ class Workers:
                 call(value)
 
         return one_at_a_time
+
+
+class Counted:
+    """A function of an amount of work that remembers the sum, so that it can be taken back."""
+
+    def __init__(self, call: Callable[[int], None]) -> None:
+        self.call, self.sum = call, 0
+
+    def __call__(self, work: int) -> None:
+        self.sum += work
+        self.call(work)
+
+    def take_back(self) -> None:
+        """Undoes what has been counted."""
+        self.call(-self.sum)
+        self.sum = 0

@@ -11,6 +11,7 @@ import torch
 from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import RANGER21
+from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population, batch_order, reseed
 from tests import toy
 
@@ -166,3 +167,46 @@ class PerExample(toy.Toy):
 def test_a_task_that_is_wrong_by_itself_is_said_to_be(kind, words):
     with pytest.raises(ConfigError, match=words):
         Population(kind())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"),
+    ],
+)
+def test_a_chunk_that_does_not_fit_is_halved(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As often as it takes; the results are the same, and the progress tells of each step once."""
+    population, counted = Population(toy.Toy()), []
+    expected = population.train(CONFIGS, SEEDS, 8)["valid"]
+    advance = Chunk.advance
+
+    def within_limits(self: Chunk, *args: object) -> None:
+        if self.rows > 4:
+            raise error
+        advance(self, *args)
+
+    monkeypatch.setattr(Chunk, "advance", within_limits)
+    found = population.train(CONFIGS, SEEDS, 8, progress=counted.append)["valid"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert sum(counted) == len(CONFIGS) * len(SEEDS) * 8
+
+
+def test_what_never_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(self: Chunk, *args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Chunk, "advance", too_much)
+    with pytest.raises(ConfigError, match="does not fit into the memory of cpu; make its model or batch smaller"):
+        Population(toy.Toy()).train(CONFIGS, SEEDS, 2)
+
+
+def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Chunk, *args: object) -> None:
+        raise RuntimeError("something else")
+
+    monkeypatch.setattr(Chunk, "advance", broken)
+    with pytest.raises(RuntimeError, match="something else"):
+        Population(toy.Toy()).train(CONFIGS, SEEDS, 2)

@@ -1,0 +1,75 @@
+"""Rows that train together, and how they advance by a step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoranger.components.binding import compute_dtype, kernel
+from autoranger.components.config import Config
+from autoranger.components.rows import row_shape
+from autoranger.components.step import Step
+from autoranger.search.tasks.task import Split
+
+if TYPE_CHECKING:
+    from autoranger.search.population import Population
+
+
+class Chunk:
+    """Rows that train together: their parameters, buffers, optimizer state, and which of them have diverged.
+
+    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices.
+    """
+
+    def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
+        self.population, self.shape = population, (len(configs), len(seeds))
+        self.rows = len(configs) * len(seeds)
+        self.params, self.buffers = population.start(len(configs), seeds)
+        self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
+        dtype, device = compute_dtype(self.thetas), population.device
+        self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
+        for theta, p in zip(self.thetas, self.params.values(), strict=True):
+            self.optimizer.add(theta, matrix=p.dim() > 2)
+        self.kernel = kernel(self.optimizer, self.thetas, "auto")
+        self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
+        self.alive: Tensor | None = None
+
+    def advance(self, inputs: Tensor, targets: Tensor) -> None:
+        """One step of every row, on batches `[rows, B, ...]`."""
+        population, params = self.population, list(self.params.values())
+        population.skeleton.train()
+        losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
+        grads = torch.autograd.grad(losses.sum(), params)
+        self.failed |= ~losses.detach().isfinite()
+        flat = [g.reshape(t.shape).contiguous() for g, t in zip(grads, self.thetas, strict=True)]
+        if self.kernel is not None:
+            self.kernel(self.thetas, flat, self.alive)
+        else:
+            masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
+            self.optimizer(self.thetas, flat, masks)
+
+    def poll(self) -> bool:
+        """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
+        if self.failed.any():
+            self.alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
+        return not bool(self.failed.all())
+
+    @torch.no_grad()
+    def score(self, split: Split) -> NDArray[np.float64]:
+        """The metric on a split `[K, S]`; NaN where a row has diverged."""
+        (inputs, targets), population = split, self.population
+        population.skeleton.eval()
+        for theta in self.thetas:
+            self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
+        size = max(1, population.bytes // (inputs[0].numel() * inputs.element_size() * self.rows))
+        total = torch.zeros(self.rows, dtype=torch.float64, device=population.device)
+        for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
+            every = (part.expand(self.rows, *part.shape) for part in (x, y))
+            total += population.apply(population.task.metric, self.params, self.buffers, *every).double() * len(x)
+        means = torch.where(self.failed, torch.nan, total / len(inputs))
+        return means.cpu().numpy().reshape(self.shape)

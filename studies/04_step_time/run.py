@@ -1,0 +1,68 @@
+"""How long a step takes, for four models: runs `autoranger bench --peers` for each, and keeps record and figure.
+
+usage: python studies/04_step_time/run.py [--device cpu] [--models gpt resnet50 …]
+
+Compiled steps are made anew, so that the time of a first step is that of a machine that has never seen it; the second
+time, from the cache, is recorded beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from autoranger import Config
+from autoranger.bench import MODELS, bench
+from autoranger.components.kernel import build
+from autoranger.figures import draw_bench
+
+HERE = Path(__file__).parent
+ROUNDS = {"mlp": 1000}
+
+
+def first_steps(model: str, device: str) -> dict[str, float]:
+    """Seconds of the first step of full Ranger21: compiled anew, and from the cache."""
+    found = {}
+    for how in ("anew", "from the cache"):
+        build.build_with.cache_clear()
+        params = [nn.Parameter(torch.zeros(shape, device=device)) for shape in MODELS[model]()]
+        for p in params:
+            p.grad = torch.ones_like(p)
+        optimizer = Config.preset("ranger21").build(params, total_steps=10)
+        begin = time.perf_counter()
+        optimizer.step()
+        found[how] = time.perf_counter() - begin
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    args = parser.parse_args()
+    kind = args.device.split(":")[0]
+    path = HERE / f"record_{kind}.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    for model in args.models:
+        with tempfile.TemporaryDirectory() as folder:
+            os.environ["XDG_CACHE_HOME"] = folder
+            firsts = first_steps(model, args.device)
+            result = bench(model, device=args.device, rounds=ROUNDS.get(model, 40), peers=True)
+            record[model] = result.to_dict() | {"first_step": firsts}
+            path.write_text(json.dumps(record, indent=1) + "\n")
+            draw_bench(result, HERE / f"{model}_{kind}.png")
+            full = next(t for t in result.timings if t.name == "ranger21")
+            print(
+                f"{model}: {full.median * 1e3:.3g} ms, {full.ratio:.2f} × fused AdamW, first step {firsts}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
