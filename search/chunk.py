@@ -40,7 +40,7 @@ class Chunk:
         self.alive: Tensor | None = None
 
     def advance(self, inputs: Tensor, targets: Tensor) -> None:
-        """One step of every row, on batches `[rows, B, ...]`."""
+        """One step of every row, on the batches of the seeds `[S, B, ...]`."""
         population, params = self.population, list(self.params.values())
         population.skeleton.train()
         losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
@@ -69,7 +69,7 @@ class Chunk:
         size = max(1, population.bytes // (inputs[0].numel() * inputs.element_size() * self.rows))
         total = torch.zeros(self.rows, dtype=torch.float64, device=population.device)
         for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-            every = (part.expand(self.rows, *part.shape) for part in (x, y))
-            total += population.apply(population.task.metric, self.params, self.buffers, *every).double() * len(x)
+            value = population.apply(population.task.metric, self.params, self.buffers, x[None], y[None])
+            total += value.double() * len(x)
         means = torch.where(self.failed, torch.nan, total / len(inputs))
         return means.cpu().numpy().reshape(self.shape)

@@ -140,7 +140,7 @@ class Population:
         points = {round(steps * (i + 1) / curve): i for i in range(curve)}
         scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         told = 0
-        for t, (inputs, targets) in enumerate(self._batches(len(configs), seeds, steps), start=1):
+        for t, (inputs, targets) in enumerate(self._batches(seeds, steps), start=1):
             chunk.advance(inputs, targets)
             if t in points:
                 scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
@@ -159,8 +159,8 @@ class Population:
         weights = sum(p.numel() * p.element_size() for p in self.skeleton.parameters())
         return max(1, self.bytes // max(inputs, weights))
 
-    def _batches(self, candidates: int, seeds: Sequence[int], steps: int) -> Iterator[Split]:
-        """For each step the batches of all rows: every candidate gets the batch of its seed."""
+    def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
+        """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
         inputs, targets = self.data["train"]
         order = torch.stack([batch_order(len(inputs), self.task.batch_size, steps, seed) for seed in seeds])
         order = order.to(self.device)
@@ -172,7 +172,7 @@ class Population:
                     reseed(self.device, seed * 1_000_003 + t)  # the noise depends on seed and step, not on the company
                     batch[s] = self.task.augment(batch[s])
             reseed(self.device, t)
-            yield repeat(batch, candidates), repeat(targets[order[:, t]], candidates)
+            yield batch, targets[order[:, t]]
 
     def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
         """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
@@ -184,7 +184,7 @@ class Population:
         return {name: value.requires_grad_() for name, value in params.items()}, buffers
 
     def apply(self, head: Head, params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss or metric of every row, `[rows]`."""
+        """The task's loss or metric of every row, `[rows]`, on batches `[S, B, ...]`."""
         return self._over_rows(self._one(head))(params, buffers, inputs, targets)
 
     def _one(self, head: Head) -> Call:

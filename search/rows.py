@@ -14,19 +14,35 @@ Vectorizer = Callable[[Call], Call]
 
 
 def vectorized(call: Call) -> Call:
-    """`call` over a leading axis of rows, at once; all rows draw the same random numbers."""
-    return vmap(call, randomness="same")
+    """`call` for many rows at once; all draw the same random numbers.
+
+    Row k·S + s, of candidate k and seed s, gets the batch of its seed: batches `[S, B, ...]` are shared by the
+    candidates, not repeated for them, which lets the first layer be one matrix product.
+    """
+
+    def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
+        shared = {"in_dims": (0, 0, None, None), "randomness": "same"}
+        seeds = len(inputs)
+        if seeds == 1:
+            one: Tensor = vmap(call, **shared)(params, buffers, inputs[0], targets[0])
+            return one
+        own = ({name: x.unflatten(0, (-1, seeds)) for name, x in part.items()} for part in (params, buffers))
+        every: Tensor = vmap(vmap(call, randomness="same"), **shared)(*own, inputs, targets)
+        return every.flatten()
+
+    return over_rows
 
 
 def looped(call: Call) -> Call:
-    """`call` over a leading axis of rows, one by one; all rows draw the same random numbers."""
+    """As `vectorized`, row by row."""
 
     def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
         results = []
-        for row in range(len(inputs)):
+        for row in range(len(next(iter(params.values())))):
+            seed = row % len(inputs)
             with torch.random.fork_rng():
                 mine, others = ({name: value[row] for name, value in part.items()} for part in (params, buffers))
-                results.append(call(mine, others, inputs[row], targets[row]))
+                results.append(call(mine, others, inputs[seed], targets[seed]))
         return torch.stack(results)
 
     return over_rows

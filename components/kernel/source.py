@@ -151,8 +151,7 @@ class Printer:
             for n in dict.fromkeys(n for n in [*needed, *this.kept] if n in kept):
                 lines.append(f"Number* const kept{self._number(n)} = call.rows_of({kept.index(n)}, k, u);")
             places = dict.fromkeys([*(p for n in needed if (p := self._place(n, number))), *this.stores])
-            # Back and forth, since what the pass before touched last is still in the cache.
-            lines.append(f"for (int64_t r = {'end; r-- > begin;' if number % 2 else 'begin; r < end; ++r'}) {{")
+            lines.append("for (int64_t r = begin; r < end; ++r) {")
             lines.append("const int64_t at = k * u.stride + r * u.columns;")
             lines += [f"Storage* const __restrict {self._pointer(p)} = {self._field(p)} + at;" for p in places]
             lines += self._print_row(this, needed, number)

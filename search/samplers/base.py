@@ -72,6 +72,7 @@ class ModelSampler(BaseSampler):
         self.rng = np.random.default_rng(seed)
         self.salt = int(self.rng.integers(2**32))
         self._spaces: dict[str, IntersectionSearchSpace] = {}
+        self._known: dict[str, dict[int, tuple[Rows, list[float]]]] = {}
 
     def reseed_rng(self) -> None:
         """A new random state, for another process."""
@@ -147,21 +148,25 @@ class ModelSampler(BaseSampler):
 
     def history(self, study: Study, trial: FrozenTrial | None, space: Mapping[str, BaseDistribution]) -> History:
         """What a study knows about a space, as seen by a new trial."""
-        encoding, rows, values, pending = Encoding(space), [], [], []
+        encoding, done, pending = Encoding(space), list[tuple[Rows, list[float]]](), []
+        known = self._known.setdefault(f"{study.study_name} {sorted(space.items(), key=lambda item: item[0])}", {})
         for other in study.get_trials(deepcopy=False):
-            if not fits(other, space) or (trial is not None and other.number == trial.number):
+            if other.number in known:
+                done.append(known[other.number])
+            elif (trial is not None and other.number == trial.number) or not fits(other, space):
                 continue
-            if other.state in SEEN:
-                rows.append(encoding.encode(other.params))
-                values.append(merits(other, study.directions))
+            elif other.state in SEEN:
+                # A finished trial does not change any more.
+                known[other.number] = encoding.encode(other.params), merits(other, study.directions)
+                done.append(known[other.number])
             elif other.state == TrialState.RUNNING:
                 pending.append(encoding.encode(other.params))
-        width = (-1, len(space))
-        stacked = np.array(values, dtype=float).reshape(len(values), len(study.directions))
+        rows, values = (np.array([entry[i] for entry in done], dtype=float) for i in (0, 1))
+        values = values.reshape(len(done), len(study.directions))
         return History(
-            np.array(rows, dtype=float).reshape(width),
-            stacked[:, 0] if len(study.directions) == 1 else scalarized(stacked, self.rng),
-            np.array(pending, dtype=float).reshape(width),
+            rows.reshape(len(done), len(space)),
+            values[:, 0] if len(study.directions) == 1 else scalarized(values, self.rng),
+            np.array(pending, dtype=float).reshape(len(pending), len(space)),
         )
 
     def first(self, name: str, axis: Axis, number: int) -> Any:
