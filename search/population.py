@@ -36,9 +36,12 @@ faster than one that splits every operation; many would wait for each other's Py
 POLL = 8
 """Steps between looks for diverged rows: each look makes the host wait for the device."""
 
-CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 512 << 20}
-"""Most bytes of inputs in one call, and of parameters in a chunk. Small enough on a CPU that what is computed from
-them stays in its caches, large enough on a GPU to fill it."""
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+"""Most bytes of the rows' inputs, and of their parameters, in a chunk."""
+
+CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, 1 << 20)}
+"""Fewest and most rows of a chunk. On a CPU fewer than 8 do not pay, however large, and more than 512 no longer do
+(studies/10_population_throughput)."""
 
 SHARE = 32
 """The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
@@ -153,11 +156,12 @@ class Population:
         return scores | {split: chunk.score(self.data[split]) for split in splits}
 
     def _affordable_rows(self) -> int:
-        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow."""
+        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
         example = self.data["train"][0][0]
         inputs = example.numel() * example.element_size() * self.task.batch_size
         weights = sum(p.numel() * p.element_size() for p in self.skeleton.parameters())
-        return max(1, self.bytes // max(inputs, weights))
+        fewest, most = CHUNK_ROWS.get(self.device.type, CHUNK_ROWS["cpu"])
+        return min(max(fewest, self.bytes // max(inputs, weights)), most)
 
     def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""

@@ -23,7 +23,7 @@ from scipy.optimize import approx_fprime
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.samplers import DEFAULT, SAMPLERS, named
-from autoranger.search.samplers.base import ModelSampler, scalarized, standardized
+from autoranger.search.samplers.base import STARTUP, ModelSampler, scalarized, standardized
 from autoranger.search.samplers.bayes import improvement
 from autoranger.search.samplers.comband import ComBandSampler
 from autoranger.search.samplers.encoding import Axis, Encoding
@@ -153,8 +153,8 @@ def test_full_ranger21_and_adamw_come_first():
 
 def test_the_first_trials_spread_every_scale_evenly():
     study = optuna.create_study(sampler=named(seed=5))
-    rates = sorted(math.log10(study.ask(RATE).params["lr"]) for _ in range(10))
-    assert [math.floor((rate + 4) / 0.4) for rate in rates] == list(range(10))
+    rates = sorted(math.log10(study.ask(RATE).params["lr"]) for _ in range(STARTUP))
+    assert [math.floor((rate + 4) / 4 * STARTUP) for rate in rates] == list(range(STARTUP))
 
 
 @pytest.mark.parametrize("name", [name for name in OURS if name != "comband"])  # that explores every other time

@@ -24,7 +24,7 @@ from autoranger.search.samplers.encoding import Axis, Encoding, Rows
 
 Values = NDArray[np.float64]
 
-STARTUP = 10
+STARTUP = 6
 """Trials before there is a model."""
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
@@ -179,7 +179,7 @@ class ModelSampler(BaseSampler):
             return axis.decode(float(self.rng.integers(axis.choices)))
         if number == 0 and believed is not None:
             return believed
-        # A Latin hypercube: each tenth of every scale once, in an order of its own.
+        # A Latin hypercube: each part of every scale once, in an order of its own.
         order = np.random.default_rng([self.salt, zlib.crc32(name.encode())]).permutation(self.startup)
         return axis.decode((order[number % self.startup] + self.rng.random()) / self.startup)
 
