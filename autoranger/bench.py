@@ -173,6 +173,21 @@ def pytorch_optimizer(params: list[nn.Parameter]) -> Optimizer:
     return package.Ranger21(params, lr=1e-5, num_iterations=TOTAL_STEPS)  # type: ignore[no-any-return]
 
 
+PEERS: dict[str, Build] = {
+    "ranger21, its authors' package": authors,
+    "ranger21, pytorch_optimizer": pytorch_optimizer,
+}
+"""Ranger21 as other packages have it. They get parameters of their own, since they change gradients in place."""
+
+
+def copies(params: Sequence[nn.Parameter]) -> list[nn.Parameter]:
+    """The same parameters and gradients once more."""
+    found = [nn.Parameter(p.detach().clone()) for p in params]
+    for p, q in zip(params, found, strict=True):
+        q.grad = None if p.grad is None else p.grad.clone()
+    return found
+
+
 def bench(
     model: str,
     *,
@@ -205,7 +220,7 @@ def bench(
         optimizers, first = dict[str, Optimizer](), dict[str, float]()
         for name in (REFERENCE, *group):
             try:
-                optimizers[name] = chosen[name](params)
+                optimizers[name] = chosen[name](params if name not in PEERS else copies(params))
                 first[name] = time_step(optimizers[name], params)
             except Exception as error:
                 optimizers.pop(name, None)

@@ -46,6 +46,8 @@ class ComposedOptimizer(Optimizer):
         require_total_steps([config], total_steps)
         if isinstance(params, Tensor):
             raise ConfigError("params is a single tensor, but must be a list of them; write [parameter].")
+        if compile not in (True, False, "auto"):
+            raise ConfigError(f'compile is {compile!r}, but must be True, False or "auto".')
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")

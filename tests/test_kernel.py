@@ -389,6 +389,11 @@ def test_both_ways_continue_each_other() -> None:
     assert_close(arrays(params), arrays(straight))
 
 
+def test_another_wish_is_refused() -> None:
+    with pytest.raises(ConfigError, match="compile is 'yes', but must be True, False or"):
+        FULL.build(SMALL.leaves(), total_steps=12, compile="yes")  # type: ignore[arg-type]
+
+
 def test_a_copy_of_an_optimizer_keeps_the_wish() -> None:
     optimizer = Ranger21(SMALL.leaves(), total_steps=12, compile=False)
     assert copy.deepcopy(optimizer).compile is False

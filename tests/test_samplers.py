@@ -192,13 +192,18 @@ def test_several_objectives_spread_over_the_front():
 
 
 def test_the_recommendation_is_not_the_luckiest_trial():
-    sampler = named(seed=0)
+    sampler, rng = named(seed=0), np.random.default_rng(0)
     assert isinstance(sampler, ModelSampler)
-    study = play(sampler, 40, noise=0.5)
-    lucky = {"a": True, "b": True, "c": True, "d": False, "e": False, "lr": 1e-2}
-    study.add_trial(optuna.create_trial(params=lucky, distributions=SPACE, value=study.best_value + 0.1))
+    study = optuna.create_study(direction="maximize", sampler=sampler)
+    space = {name: CategoricalDistribution((False, True)) for name in "ab"}
+    for number in range(24):
+        params = {"a": bool(number & 1), "b": bool(number & 2)}
+        noisy = 2 * params["a"] + params["b"] + 0.2 * rng.standard_normal()
+        study.add_trial(optuna.create_trial(params=params, distributions=space, value=noisy))
+    lucky = {"a": False, "b": False}
+    study.add_trial(optuna.create_trial(params=lucky, distributions=space, value=5.0))
     assert study.best_params == lucky
-    assert value(sampler.recommend(study)) > value(lucky) + 1
+    assert sampler.recommend(study) == {"a": True, "b": True}
 
 
 # the models

@@ -220,9 +220,10 @@ def norm(
 
 
 def softplus(g: Program, x: Value, beta: float = 1, threshold: float = 20) -> Value:
-    """log(1 + exp(βx))/β, and x itself where βx is above the threshold."""
+    """log(1 + exp(βx))/β, and x itself where βx is above the threshold; no exponential is made beyond it."""
     scaled_x = g.make("mul", x, beta)
-    smooth = g.make("div", g.make("log1p", g.make("exp", scaled_x)), beta)
+    exponential = g.make("exp", g.make("minimum", scaled_x, float(threshold)))
+    smooth = g.make("div", g.make("log1p", exponential), beta)
     return g.make("select", g.make("gt", scaled_x, threshold), x, smooth)
 
 

@@ -24,7 +24,7 @@ from autoranger.search.samplers.encoding import Axis, Encoding, Rows
 
 Values = NDArray[np.float64]
 
-STARTUP = 6
+STARTUP = 10
 """Trials before there is a model."""
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)

@@ -28,6 +28,9 @@ CONTENDERS = 300
 
 OPTIMISM = 2.5
 
+CAUTION = 1.0
+"""Standard deviations by which a recommendation is judged below its mean."""
+
 FLOOR = 0.1
 """Quantile of the values below which a model that is to explain, rather than to search, does not look."""
 
@@ -74,9 +77,11 @@ class BayesSampler(ModelSampler):
         return chosen
 
     def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
-        """The posterior mean of points `[n, P]`."""
+        """The posterior mean of points `[n, P]` less `CAUTION` standard deviations: one lucky value is not enough."""
         data = observed(history)
-        return self._fitted(encoding, data).posterior(data, rows)[0]
+        means, deviations = self._fitted(encoding, data).posterior(data, rows)
+        cautious: Values = means - CAUTION * deviations
+        return cautious
 
     def draws(self, study: Study, points: Sequence[Mapping[str, Any]], count: int) -> Values:
         """Draws from the posterior of what to expect of parameters, higher is better, in the objective's units.

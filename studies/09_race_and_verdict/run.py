@@ -4,7 +4,7 @@ usage: python studies/09_race_and_verdict/run.py
 
 Ranks: every subset at its best learning rate, Spearman's correlation between lengths of training, and at full length
 between halves of the seeds (what noise alone leaves). Cut: the share of subsets that a first round with one seed has to
-keep, so that in 95 of 100 repetitions one is among them whose true mean is within a given distance of the best one's.
+keep, so that, whichever the seed, one is among them whose true mean is within a given distance of the best one's.
 Verdict: four finalists against full Ranger21 on 32 fresh seeds, drawn from the table's residuals (paired by seed) about
 equal means: how often is a winner named? Then with one finalist truly better.
 """
