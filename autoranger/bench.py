@@ -141,7 +141,7 @@ def contestants(peers: bool) -> dict[str, Build]:
         return lambda params: config.build(params, TOTAL_STEPS, **how)
 
     full, plain = Config.preset("ranger21", lr=1e-5), Config(lr=1e-5)
-    found = {
+    return {
         REFERENCE: torch_adamw(fused=True),
         "torch AdamW (foreach)": torch_adamw(foreach=True),
         "torch AdamW (loop)": torch_adamw(foreach=False),
@@ -155,7 +155,6 @@ def contestants(peers: bool) -> dict[str, Build]:
         ),
         **{f"+ {name}": ours(Config(lr=1e-5, components={name: {}})) for name in registry},
     }
-    return found
 
 
 def authors(params: list[nn.Parameter]) -> Optimizer:

@@ -180,9 +180,9 @@ def print_bench(console: Console, bench: Bench) -> None:
     console.print(table, highlight=False)
     about = bench.machine
     console.print(
-        f"\n{bench.model}: {bench.parameters:,} parameters in {bench.tensors} tensors; medians of {bench.rounds} rounds; "
-        f"{about['device']}, {about['threads']} threads, torch {about['versions']['torch']}, {about['date']}.\n+: AdamW "
-        "and that component. First: the first step, which compiles. State: numbers kept for each parameter.",
+        f"\n{bench.model}: {bench.parameters:,} parameters in {bench.tensors} tensors; medians of {bench.rounds} "
+        f"rounds; {about['device']}, {about['threads']} threads, torch {about['versions']['torch']}, {about['date']}."
+        "\n+: AdamW and that component. First: the first step, which compiles. State: numbers kept for each parameter.",
         highlight=False,
         soft_wrap=True,
     )

@@ -11,9 +11,9 @@ from torch.nn import Parameter
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.components.kernel.build import Unavailable
+from autoranger.components.kernel.build import UnavailableError
 from autoranger.components.kernel.launch import Kernel
-from autoranger.components.kernel.program import Untraceable
+from autoranger.components.kernel.program import UntraceableError
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Stack, Step
 
@@ -123,9 +123,9 @@ def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | None:
         return None
     try:
         if any(type(p) not in (Tensor, Parameter) for p in params):
-            raise Untraceable("a parameter is of a special kind")
+            raise UntraceableError("a parameter is of a special kind")
         return Kernel(core, params)
-    except (Untraceable, Unavailable) as error:
+    except (UntraceableError, UnavailableError) as error:
         if compile == "auto":
             return None
         raise ConfigError(f'the step cannot be compiled: {error}; pass compile="auto" to do without.') from None

@@ -214,7 +214,7 @@ class Component(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=dtype, device=device).view(shape))
 
     def collect(self, x: Signals) -> Sequence[Tensor]:
-        """What `forward` finds in `Signals.collected`, from one stack: `[K, B, 1, 1]` each. Called where `collective`."""
+        """What `forward` finds in `Signals.collected`, of one stack: `[K, B, 1, 1]` each. Called where `collective`."""
         raise NotImplementedError
 
     def due(self, x: Signals) -> Tensor | None:

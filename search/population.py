@@ -117,8 +117,8 @@ class Population:
                 release(self.device)
                 if len(chunk) == 1:
                     raise ConfigError(
-                        f"task '{self.task.name}': one candidate with {len(seeds)} seeds does not fit into the memory of "
-                        f"{self.device}; make its model or batch smaller."
+                        f"task '{self.task.name}': one candidate with {len(seeds)} seeds does not fit into the memory "
+                        f"of {self.device}; make its model or batch smaller."
                     )
                 halves = train(chunk[: len(chunk) // 2]), train(chunk[len(chunk) // 2 :])
                 return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}

@@ -21,16 +21,20 @@ def vectorized(call: Call) -> Call:
     """
 
     def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        shared = {"in_dims": (0, 0, None, None), "randomness": "same"}
         seeds = len(inputs)
         if seeds == 1:
-            one: Tensor = vmap(call, **shared)(params, buffers, inputs[0], targets[0])
-            return one
-        own = ({name: x.unflatten(0, (-1, seeds)) for name, x in part.items()} for part in (params, buffers))
-        every: Tensor = vmap(vmap(call, randomness="same"), **shared)(*own, inputs, targets)
-        return every.flatten()
+            return over_candidates(call)(params, buffers, inputs[0], targets[0])
+        own, others = (
+            {name: x.view(-1, seeds, *x.shape[1:]) for name, x in part.items()} for part in (params, buffers)
+        )
+        return over_candidates(vmap(call, randomness="same"))(own, others, inputs, targets).flatten()
 
     return over_rows
+
+
+def over_candidates(call: Call) -> Call:
+    """`call` for many candidates, on one batch."""
+    return vmap(call, in_dims=(0, 0, None, None), randomness="same")
 
 
 def looped(call: Call) -> Call:

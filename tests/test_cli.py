@@ -283,3 +283,34 @@ def test_digits_end_to_end(autoranger):
     assert evidence["against_default"]["effect"] >= 0
     assert evidence["against_adamw"]["seeds"] == 32
     assert "→" in out
+
+
+def test_bench_prints_a_table_and_draws_a_figure(autoranger, folder):
+    status, out, _ = autoranger("bench", "--model", "mlp", "--rounds", "1", "--figure", "steps.png")
+    assert status == 0
+    assert "26,122 parameters in 6 tensors" in out
+    for name in ("ranger21", "torch AdamW (fused)", *registry):
+        assert name in out
+    assert (folder / "steps.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bench_is_json_for_machines(autoranger):
+    status, out, _ = autoranger("bench", "--model", "mlp", "--rounds", "1", "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["parameters"] == 26_122
+    assert {"torch", "autoranger"} <= found["machine"]["versions"].keys()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--model", "rsnet50"], "unknown model 'rsnet50'; did you mean 'resnet50'?"),
+        (["--figure", "x.txt"], "must end in .png, .svg or .pdf"),
+        (["--rounds", "0"], "range"),
+    ],
+)
+def test_bench_says_what_is_wrong(autoranger, args, message):
+    status, out, err = autoranger("bench", *args)
+    assert (status, out) == (2, "")
+    assert message in err

@@ -21,7 +21,7 @@ from autoranger.components.binding import Bound, kernel
 from autoranger.components.component import registry
 from autoranger.components.kernel import build as building
 from autoranger.components.kernel import launch
-from autoranger.components.kernel.program import Level, Program, Untraceable
+from autoranger.components.kernel.program import Level, Program, UntraceableError
 from autoranger.components.kernel.record import record
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.source import print_step
@@ -420,7 +420,7 @@ def test_what_has_no_rule_is_said() -> None:
     step = Step([Config()], None, dtype=torch.float32, device=torch.device("cpu"))
     link = type(step.links[0])(Sorting([{}], torch.float32, torch.device("cpu")), gated=False)
     step.links, step.sweeps = [link], [[link]]
-    with pytest.raises(Untraceable, match="sort"):
+    with pytest.raises(UntraceableError, match="sort"):
         record(step, True, torch.float32)
 
 

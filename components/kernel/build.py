@@ -21,12 +21,12 @@ EXTRAS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenm
 """What makes it faster, the first that the compiler takes."""
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """There is no compiler, or it refuses."""
 
 
 def build(source: str) -> Callable[[int], None]:
-    """The function `step` of a source, which takes the address of its arguments; Unavailable where it cannot be had."""
+    """The function `step` of a source, which takes the address of its arguments; UnavailableError where it cannot be had."""
     return build_with(find_compiler(), source)
 
 
@@ -40,15 +40,17 @@ def build_with(compiler: str, source: str) -> Callable[[int], None]:
             step = ctypes.CDLL(str(library)).step
             step.argtypes, step.restype = [ctypes.c_void_p], None
             return step
-    raise Unavailable(f"{compiler} cannot compile the step")
+    raise UnavailableError(f"{compiler} cannot compile the step")
 
 
 def find_compiler() -> str:
-    """The C++ compiler: `CXX`, or the first known one; Unavailable where there is none."""
+    """The C++ compiler: `CXX`, or the first known one; UnavailableError where there is none."""
     named = os.environ.get("CXX")
     found = next(filter(None, map(shutil.which, [named] if named else ["g++", "clang++", "c++"])), None)
     if found is None:
-        raise Unavailable(f"there is no C++ compiler{f' {named}' if named else ''}; install g++ or name one in CXX")
+        raise UnavailableError(
+            f"there is no C++ compiler{f' {named}' if named else ''}; install g++ or name one in CXX"
+        )
     return found
 
 
@@ -65,7 +67,7 @@ def identity(compiler: str) -> str:
 
 
 def cache() -> Path:
-    """Where compiled steps are kept: below XDG_CACHE_HOME, or ~/.cache; a temporary folder where neither can be used."""
+    """Where compiled steps are kept: below XDG_CACHE_HOME, or ~/.cache; a temporary folder where that cannot be."""
     place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoranger" / "kernels"
     try:
         place.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.kernel.build import build
-from autoranger.components.kernel.program import Untraceable
+from autoranger.components.kernel.program import UntraceableError
 from autoranger.components.kernel.record import record
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.source import STORAGE, print_step
@@ -44,15 +44,15 @@ class Kernel:
         thetas: the tensors of all stacks, one after another: for one candidate in any shape, else `[K, 1, R, C]`.
 
     Raises:
-        Untraceable: where the step does what a kernel cannot.
-        Unavailable: where there is no compiler.
+        UntraceableError: where the step does what a kernel cannot.
+        UnavailableError: where there is no compiler.
     """
 
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtypes = {theta.dtype for theta in thetas}
         if len(dtypes) != 1 or step.lr.device.type != "cpu" or not dtypes <= STORAGE.keys():
-            raise Untraceable("the parameters have several types, or are not on a CPU")
+            raise UntraceableError("the parameters have several types, or are not on a CPU")
         dtype = dtypes.pop()
         schedules = {
             matrix: Schedule(record(step, matrix, dtype), rounded=dtype != step.dtype)

@@ -15,7 +15,7 @@ class Level(enum.IntEnum):
     ELEMENT = 2
 
 
-class Untraceable(Exception):
+class UntraceableError(Exception):
     """The step does something that a kernel cannot: an operation without a rule, or one that depends on values."""
 
 
@@ -24,8 +24,8 @@ class Node:
     """One value. Its identity is what it is: a program never holds two nodes that compute the same.
 
     Args:
-        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` a tensor's
-            (of its rows) and `total` that of all tensors.
+        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` (of rows) a
+            tensor's and `total` that of all tensors.
         args: operands; plain numbers are constants.
         level: what there is one of.
         name: of an input.
@@ -63,7 +63,7 @@ class Program:
         """The value of an operation on elements, rows or scalars; `row_sum` and the like lower the level."""
         levels = [a.level for a in args if isinstance(a, Node)]
         if not levels:
-            raise Untraceable(f"{op} of constants")
+            raise UntraceableError(f"{op} of constants")
         level = {"row_sum": Level.ROW, "tensor_sum": Level.SCALAR, "total": Level.SCALAR}.get(op, max(levels))
         key = (op, args)
         if key not in self._known:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoranger.components.component import SCALARS
-from autoranger.components.kernel.program import Level, Node, Program, Untraceable
+from autoranger.components.kernel.program import Level, Node, Program, UntraceableError
 
 if TYPE_CHECKING:
     from autoranger.components.step import Step
@@ -26,11 +26,11 @@ def record(step: Step, matrix: bool, dtype: torch.dtype) -> Program:
     """The program of a step for tensors of this dtype, of more than one dimension (`matrix`) or of one.
 
     Raises:
-        Untraceable: where the step does what no rule covers.
+        UntraceableError: where the step does what no rule covers.
     """
     programs = [record_at(step, matrix, dtype, shape) for shape in SHAPES]
     if programs[0].signature() != programs[1].signature():
-        raise Untraceable("a component computes with the shape of a tensor; use the functions of `rows` for that")
+        raise UntraceableError("a component computes with the shape of a tensor; use the functions of `rows` for that")
     return programs[0]
 
 
@@ -98,7 +98,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         tail = tuple(tensor.shape[-2:])
         levels = {self.shape: Level.ELEMENT, (self.shape[0], 1): Level.ROW, (1, 1): Level.SCALAR, (): Level.SCALAR}
         if tail not in levels:
-            raise Untraceable(f"a value of shape {tuple(tensor.shape)} is neither an element's, a row's nor a tensor's")
+            raise UntraceableError(f"a value of shape {tuple(tensor.shape)} is no element's, row's or tensor's")
         return levels[tail]
 
     def __torch_dispatch__(
@@ -108,20 +108,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if name not in RULES or not isinstance(result, Tensor):
-            raise Untraceable(f"{func} has no rule")
+            raise UntraceableError(f"{func} has no rule")
         given = [self._node(a) if isinstance(a, Tensor) else a for a in args]
         named = {key: self._node(a) if isinstance(a, Tensor) else a for key, a in kwargs.items()}
         try:
             value = RULES[name](self.program, *given, **named)
         except TypeError:
-            raise Untraceable(f"{func} is called in a way that has no rule") from None
+            raise UntraceableError(f"{func} is called in a way that has no rule") from None
         if isinstance(value, Node) and self.level(result) < value.level:
-            raise Untraceable(f"{func} gives a value of shape {tuple(result.shape)}")
+            raise UntraceableError(f"{func} gives a value of shape {tuple(result.shape)}")
         return self._note(result, value)
 
     def _node(self, tensor: Tensor) -> Value:
         if id(tensor) not in self._nodes:
-            raise Untraceable("a component reads a tensor that is neither a signal nor its own")
+            raise UntraceableError("a component reads a tensor that is neither a signal nor its own")
         return self._nodes[id(tensor)]
 
     def _note(self, tensor: Tensor, value: Value) -> Tensor:
@@ -181,18 +181,20 @@ def power(g: Program, x: Value, exponent: Value) -> Value:
     return g.make("pow", x, exponent)
 
 
-def clamp(g: Program, x: Value, min: Value | None = None, max: Value | None = None) -> Value:
+def clamp(g: Program, x: Value, *bounds: Value | None, **named: Value | None) -> Value:
     """x between two bounds, either of which may be missing."""
-    if min is not None:
-        x = g.make("maximum", x, min)
-    return x if max is None else g.make("minimum", x, max)
+    low, high = (*bounds, None, None)[:2]
+    low, high = named.get("min", low), named.get("max", high)
+    if low is not None:
+        x = g.make("maximum", x, low)
+    return x if high is None else g.make("minimum", x, high)
 
 
 def add_up(g: Program, x: Value, dims: list[int], keepdim: bool, dtype: torch.dtype | None = None) -> Value:
     """The sum over columns, or over rows and columns."""
     over = sorted(d % 4 for d in dims or ())
     if not keepdim or not isinstance(x, Node) or x.level != Level.ELEMENT or over not in ([3], [2, 3]):
-        raise Untraceable(f"a sum over the dimensions {dims}")
+        raise UntraceableError(f"a sum over the dimensions {dims}")
     if x.op == "fill":
         return g.make("mul", count(g, x, over), *x.args)
     total = g.make("row_sum", x)
@@ -210,12 +212,10 @@ def average(g: Program, x: Node, dims: list[int], keepdim: bool = False, dtype: 
     return g.make("div", add_up(g, x, dims, keepdim), count(g, x, dims))
 
 
-def norm(
-    g: Program, x: Node, ord: float = 2, dims: Any = None, keepdim: bool = False, dtype: torch.dtype | None = None
-) -> Value:
+def norm(g: Program, x: Node, order: float, dims: list[int], keepdim: bool = False) -> Value:
     """The Euclidean norm over columns, or over rows and columns."""
-    if ord != 2:
-        raise Untraceable(f"a norm of order {ord}")
+    if order != 2:
+        raise UntraceableError(f"a norm of order {order}")
     return g.make("sqrt", add_up(g, g.make("mul", x, x), dims, keepdim))
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from autoranger.components.kernel.program import Level, Node, Program
 
@@ -71,7 +72,7 @@ class Schedule:
         for number in reversed(range(self.count)):
             self._plan(number)
         starts = [*sorted(self._sweep_starts), self.count]
-        self.sweeps = [list(range(a, b)) for a, b in zip(starts, starts[1:], strict=False)]
+        self.sweeps = [list(range(a, b)) for a, b in pairwise(starts)]
 
     def time(self, node: Node) -> Time:
         """When a value is there."""

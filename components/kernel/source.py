@@ -23,6 +23,9 @@ STORAGE = {
 }
 """Types that parameters can have."""
 
+ARGUMENTS = "const Call& call, const Tensor& u, int64_t k, int64_t j, int64_t begin, int64_t end"
+"""Of a pass, as in frame.h."""
+
 MOST_BRANCHES = 2
 """Conditions for which a loop is written twice, so that what a tensor skips costs it nothing."""
 
@@ -139,9 +142,7 @@ class Printer:
         """One pass as a function."""
         this, kept = self.schedule.passes[number], self.schedule.kept
         needed = self.schedule.needed([*this.stores.values(), *this.kept, *this.parts.values()], number)
-        lines = [
-            f"static void {name}(const Call& call, const Tensor& u, int64_t k, int64_t j, int64_t begin, int64_t end) {{"
-        ]
+        lines = [f"static void {name}({ARGUMENTS}) {{"]
         lines += [self._declare(n, number) for n in needed if n.level == Level.SCALAR]
         for total, part in this.parts.items():
             lines.append(

@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 AXES = {
     "digits": (lr_grid(3e-4, 3e-1), 8, (100, 200, 300)),
     "fashion": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400)),
+    "shakespeare": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400)),
 }
 """Learning rates, number of seeds and lengths of each table."""
 
