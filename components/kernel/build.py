@@ -26,7 +26,7 @@ class UnavailableError(Exception):
 
 
 def build(source: str) -> Callable[[int], None]:
-    """The function `step` of a source, which takes the address of its arguments; UnavailableError where it cannot be had."""
+    """The function `step` of a source, which takes its arguments' address; UnavailableError where it cannot be had."""
     return build_with(find_compiler(), source)
 
 

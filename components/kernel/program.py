@@ -24,8 +24,8 @@ class Node:
     """One value. Its identity is what it is: a program never holds two nodes that compute the same.
 
     Args:
-        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` (of rows) a
-            tensor's and `total` that of all tensors.
+        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` (of
+            rows) a tensor's and `total` that of all tensors.
         args: operands; plain numbers are constants.
         level: what there is one of.
         name: of an input.
