@@ -10,7 +10,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def row_shape(shape: torch.Size) -> tuple[int, int]:
@@ -70,4 +70,4 @@ def choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def can_look(x: Tensor) -> bool:
     """Whether values may decide what is computed: on a CPU nobody waits for them. Not while the step is recorded."""
-    return x.is_cpu and not torch.compiler.is_compiling() and not is_in_torch_dispatch_mode()
+    return x.is_cpu and not torch.compiler.is_compiling() and _get_current_dispatch_mode() is None

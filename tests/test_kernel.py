@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import io
 import shutil
+import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,11 @@ from autoranger.components.component import registry
 from autoranger.components.kernel import build as building
 from autoranger.components.kernel import launch
 from autoranger.components.kernel.program import Level, Program, UntraceableError
-from autoranger.components.kernel.record import record
+from autoranger.components.kernel.record import Recorder, record
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.source import print_step
 from autoranger.components.presets import PRESETS, RANGER21
-from autoranger.components.rows import row_norm, tensor_mean
+from autoranger.components.rows import choose, row_norm, tensor_mean
 from autoranger.components.step import Step
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
 from tests.conftest import Population as Candidates
@@ -238,6 +240,29 @@ def test_there_are_as_few_passes_as_the_sums_allow(config: Config, passes: int, 
     step = Step([config], 10, dtype=torch.float32, device=torch.device("cpu"))
     schedule = Schedule(record(step, True, torch.float32))
     assert (schedule.count, len(schedule.sweeps)) == (passes, sweeps)
+
+
+def test_threads_may_record_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the workers of a search do: one ends in the midst of another, which must not begin to look at values."""
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Waiting(Component, register=False):
+        stage = Stage.GRADIENT
+
+        def forward(self, x: Signals) -> Signals:
+            inside.set()
+            assert go_on.wait(30)
+            return x._replace(grad=choose(x.updates > 1, x.grad, -x.grad))
+
+    monkeypatch.setitem(registry, Waiting.id, Waiting)
+    config = Config(components={Waiting.id: {}})
+    step = Step([config], None, dtype=torch.float32, device=torch.device("cpu"))
+    with ThreadPoolExecutor(1) as pool:
+        with Recorder((3, 5)):
+            recording = pool.submit(record, step, True, torch.float32)
+            assert inside.wait(30)
+        go_on.set()
+        assert "select" in recording.result().signature()
 
 
 # One compilation
