@@ -1,8 +1,9 @@
 """How long a step takes: full Ranger21, each component on its own, torch's AdamW and other packages, side by side.
 
 What an optimizer costs depends on the shapes of the parameters alone, so a model here is a list of shapes. All
-optimizers step over the same parameters and gradients in turns, in an order that changes from round to round, and each
-is compared with the reference's step of the same round: what slows the machine down slows both.
+optimizers step over the same parameters and gradients in turns (other packages, which change gradients, over copies),
+in an order that changes from round to round, and each is compared with the reference's step of the same round: what
+slows the machine down slows both.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from autoranger.components.config import Config
@@ -80,27 +81,29 @@ class Bound:
                 self.members.append(members)
                 adopt(stack, members, state)
         self.every = [p for members in self.members for p in members]
+        self.kinds = [kind(p) for p in self.every]
         self.kernel = kernel(self.core, self.every, compile)
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        if self.kernel is None or torch.compiler.is_compiling():
+        # Parameters may have been replaced since, by `model.half()` for one; what is compiled is for what they were.
+        changed = self.kernel is not None and self.kinds != [kind(p) for p in self.every]
+        if self.kernel is None or changed or torch.compiler.is_compiling():
             self._step_by_operations()
         else:
             self._step_compiled(self.kernel)
 
     def _step_compiled(self, kernel: Kernel) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        grads = [None if p.grad is None else gradient(p).contiguous() for p in self.every]
-        strange = [i for i, p in enumerate(self.every) if not p.is_contiguous()]
-        if not strange:
-            kernel(self.every, grads)
-            return
-        thetas = [p.detach().contiguous() for p in self.every]
+        grads = [None if p.grad is None else plain(gradient(p), p.dtype) for p in self.every]
+        thetas = [plain(p, p.dtype) for p in self.every]
         kernel(thetas, grads)
-        for i in strange:
-            self.every[i].detach().copy_(thetas[i])
+        for p, theta in zip(self.every, thetas, strict=True):
+            if theta is not p:
+                p.detach().copy_(theta)
+        # Autograd is to notice a backward through what has changed, as it does after any operation in place.
+        increment_version([p for p in self.every if p.grad is not None])
 
     def _step_by_operations(self) -> None:
         """The step as operations of torch on stacks of tensors."""
@@ -119,7 +122,7 @@ class Bound:
 
 def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | None:
     """The step as one compiled function, where that is wanted and can be had; ConfigError where it must and cannot."""
-    if not compile:
+    if not compile or not params:
         return None
     try:
         if any(type(p) not in (Tensor, Parameter) for p in params):
@@ -129,6 +132,18 @@ def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | None:
         if compile == "auto":
             return None
         raise ConfigError(f'the step cannot be compiled: {error}; pass compile="auto" to do without.') from None
+
+
+def kind(p: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:
+    """What must not change about a parameter."""
+    return p.dtype, p.shape, p.device
+
+
+def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor whose numbers lie in memory one after another as they are: itself, or a copy."""
+    if x.is_contiguous() and x.dtype == dtype and not x.is_neg():
+        return x
+    return x.detach().to(dtype).resolve_neg().contiguous()
 
 
 def alike(params: list[Tensor]) -> list[list[Tensor]]:

@@ -6,7 +6,7 @@ import copy
 import io
 import shutil
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from autoranger.components.kernel import launch
 from autoranger.components.kernel.program import Level, Program, UntraceableError
 from autoranger.components.kernel.record import Recorder, record
 from autoranger.components.kernel.schedule import Schedule
-from autoranger.components.kernel.source import print_step
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.components.rows import choose, row_norm, tensor_mean
 from autoranger.components.step import Step
@@ -265,6 +264,188 @@ def test_threads_may_record_at_the_same_time(monkeypatch: pytest.MonkeyPatch) ->
         assert "select" in recording.result().signature()
 
 
+# What may happen to tensors between steps
+
+
+def trained(change: Callable[[nn.Parameter, torch.optim.Optimizer], None], **how: Any) -> list[Tensor]:
+    """A matrix and its state after three steps, with a change before the last one."""
+    p = nn.Parameter(torch.linspace(-1, 1, 64 * 50).view(64, 50))
+    optimizer = FULL.build([p], total_steps=10, **how)
+    for t in range(3):
+        p.grad = torch.full_like(p, 0.1 * (t + 1)) * torch.arange(50)
+        if t == 2:
+            change(p, optimizer)
+        optimizer.step()
+    return [p.detach().double(), *(value.double() for _, value in sorted(optimizer.state[p].items()))]
+
+
+def in_half(p: nn.Parameter, _: object) -> None:
+    p.data, p.grad = p.data.half(), None
+    p.grad = torch.ones_like(p)
+
+
+def gradient_of_another_type(p: nn.Parameter, _: object) -> None:
+    p.grad = None
+    p.grad_dtype = None
+    p.grad = torch.ones(p.shape, dtype=torch.bfloat16)
+
+
+def negative_view(p: nn.Parameter, _: object) -> None:
+    p.grad = torch._neg_view(torch.ones_like(p))
+
+
+def transposed(p: nn.Parameter, _: object) -> None:
+    p.data = p.data.t().contiguous().t()
+
+
+def replaced(p: nn.Parameter, _: object) -> None:
+    p.data = p.data.clone() * 2
+
+
+def shared(p: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+    for value in optimizer.state[p].values():
+        value.untyped_storage()._share_filename_cpu_()
+
+
+@pytest.mark.parametrize("change", [in_half, gradient_of_another_type, negative_view, transposed, replaced, shared])
+def test_what_happens_to_tensors_is_noticed(change: Callable[[nn.Parameter, torch.optim.Optimizer], None]) -> None:
+    """Addresses are taken anew, and what a step is not compiled for is left to the operations."""
+    if change is gradient_of_another_type and not hasattr(nn.Parameter, "grad_dtype"):
+        pytest.skip("this torch insists on gradients of the parameter's type")
+    assert_agree(trained(change, compile=True), trained(change, compile=False), 1e-5)
+
+
+def test_autograd_notices_the_change_of_what_it_needs() -> None:
+    p = nn.Parameter(torch.ones(3))
+    optimizer = FULL.build([p], total_steps=3, compile=True)
+    loss = (p * p * p).sum()
+    loss.backward(retain_graph=True)
+    optimizer.step()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_the_default_device_is_no_concern() -> None:
+    params, others = SMALL.leaves(), SMALL.leaves()
+    ours, theirs = FULL.build(params, total_steps=12, compile=True), FULL.build(others, total_steps=12, compile=False)
+    for grads in SMALL.grads[:3]:
+        feed(params, grads)
+        with torch.device("meta"):
+            ours.step()
+        advance(theirs, others, [grads])
+    assert_close(arrays(params), arrays(others))
+
+
+def test_nothing_to_update_is_fine() -> None:
+    p = nn.Parameter(torch.ones(0, 4))
+    p.grad = torch.ones_like(p)
+    FULL.build([p], total_steps=3, compile=True).step()
+
+
+# Components of others
+
+
+class Counting(Component, register=False):
+    """Keeps state of another type than the parameters."""
+
+    stage = Stage.GRADIENT
+    state = {"seen": lambda theta: torch.zeros_like(theta, dtype=torch.uint8)}
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad * 2, state={"seen": x.state["seen"] + 1})
+
+
+class Rounding(Component, register=False):
+    """Goes through whole numbers."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad + (x.grad * 7).to(torch.int64).to(x.grad.dtype))
+
+
+class Masking(Component, register=False):
+    """Calculates with truth values."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        positive, negative = ((y > 0).to(x.grad.dtype) for y in (x.grad, -x.grad))
+        return x._replace(grad=x.grad * positive / (positive + negative + negative))
+
+
+class Scalar(Component, register=False):
+    """A rate that is the same for everybody."""
+
+    stage = Stage.RATE
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(rate=torch.tensor(0.5, dtype=torch.float32))
+
+
+class Missing(Component, register=False):
+    """Puts NaN where the gradient is small."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=torch.where(x.grad.abs() < 1e-2, torch.nan, x.grad))
+
+
+class MatricesOnly(Component, register=False):
+    """Reads a sum over all tensors for some of them only."""
+
+    stage = Stage.GRADIENT
+    collective = True
+
+    def collect(self, x: Signals) -> Sequence[Tensor]:
+        return (tensor_mean(x.grad * x.grad),)
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(grad=x.grad / x.collected[0]) if x.matrix else x
+
+
+@pytest.mark.parametrize("beside", [(), ("global_norm_clipping",), ("stable_weight_decay",)], ids=str)
+@pytest.mark.parametrize("cls", [Counting, Rounding, Masking, Scalar, Missing, MatricesOnly])
+def test_whatever_a_component_does_the_result_is_the_same(
+    cls: type[Component], beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry, cls.id, cls)
+    config = Config(**NUMBERS, components={name: {} for name in (cls.id, *beside)})
+    assert_agree(run(config, SMALL), run(config, SMALL, compile=False), 1e-9)
+
+
+EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-310, 1e300, torch.inf, -torch.inf, torch.nan])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "operation", [torch.maximum, torch.minimum, torch.remainder, torch.add, torch.div, torch.lt, torch.atan2]
+)
+def test_operations_are_torchs_at_the_edges(
+    operation: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signs of zero, infinities, NaN: what is stored is what torch would store. (The last one has no rule.)"""
+
+    class Operating(Component, register=False):
+        stage = Stage.WEIGHTS
+
+        def forward(self, x: Signals) -> Signals:
+            return x._replace(theta=operation(x.theta, x.grad).to(x.theta.dtype))
+
+    monkeypatch.setitem(registry, Operating.id, Operating)
+    results = []
+    for compiled in ("auto", False):
+        p = nn.Parameter(EDGES.double().repeat_interleave(len(EDGES)).view(11, 11).to(dtype))
+        p.grad = EDGES.double().repeat(len(EDGES)).view(11, 11).to(dtype)
+        # A rate of zero leaves θ + 0·u, which spoils infinities: so no update at all.
+        config = Config(lr=1e-3, components={Operating.id: {}, "sgd_momentum": {}})
+        optimizer = config.build([p], compile=compiled)
+        optimizer.step()
+        results.append(p.detach().double())
+    torch.testing.assert_close(*results, rtol=1e-6, atol=0, equal_nan=True)
+
+
 # One compilation
 
 
@@ -324,6 +505,39 @@ def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.Monk
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     building.build_with.cache_clear()
     assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
+
+
+def test_a_damaged_library_is_made_anew(
+    compilations: Compilations, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(FULL, SMALL.first(2), compile=True)
+    (library,) = tmp_path.rglob("*.so")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
+    building.cache().joinpath(library.name).write_bytes(b"damaged")
+    building.build_with.cache_clear()
+    assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
+    assert compilations.count == 2
+
+
+def test_a_folder_that_others_can_write_is_not_trusted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    place = tmp_path / "autoranger" / "kernels"
+    place.mkdir(parents=True)
+    place.chmod(0o777)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert building.cache() != place
+    place.chmod(0o700)
+    assert building.cache() == place
+    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
+    assert building.cache().is_absolute()
+
+
+def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", homeless)
+    assert building.cache().is_dir()
 
 
 def test_a_compiler_that_knows_few_options_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -447,12 +661,3 @@ def test_what_has_no_rule_is_said() -> None:
     step.links, step.sweeps = [link], [[link]]
     with pytest.raises(UntraceableError, match="sort"):
         record(step, True, torch.float32)
-
-
-def test_the_source_is_what_is_printed_and_nothing_of_this_machine() -> None:
-    step = Step([FULL], 10, dtype=torch.float32, device=torch.device("cpu"))
-    schedules = {True: Schedule(record(step, True, torch.float32))}
-    source, layout = print_step(schedules, torch.float32, torch.float32)
-    assert source == print_step(schedules, torch.float32, torch.float32)[0]
-    assert str(Path.home()) not in source
-    assert len(layout.states) == 5

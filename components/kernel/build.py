@@ -36,10 +36,14 @@ def build_with(compiler: str, source: str) -> Callable[[int], None]:
     for extra in EXTRAS:
         key = "\n".join([source, identity(compiler), *FLAGS, *extra])
         library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
-        if library.exists() or compile_to(library, source, [compiler, *FLAGS, *extra]):
-            step = ctypes.CDLL(str(library)).step
-            step.argtypes, step.restype = [ctypes.c_void_p], None
-            return step
+        for again in (False, True):  # what does not load is damaged, or of another system: made anew once
+            if (library.exists() and not again) or compile_to(library, source, [compiler, *FLAGS, *extra]):
+                try:
+                    step = ctypes.CDLL(str(library)).step
+                except (OSError, AttributeError):
+                    continue
+                step.argtypes, step.restype = [ctypes.c_void_p], None
+                return step
     raise UnavailableError(f"{compiler} cannot compile the step")
 
 
@@ -68,12 +72,20 @@ def identity(compiler: str) -> str:
 
 def cache() -> Path:
     """Where compiled steps are kept: below XDG_CACHE_HOME, or ~/.cache; a temporary folder where that cannot be."""
-    place = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "autoranger" / "kernels"
     try:
+        named = Path(os.environ.get("XDG_CACHE_HOME") or ".")
+        place = (named if named.is_absolute() else Path.home() / ".cache") / "autoranger" / "kernels"
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return place if os.access(place, os.W_OK) else scratch()
-    except OSError:
+        return place if is_ours(place) else scratch()
+    except (OSError, RuntimeError):
         return scratch()
+
+
+def is_ours(place: Path) -> bool:
+    """Whether a folder can be written by this user and nobody else: what is in it will be run."""
+    known = place.stat()
+    others = known.st_mode & 0o022 or (hasattr(os, "getuid") and known.st_uid != os.getuid())
+    return os.access(place, os.W_OK) and not others
 
 
 @lru_cache(maxsize=1)
@@ -84,10 +96,13 @@ def scratch() -> Path:
 
 def compile_to(library: Path, source: str, command: list[str]) -> bool:
     """Compiles; the library appears whole or not at all. False where the compiler refuses."""
-    with tempfile.TemporaryDirectory(dir=library.parent) as folder:
-        text, product = Path(folder, "step.cpp"), Path(folder, "step.so")
-        text.write_text(source, encoding="utf-8")
-        done = subprocess.run([*command, str(text), "-o", str(product)], capture_output=True, check=False)
-        if done.returncode == 0:
-            product.replace(library)
-        return done.returncode == 0
+    try:
+        with tempfile.TemporaryDirectory(dir=library.parent) as folder:
+            text, product = Path(folder, "step.cpp"), Path(folder, "step.so")
+            text.write_text(source, encoding="utf-8")
+            done = subprocess.run([*command, str(text), "-o", str(product)], capture_output=True, check=False)
+            if done.returncode == 0:
+                product.replace(library)
+            return done.returncode == 0
+    except OSError:  # a full disk
+        return False

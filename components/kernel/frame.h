@@ -13,15 +13,17 @@ extern "C" {
 #pragma omp declare simd notinbranch
 float expf(float) noexcept;
 #pragma omp declare simd notinbranch
-float log1pf(float) noexcept;
-#pragma omp declare simd notinbranch
 float powf(float, float) noexcept;
 #pragma omp declare simd notinbranch
 double exp(double) noexcept;
 #pragma omp declare simd notinbranch
-double log1p(double) noexcept;
-#pragma omp declare simd notinbranch
 double pow(double, double) noexcept;
+#if __GLIBC_PREREQ(2, 35)
+#pragma omp declare simd notinbranch
+float log1pf(float) noexcept;
+#pragma omp declare simd notinbranch
+double log1p(double) noexcept;
+#endif
 }
 #endif
 

@@ -50,10 +50,7 @@ class Kernel:
 
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
-        dtypes = {theta.dtype for theta in thetas}
-        if len(dtypes) != 1 or step.lr.device.type != "cpu" or not dtypes <= STORAGE.keys():
-            raise UntraceableError("the parameters have several types, or are not on a CPU")
-        dtype = dtypes.pop()
+        dtype = check(step, thetas)
         schedules = {
             matrix: Schedule(record(step, matrix, dtype), rounded=dtype != step.dtype)
             for matrix in sorted({stack.matrix for stack in step.stacks})
@@ -61,10 +58,14 @@ class Kernel:
         source, self.layout = print_step(schedules, dtype, step.dtype)
         self.function = build(source)
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
-        self._signals = self._bind_hyperparameters()
+        self._places = self._state_addresses()
+        buffers = {f"{c.id} {name}": buffer for c in step.chain for name, buffer in c.named_buffers()}
+        self._hypers = {
+            name: self._point(i, buffers[name]) for i, name in enumerate(self.layout.scalars) if name in buffers
+        }
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
-        self._kept = torch.empty(self.layout.slots * candidates * rows, dtype=step.dtype)
-        self._parts = torch.empty(self.layout.totals * candidates * count, dtype=step.dtype)
+        self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
+        self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
         self._call = Call(
             *(candidates, count, 0, rows),
             *(ctypes.addressof(self._tensors), ctypes.addressof(self._scalars), 0),
@@ -81,15 +82,19 @@ class Kernel:
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
         self.step.steps += 1
-        signals = self.step.scalars()  # kept until the call is over
-        for place, name in self._signals:
-            point(place, getattr(signals, name))
+        if self._places != self._state_addresses():  # moved, by `share_memory_` for one
+            self._tensors, self._places = self._describe_tensors(), self._state_addresses()
+            self._call.tensor = ctypes.addressof(self._tensors)
+        signals = self.step.scalars()
+        names = enumerate(self.layout.scalars)
+        held = [self._point(i, getattr(signals, n.removeprefix("signal "))) for i, n in names if n not in self._hypers]
         for tensor, theta, grad in zip(self._tensors, thetas, grads, strict=True):
             tensor.theta = theta.data_ptr()
             tensor.grad = 0 if grad is None else grad.data_ptr()
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
         self.function(ctypes.addressof(self._call))
+        del held  # no earlier: what a pointer leads to has to be there
 
     def _describe_tensors(self) -> Any:
         """An array of `Tensor` of frame.h, complete but for the addresses that change."""
@@ -104,17 +109,36 @@ class Kernel:
                 first_row += rows
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
 
-    def _bind_hyperparameters(self) -> list[tuple[Scalar, str]]:
-        """Points to those of the components; returns the places of signals, which change, and their names."""
-        buffers = {f"{c.id} {name}": buffer for c in self.step.chain for name, buffer in c.named_buffers()}
-        self._held = {name: buffers[name].to(self.step.dtype) for name in self.layout.scalars if name in buffers}
-        signals = []
-        for place, name in zip(self._scalars, self.layout.scalars, strict=False):
-            if name in self._held:
-                point(place, self._held[name])
-            else:
-                signals.append((place, name.removeprefix("signal ")))
-        return signals
+    def _state_addresses(self) -> list[int]:
+        """Where the state begins."""
+        return [
+            buffer.data_ptr() for stack in self.step.stacks for buffer in (stack.count, *stack.named_state().values())
+        ]
+
+    def _point(self, index: int, scalar: Tensor) -> Tensor:
+        """Lets a place refer to a scalar that broadcasts to `[K, groups, 1, 1]`; returns what has to be kept for that.
+
+        What candidates or groups share has a stride of 0.
+        """
+        own = scalar.to(self.step.dtype).expand_as(self.step.lr)
+        place = self._scalars[index]
+        place.value, place.candidate_stride, place.group_stride = own.data_ptr(), own.stride(0), own.stride(1)
+        return own
+
+
+def check(step: Step, thetas: Sequence[Tensor]) -> torch.dtype:
+    """The type of all parameters and state; UntraceableError where there is no single one that a kernel can deal with."""
+    dtypes = {theta.dtype for theta in thetas}
+    if step.lr.device.type != "cpu":
+        raise UntraceableError("the parameters are not on a CPU")
+    if len(dtypes) != 1 or not dtypes <= STORAGE.keys():
+        raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
+    dtype = dtypes.pop()
+    for stack in step.stacks:
+        for name, buffer in stack.named_state().items():
+            if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
+    return dtype
 
 
 def tensor_type(states: int) -> type[ctypes.Structure]:
@@ -122,11 +146,3 @@ def tensor_type(states: int) -> type[ctypes.Structure]:
     numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
     fields = [*((name, NUMBER) for name in numbers), ("states", NUMBER * max(1, states))]
     return type("Tensor", (ctypes.Structure,), {"_fields_": fields})
-
-
-def point(place: Scalar, scalar: Tensor) -> None:
-    """Lets a place refer to a scalar `[K, groups, 1, 1]`; what candidates or groups share has a stride of 0."""
-    (candidates, groups), strides = scalar.shape[:2], scalar.stride()
-    place.value = scalar.data_ptr()
-    place.candidate_stride = strides[0] if candidates > 1 else 0
-    place.group_stride = strides[1] if groups > 1 else 0

@@ -49,10 +49,12 @@ class Program:
     Args:
         stores: the new value of each input that changes.
         inputs: by name.
+        totals: the sums over all tensors, in the order of the step, whether this kind of tensor needs them or not.
     """
 
     stores: dict[Node, Node | float] = field(default_factory=dict)
     inputs: dict[str, Node] = field(default_factory=dict)
+    totals: list[Node] = field(default_factory=list)
     _known: dict[object, Node] = field(default_factory=dict)
 
     def input(self, name: str, level: Level) -> Node:
@@ -60,15 +62,21 @@ class Program:
         return self.inputs.setdefault(name, Node("input", (), level, name))
 
     def make(self, op: str, *args: Node | float) -> Node | float:
-        """The value of an operation on elements, rows or scalars; `row_sum` and the like lower the level."""
+        """The value of an operation on elements, rows or scalars; `row_sum` and `tensor_sum` lower the level."""
         levels = [a.level for a in args if isinstance(a, Node)]
         if not levels:
             raise UntraceableError(f"{op} of constants")
-        level = {"row_sum": Level.ROW, "tensor_sum": Level.SCALAR, "total": Level.SCALAR}.get(op, max(levels))
+        level = {"row_sum": Level.ROW, "tensor_sum": Level.SCALAR}.get(op, max(levels))
         key = (op, args)
         if key not in self._known:
             self._known[key] = Node(op, args, level)
         return self._known[key]
+
+    def total(self, part: Node | float) -> Node:
+        """The sum over all tensors of what `part` is for this one."""
+        node = Node("total", (part,), Level.SCALAR, str(len(self.totals)))
+        self.totals.append(node)
+        return node
 
     def fill(self, value: float, like: Node | float) -> Node | float:
         """A constant of the level of another value."""
@@ -91,4 +99,5 @@ class Program:
             return names[node]
 
         stores = [f"{target.name} <- {name(value)}" for target, value in self.stores.items()]
-        return "\n".join(lines + stores)
+        totals = [f"total {name(total)}" for total in self.totals]
+        return "\n".join([*lines, *stores, *totals])

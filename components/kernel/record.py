@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,7 +37,7 @@ def record(step: Step, matrix: bool, dtype: torch.dtype) -> Program:
 def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, int]) -> Program:
     """The program as recorded with this many rows and columns."""
     candidates, device = step.lr.shape[0], step.lr.device
-    recorder = Recorder(shape)
+    recorder = Recorder(shape, (dtype, step.dtype))
 
     def example(name: str) -> Tensor:
         return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
@@ -71,9 +71,9 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Turns the operations that run under it into a program."""
 
-    def __init__(self, shape: tuple[int, int]) -> None:
+    def __init__(self, shape: tuple[int, int], types: Iterable[torch.dtype] = (torch.float32, torch.float64)) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.shape = shape
+        self.shape, self.types = shape, {*types, torch.bool}
         self.program = Program()
         self._nodes: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # an id is one only as long as its tensor lives
@@ -91,7 +91,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def total(self, part: Tensor) -> Tensor:
         """The sum over all tensors of what `part` is for this one."""
-        return self._note(torch.zeros_like(part), self.program.make("total", self._node(part)))
+        return self._note(torch.zeros_like(part), self.program.total(self._node(part)))
 
     def level(self, tensor: Tensor) -> Level:
         """What a tensor has one of, from its shape."""
@@ -109,6 +109,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         if name not in RULES or not isinstance(result, Tensor):
             raise UntraceableError(f"{func} has no rule")
+        if name == "_to_copy" and result.dtype not in self.types:
+            raise UntraceableError(f"a conversion to {result.dtype}")
         given = [self._node(a) if isinstance(a, Tensor) else a for a in args]
         named = {key: self._node(a) if isinstance(a, Tensor) else a for key, a in kwargs.items()}
         try:
@@ -150,7 +152,7 @@ def comparison(op: str) -> Rule:
 
 
 def same(g: Program, x: Value, *shape: object, **how: object) -> Value:
-    """A view or a copy, in whatever number type."""
+    """A view or a copy."""
     return x
 
 
@@ -231,7 +233,8 @@ RULES: dict[str, Rule] = {
     **{op: arithmetic(op) for op in ("mul", "div", "neg", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "cos")},
     **{op: arithmetic(op) for op in ("sin", "tanh", "abs", "sign", "floor", "maximum", "minimum", "remainder", "lerp")},
     **{op: comparison(op) for op in ("gt", "ge", "lt", "le", "eq", "ne")},
-    **dict.fromkeys(("view", "expand", "slice", "select", "unsqueeze", "detach", "alias", "_to_copy"), same),
+    **dict.fromkeys(("view", "expand", "slice", "select", "unsqueeze", "detach", "alias"), same),
+    "_to_copy": lambda g, x, **how: g.make("number", x) if isinstance(x, Node) else x,
     "clone": same,
     "ones_like": filled(1.0),
     "zeros_like": filled(0.0),

@@ -33,7 +33,7 @@ class Pass:
     sums: dict[int, list[Node]] = field(default_factory=dict)
     stores: dict[Node, Node | float] = field(default_factory=dict)
     kept: list[Node] = field(default_factory=list)
-    parts: dict[Node, Node] = field(default_factory=dict)
+    parts: dict[Node, Node | float] = field(default_factory=dict)
 
     @property
     def last(self) -> int:
@@ -52,21 +52,19 @@ class Schedule:
         passes: in order.
         sweeps: how the passes group between sums over all tensors.
         kept: the rows' values that are kept, each in a slot of its own.
-        totals: the sums over all tensors.
     """
 
     def __init__(self, program: Program, *, rounded: bool = False) -> None:
         self.program, self.rounded = program, rounded
         self._times: dict[Node, Time] = {}
         self._sweep_starts = {0}
-        values = [v for v in program.stores.values() if isinstance(v, Node)]
+        values = [v for v in (*program.stores.values(), *program.totals) if isinstance(v, Node)]
         self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
         self.count = 1 + max([self.time(v)[0] for v in values], default=0)
         while late := self._overwritten_too_early():
             self._when[late[0]] = late[1]
         self.passes = [Pass() for _ in range(self.count)]
         self.kept: list[Node] = []
-        self.totals: list[Node] = []
         for target, value in program.stores.items():
             self.passes[self._when[target]].stores[target] = value
         for number in reversed(range(self.count)):
@@ -154,7 +152,7 @@ class Schedule:
         """Finds what a pass has to do for itself and for those after it, which are planned already."""
         this = self.passes[number]
         this.kept = [n for n in self.kept if self.time(n)[0] == number]
-        this.parts = {t: a for t in self.totals for a in t.operands if self.time(a)[0] == number}
+        this.parts = {t: t.args[0] for t in self.program.totals if self._part_time(t) == number}
         for node in self.needed([*this.stores.values(), *this.kept, *this.parts.values()], number):
             if node.op == "row_sum" and not self.is_kept(node, number):
                 at = max(self.stage(a, number) for a in node.operands)
@@ -163,10 +161,16 @@ class Schedule:
                 self._keep(node)
             if node.op == "tensor_sum":
                 self._keep(*node.operands)
-            if node.op == "total" and node not in self.totals:
-                self.totals.append(node)
         stored = [self.stage(v, number) for v in this.stores.values() if isinstance(v, Node)]
         this.sums.setdefault(max([*stored, *this.sums], default=0), [])
+
+    def sweep(self, total: Node) -> int:
+        """The sweep from which on a sum over all tensors is known."""
+        return sum(start <= self.time(total)[0] for start in self._sweep_starts) - 1
+
+    def _part_time(self, total: Node) -> int:
+        part = total.args[0]
+        return self.time(part)[0] if isinstance(part, Node) else 0
 
     def _keep(self, *nodes: Node) -> None:
         for node in nodes:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.kernel.program import Level, Node
+from autoranger.components.kernel.program import Level, Node, UntraceableError
 from autoranger.components.kernel.schedule import Pass, Schedule
 
 FRAME = (Path(__file__).parent / "frame.h").read_text(encoding="utf-8")
@@ -55,6 +55,7 @@ OPERATIONS = {
     "remainder": "remainder({}, {})",
     "lerp": "lerp({}, {}, {})",
     "fill": "{}",
+    "number": "Number({})",
 }
 """How an operation is written."""
 
@@ -83,6 +84,9 @@ def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: 
         schedules: for tensors of more than one dimension (True), and for others.
         dtype: of parameters, gradients and state.
         compute: in which to compute.
+
+    Raises:
+        UntraceableError: where the two kinds cannot go through the same sweeps.
     """
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
@@ -91,8 +95,10 @@ def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: 
         scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
         states=states,
         slots=max(len(s.kept) for s in schedules.values()),
-        totals=max(len(s.totals) for s in schedules.values()),
+        totals=max(len(s.program.totals) for s in schedules.values()),
     )
+    if len({tuple(s.sweep(t) for t in s.program.totals) for s in schedules.values()}) > 1:
+        raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     types = [
         f"using Storage = {STORAGE[dtype]};",
         f"using Number = {STORAGE[compute]};",
@@ -145,9 +151,7 @@ class Printer:
         lines = [f"static void {name}({ARGUMENTS}) {{"]
         lines += [self._declare(n, number) for n in needed if n.level == Level.SCALAR]
         for total, part in this.parts.items():
-            lines.append(
-                f"if (begin == 0) call.parts_of({self.schedule.totals.index(total)}, k)[j] = {self._value(part)};"
-            )
+            lines.append(f"if (begin == 0) call.parts_of({total.name}, k)[j] = {self._value(part)};")
         if this.stores or this.kept:
             for n in dict.fromkeys(n for n in [*needed, *this.kept] if n in kept):
                 lines.append(f"Number* const kept{self._number(n)} = call.rows_of({kept.index(n)}, k, u);")
@@ -238,7 +242,7 @@ class Printer:
         if node.op == "tensor_sum":
             return f"call.sum_of({self.schedule.kept.index(node.args[0])}, k, u)"  # type: ignore[arg-type]
         if node.op == "total":
-            return f"call.total_of({self.schedule.totals.index(node)}, k)"
+            return f"call.total_of({node.name}, k)"
         return OPERATIONS[node.op].format(*(self._value(settle(a, known)) for a in node.args))
 
     def _number(self, node: Node) -> int:
@@ -247,8 +251,10 @@ class Printer:
     def _value(self, value: Node | float) -> str:
         if isinstance(value, Node):
             return f"v{self._number(value)}"
-        infinite = "std::numeric_limits<Number>::infinity()"
-        return f"Number({float(value)!r})" if math.isfinite(value) else infinite if value > 0 else f"(-{infinite})"
+        if math.isfinite(value):
+            return f"Number({float(value)!r})"
+        name = "quiet_NaN" if math.isnan(value) else "infinity"
+        return f"({'-' if value < 0 else ''}std::numeric_limits<Number>::{name}())"
 
     def _pointer(self, place: Node) -> str:
         return f"p{self._number(place)}"
