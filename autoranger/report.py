@@ -181,7 +181,8 @@ def print_bench(console: Console, bench: Bench) -> None:
     about = bench.machine
     console.print(
         f"\n{bench.model}: {bench.parameters:,} parameters in {bench.tensors} tensors; medians of {bench.rounds} "
-        f"rounds; {escape(about['device'])}, {about['threads']} threads, torch {about['versions']['torch']}, {about['date']}."
+        f"rounds; {escape(about['device'])}, {about['threads']} threads, torch {about['versions']['torch']}, "
+        f"{about['date']}."
         "\n+: AdamW and that component. First: the first step, which compiles. State: numbers kept for each parameter.",
         highlight=False,
         soft_wrap=True,

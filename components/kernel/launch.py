@@ -127,7 +127,7 @@ class Kernel:
 
 
 def check(step: Step, thetas: Sequence[Tensor]) -> torch.dtype:
-    """The type of all parameters and state; UntraceableError where there is no single one that a kernel can deal with."""
+    """The type of all parameters and state; UntraceableError where a kernel cannot deal with them."""
     dtypes = {theta.dtype for theta in thetas}
     if step.lr.device.type != "cpu":
         raise UntraceableError("the parameters are not on a CPU")
