@@ -58,11 +58,12 @@ class Kernel:
         source, self.layout = print_step(schedules, dtype, step.dtype)
         self.function = build(source)
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
-        self._places = self._state_addresses()
+        self._state = [x for stack in step.stacks for x in (stack.count, *stack.named_state().values())]
+        self._places = [x.data_ptr() for x in self._state]
         buffers = {f"{c.id} {name}": buffer for c in step.chain for name, buffer in c.named_buffers()}
-        self._hypers = {
-            name: self._point(i, buffers[name]) for i, name in enumerate(self.layout.scalars) if name in buffers
-        }
+        names = list(zip(self._scalars, self.layout.scalars, strict=False))
+        self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
+        self._signals = [(place, name.removeprefix("signal ")) for place, name in names if name not in buffers]
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
@@ -81,13 +82,13 @@ class Kernel:
             grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
-        self.step.steps += 1
-        if self._places != self._state_addresses():  # moved, by `share_memory_` for one
-            self._tensors, self._places = self._describe_tensors(), self._state_addresses()
+        self.step.steps.add_(1)
+        places = [x.data_ptr() for x in self._state]
+        if places != self._places:  # moved, by `share_memory_` for one
+            self._tensors, self._places = self._describe_tensors(), places
             self._call.tensor = ctypes.addressof(self._tensors)
-        signals = self.step.scalars()
-        names = enumerate(self.layout.scalars)
-        held = [self._point(i, getattr(signals, n.removeprefix("signal "))) for i, n in names if n not in self._hypers]
+        signals, like = self.step.scalars(), self.step.lr
+        held = [point(place, getattr(signals, name), like) for place, name in self._signals]
         for tensor, theta, grad in zip(self._tensors, thetas, grads, strict=True):
             tensor.theta = theta.data_ptr()
             tensor.grad = 0 if grad is None else grad.data_ptr()
@@ -108,22 +109,6 @@ class Kernel:
                 entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))
                 first_row += rows
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
-
-    def _state_addresses(self) -> list[int]:
-        """Where the state begins."""
-        return [
-            buffer.data_ptr() for stack in self.step.stacks for buffer in (stack.count, *stack.named_state().values())
-        ]
-
-    def _point(self, index: int, scalar: Tensor) -> Tensor:
-        """Lets a place refer to a scalar that broadcasts to `[K, groups, 1, 1]`; returns what has to be kept for that.
-
-        What candidates or groups share has a stride of 0.
-        """
-        own = scalar.to(self.step.dtype).expand_as(self.step.lr)
-        place = self._scalars[index]
-        place.value, place.candidate_stride, place.group_stride = own.data_ptr(), own.stride(0), own.stride(1)
-        return own
 
 
 def check(step: Step, thetas: Sequence[Tensor]) -> torch.dtype:
@@ -146,3 +131,14 @@ def tensor_type(states: int) -> type[ctypes.Structure]:
     numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
     fields = [*((name, NUMBER) for name in numbers), ("states", NUMBER * max(1, states))]
     return type("Tensor", (ctypes.Structure,), {"_fields_": fields})
+
+
+def point(place: Scalar, scalar: Tensor, like: Tensor) -> Tensor:
+    """Lets a place refer to a scalar that broadcasts to `like`, `[K, groups, 1, 1]`; returns what must be kept for it.
+
+    What candidates or groups share has a stride of 0.
+    """
+    if scalar.dtype != like.dtype or scalar.shape != like.shape:
+        scalar = scalar.to(like.dtype).expand_as(like)
+    place.value, place.candidate_stride, place.group_stride = scalar.data_ptr(), scalar.stride(0), scalar.stride(1)
+    return scalar
