@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 
@@ -40,6 +40,21 @@ class Node:
     def operands(self) -> Iterator[Node]:
         """The arguments that are nodes."""
         return (a for a in self.args if isinstance(a, Node))
+
+
+def walk(roots: Iterable[Node], ingredients: Callable[[Node], Iterable[Node]]) -> list[Node]:
+    """Everything that the roots are made of, each value once and after its ingredients; the roots, too."""
+    order: dict[Node, None] = {}
+
+    def visit(node: Node) -> None:
+        if node not in order:
+            for ingredient in ingredients(node):
+                visit(ingredient)
+            order[node] = None
+
+    for root in roots:
+        visit(root)
+    return list(order)
 
 
 @dataclass

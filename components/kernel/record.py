@@ -146,11 +146,6 @@ def scaled(op: str) -> Rule:
     return rule
 
 
-def comparison(op: str) -> Rule:
-    """A rule for a comparison."""
-    return lambda g, a, b: g.make(op, a, b)
-
-
 def same(g: Program, x: Value, *shape: object, **how: object) -> Value:
     """A view or a copy."""
     return x
@@ -161,16 +156,13 @@ def filled(value: float) -> Rule:
     return lambda g, like, **how: g.fill(value, like)
 
 
-def add_product(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
-    """x + value·a·b."""
-    product = g.make("mul", a, b)
-    return g.make("add", x, product if value == 1 else g.make("mul", product, value))
+def added(op: str) -> Rule:
+    """A rule for x + value · (a op b)."""
 
+    def rule(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
+        return scaled("add")(g, x, g.make(op, a, b), value)
 
-def add_quotient(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
-    """x + value·a/b."""
-    quotient = g.make("div", a, b)
-    return g.make("add", x, quotient if value == 1 else g.make("mul", quotient, value))
+    return rule
 
 
 def power(g: Program, x: Value, exponent: Value) -> Value:
@@ -232,7 +224,7 @@ def softplus(g: Program, x: Value, beta: float = 1, threshold: float = 20) -> Va
 RULES: dict[str, Rule] = {
     **{op: arithmetic(op) for op in ("mul", "div", "neg", "sqrt", "rsqrt", "exp", "expm1", "log", "log1p", "cos")},
     **{op: arithmetic(op) for op in ("sin", "tanh", "abs", "sign", "floor", "maximum", "minimum", "remainder", "lerp")},
-    **{op: comparison(op) for op in ("gt", "ge", "lt", "le", "eq", "ne")},
+    **{op: arithmetic(op) for op in ("gt", "ge", "lt", "le", "eq", "ne")},
     **dict.fromkeys(("view", "expand", "slice", "select", "unsqueeze", "detach", "alias"), same),
     "_to_copy": lambda g, x, **how: g.make("number", x) if isinstance(x, Node) else x,
     "clone": same,
@@ -242,11 +234,11 @@ RULES: dict[str, Rule] = {
     "scalar_tensor": lambda g, value, **how: float(value),
     "add": scaled("add"),
     "sub": scaled("sub"),
-    "rsub": lambda g, a, b, alpha=1: g.make("sub", b, a if alpha == 1 else g.make("mul", a, alpha)),
-    "bitwise_and": comparison("and"),
-    "logical_and": comparison("and"),
-    "bitwise_or": comparison("or"),
-    "logical_or": comparison("or"),
+    "rsub": lambda g, a, b, alpha=1: scaled("sub")(g, b, a, alpha),
+    "bitwise_and": arithmetic("and"),
+    "logical_and": arithmetic("and"),
+    "bitwise_or": arithmetic("or"),
+    "logical_or": arithmetic("or"),
     "bitwise_not": arithmetic("not"),
     "logical_not": arithmetic("not"),
     "reciprocal": lambda g, x: g.make("div", 1.0, x),
@@ -255,8 +247,8 @@ RULES: dict[str, Rule] = {
     "square": lambda g, x: g.make("mul", x, x),
     "clamp": clamp,
     "clamp_min": clamp,
-    "addcmul": add_product,
-    "addcdiv": add_quotient,
+    "addcmul": added("mul"),
+    "addcdiv": added("div"),
     "sum": add_up,
     "mean": average,
     "linalg_vector_norm": norm,

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from autoranger.components.kernel.program import Level, Node, Program
+from autoranger.components.kernel.program import Level, Node, Program, walk
 
 Time = tuple[int, int]
 """Pass and stage in which a value is there."""
@@ -59,6 +59,7 @@ class Schedule:
         self._times: dict[Node, Time] = {}
         self._sweep_starts = {0}
         values = [v for v in (*program.stores.values(), *program.totals) if isinstance(v, Node)]
+        self._row_sums = [n for n in walk(values, lambda node: node.operands) if n.op == "row_sum"]
         self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
         self.count = 1 + max([self.time(v)[0] for v in values], default=0)
         while late := self._overwritten_too_early():
@@ -105,18 +106,8 @@ class Schedule:
 
     def needed(self, roots: Iterable[Node | float], number: int) -> list[Node]:
         """All values that pass `number` deals with to have the roots, ingredients first."""
-        order: dict[Node, None] = {}
-
-        def visit(node: Node) -> None:
-            if node not in order:
-                for ingredient in self.ingredients(node, number):
-                    visit(ingredient)
-                order[node] = None
-
-        for root in roots:
-            if isinstance(root, Node):
-                visit(root)
-        return list(order)
+        nodes = (root for root in roots if isinstance(root, Node))
+        return walk(nodes, lambda node: self.ingredients(node, number))
 
     def stage(self, node: Node, number: int) -> int:
         """The stage of pass `number` in which a value can be had."""
@@ -127,26 +118,11 @@ class Schedule:
         """An input that a later pass needs as it was, and that pass."""
         for number in range(self.count):
             roots = [v for t, v in self.program.stores.items() if self._when[t] == number]
-            roots += [n for n in self._every() if n.op == "row_sum" and self.time(n)[0] == number]
+            roots += [n for n in self._row_sums if self.time(n)[0] == number]
             for node in self.needed(roots, number):
                 if node.op == "input" and self._when.get(node, number) < number and not self.stored(node, number):
                     return node, number
         return None
-
-    def _every(self) -> list[Node]:
-        """All values of the program."""
-        order: dict[Node, None] = {}
-
-        def visit(node: Node) -> None:
-            if node not in order:
-                for operand in node.operands:
-                    visit(operand)
-                order[node] = None
-
-        for value in self.program.stores.values():
-            if isinstance(value, Node):
-                visit(value)
-        return list(order)
 
     def _plan(self, number: int) -> None:
         """Finds what a pass has to do for itself and for those after it, which are planned already."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from autoranger.components.kernel.program import Level, Node, UntraceableError
+from autoranger.components.kernel.program import Level, Node, UntraceableError, walk
 from autoranger.components.kernel.schedule import Pass, Schedule
 
 FRAME = (Path(__file__).parent / "frame.h").read_text(encoding="utf-8")
@@ -206,18 +206,12 @@ class Printer:
 
     def _elements(self, roots: Iterable[Node | float], number: int, known: Mapping[Node, bool]) -> list[Node]:
         """The values that a loop deals with for each element, ingredients first, where some conditions are known."""
-        order: dict[Node, None] = {}
 
-        def visit(value: Node | float) -> None:
-            node = settle(value, known)
-            if isinstance(node, Node) and node.level == Level.ELEMENT and node not in order:
-                for ingredient in self.schedule.ingredients(node, number):
-                    visit(ingredient)
-                order[node] = None
+        def settled(values: Iterable[Node | float]) -> Iterator[Node]:
+            nodes = (settle(value, known) for value in values)
+            return (n for n in nodes if isinstance(n, Node) and n.level == Level.ELEMENT)
 
-        for root in roots:
-            visit(root)
-        return list(order)
+        return walk(settled(roots), lambda node: settled(self.schedule.ingredients(node, number)))
 
     def _place(self, node: Node, number: int) -> Node | None:
         """The input to load an element's value from, where it is not computed."""
