@@ -47,13 +47,18 @@ def mlp() -> Iterator[Shape]:
         yield from ((outputs, inputs), (outputs,))
 
 
-def gpt(width: int = 384, layers: int = 6, vocabulary: int = 65, context: int = 256) -> Iterator[Shape]:
-    """A small GPT for characters, as nanoGPT's: 10.8 million parameters in 76 tensors."""
-    yield from ((vocabulary, width), (context, width))
+def transformer(width: int, layers: int) -> Iterator[Shape]:
+    """Blocks of attention and a perceptron, and the normalization after them (Radford et al. 2019)."""
     for _ in range(layers):
         yield from ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,))
         yield from ((width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,))
     yield from ((width,), (width,))
+
+
+def gpt(width: int = 384, layers: int = 6, vocabulary: int = 65, context: int = 256) -> Iterator[Shape]:
+    """A small GPT for characters, as nanoGPT's: 10.8 million parameters in 76 tensors."""
+    yield from ((vocabulary, width), (context, width))
+    yield from transformer(width, layers)
 
 
 def resnet50() -> Iterator[Shape]:
@@ -77,10 +82,8 @@ def resnet50() -> Iterator[Shape]:
 def vit(width: int = 192, layers: int = 12) -> Iterator[Shape]:
     """ViT-Ti/16 (Dosovitskiy et al. 2020): 5.7 million parameters in 152 tensors."""
     yield from ((1, 1, width), (1, 197, width), (width, 3, 16, 16), (width,))
-    for _ in range(layers):
-        yield from ((width,), (width,), (3 * width, width), (3 * width,), (width, width), (width,))
-        yield from ((width,), (width,), (4 * width, width), (4 * width,), (width, 4 * width), (width,))
-    yield from ((width,), (width,), (1000, width), (1000,))
+    yield from transformer(width, layers)
+    yield from ((1000, width), (1000,))
 
 
 MODELS: dict[str, Callable[[], Iterator[Shape]]] = {"mlp": mlp, "gpt": gpt, "resnet50": resnet50, "vit": vit}
@@ -149,11 +152,7 @@ def contestants(peers: bool) -> dict[str, Build]:
         "ranger21": ours(full),
         "ranger21, not compiled": ours(full, compile=False),
         "adamw": ours(plain),
-        **(
-            {"ranger21, its authors' package": authors, "ranger21, pytorch_optimizer": pytorch_optimizer}
-            if peers
-            else {}
-        ),
+        **(PEERS if peers else {}),
         **{f"+ {name}": ours(Config(lr=1e-5, components={name: {}})) for name in registry},
     }
 

@@ -37,7 +37,6 @@ class Cifar(Task):
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
-        self.small = self.device.type == "cpu"
         self.side = 16 if self.small else 32
         self.batch_size, self.steps, self.full_steps = (32, 400, 4000) if self.small else (256, 2500, 10_000)
 

@@ -46,7 +46,6 @@ class Fashion(Task):
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
-        self.small = self.device.type == "cpu"
         self.batch_size, self.steps, self.full_steps = (32, 400, 4000) if self.small else (128, 1000, 8000)
 
     def data(self) -> Mapping[str, Split]:

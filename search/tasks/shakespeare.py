@@ -34,7 +34,6 @@ class Shakespeare(Task):
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
-        self.small = self.device.type == "cpu"
         self.batch_size, self.steps, self.full_steps = (8, 1000, 10_000) if self.small else (64, 2000, 10_000)
         self.context = 16 if self.small else 128
 

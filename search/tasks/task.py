@@ -30,7 +30,7 @@ class Task:
             where None.
 
     Args:
-        device: where the models will be trained; a task may choose a smaller proxy for a CPU.
+        device: where the models will be trained; a task may choose a smaller proxy for a CPU, where it is `small`.
         data_dir: where the user keeps data files, if anywhere.
     """
 
@@ -46,6 +46,7 @@ class Task:
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         self.device = torch.device(device)
         self.data_dir = data_dir
+        self.small = self.device.type == "cpu"
 
     def full(self) -> Self:
         """This task at its full length. Override it where the full model is a larger one, too."""
