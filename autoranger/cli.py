@@ -65,6 +65,9 @@ def search(
     space: Annotated[
         SpaceName, typer.Option(help="Subsets of Ranger21, or of all components there are.")
     ] = SpaceName.subsets,
+    sampler: Annotated[
+        str, typer.Option(help="Who chooses what the first round trains: grid, bayes, thompson, tpe …", metavar="NAME")
+    ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -73,11 +76,12 @@ def search(
     resume: Annotated[bool, typer.Option("--resume", help="Continue the --study that was interrupted.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Race all subsets of the components on a task, and export the winner.
+    """Race subsets of the components on a task, and export the winner.
 
     Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
-    those that are left. The verdict is on fresh seeds: the exported config is the subset that beats full Ranger21
-    significantly, or full Ranger21 itself where none does.
+    those that are left. Where there are too many subsets for the time, a sampler chooses: --sampler auto (that is
+    bayes), thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The verdict is on fresh seeds: the exported
+    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does.
 
     **Examples**
 
@@ -113,6 +117,7 @@ def search(
                 space=Space.extended() if space is SpaceName.extended else Space(),
                 seed=seed,
                 budget=seconds,
+                sampler=sampler,
                 resume=resume,
                 progress=display,
             )

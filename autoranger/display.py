@@ -13,6 +13,7 @@ from rich.text import Text
 
 from autoranger.components.config import Config
 from autoranger.components.presets import RANGER21
+from autoranger.search.plan import Rung
 from autoranger.search.progress import Progress
 
 
@@ -50,9 +51,10 @@ class Display(Progress):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
-    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
+    def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """A round begins."""
-        self._say(f"round {number}/{of}: {candidates} candidates, {arms} subsets", work)
+        seeds = "one seed" if rung.seeds == 1 else f"{rung.seeds} seeds"
+        self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {seeds}", work)
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """The verdict begins."""

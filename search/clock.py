@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Plan
+from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 
@@ -29,6 +29,7 @@ class Clock(Progress):
         self.budget, self.listener = budget, listener
         self.began = time.monotonic()
         self.done = 0
+        self.rounds: list[dict[str, int]] = []
         self.rate = 0.0
         self.started = self.began
 
@@ -69,9 +70,10 @@ class Clock(Progress):
         seen = self.done / (time.monotonic() - self.started) if self.done else self.rate
         return (0.9 * (self.budget or 0.0) - self.elapsed) * seen
 
-    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
+    def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """See `Progress`."""
-        self.listener.round(number, of, candidates=candidates, arms=arms, work=work)
+        self.rounds.append({"candidates": candidates, "steps": rung.steps, "seeds": rung.seeds})
+        self.listener.round(number, of, candidates=candidates, rung=rung, work=work)
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """See `Progress`."""

@@ -129,7 +129,7 @@ def sweep_rates(
     task, grid = population.task, lr_grid(*population.task.lr_range)
     rung = Rung(steps=task.steps, seeds=len(seeds), keep=len(arms), lrs=len(grid))
     work = Plan(len(arms), (rung,), 0, task.steps).cost(len(arms), len(grid))
-    clock.round(1, 1, candidates=len(arms) * len(grid), arms=len(arms), work=work)
+    clock.round(1, 1, candidates=len(arms) * len(grid), rung=rung, work=work)
     record = Record(InMemoryStorage(), "sweep", Space(tuple(registry)), {}, resume=False)
-    scores = Race(population, record, [], clock).round({arm: list(grid) for arm in arms.values()}, rung, seeds)
+    scores = Race(population, record, {}, clock).round({arm: list(grid) for arm in arms.values()}, rung, seeds)
     return {name: replace(arm, lr=best_lr(scores[arm])) for name, arm in arms.items()}

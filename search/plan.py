@@ -8,6 +8,9 @@ from typing import Any
 
 from autoranger.components.errors import ConfigError
 
+LISTED = 256
+"""Subsets that the standard plan trains all of: those of Ranger21."""
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -31,7 +34,7 @@ class Plan:
     """The rounds of a race and its verdict.
 
     Args:
-        arms: subsets that enter, at most; drawn at random where there are more.
+        arms: subsets that enter, at most.
         rungs: the rounds, in order. The last one keeps the finalists.
         verdict_seeds: fresh seeds for the verdict.
         steps: length of the trainings of the verdict.
@@ -55,7 +58,7 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(steps: int, *, arms: int = 256, effort: int = 1) -> Plan:
+def make_plan(steps: int, *, arms: int = LISTED, effort: int = 1) -> Plan:
     """The plan for proxy runs of `steps`, `arms` entrants and `effort` times the standard number of seeds.
 
     The first round is half as long as the real one and drops two thirds; it is no shorter because ranks of subsets at

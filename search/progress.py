@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from autoranger.components.config import Config
+from autoranger.search.plan import Rung
 
 
 class Progress:
     """A listener to a search; a display overrides what it wants to know."""
 
-    def round(self, number: int, of: int, *, candidates: int, arms: int, work: int) -> None:
-        """A round begins, with that many candidates (arms × learning rates) in it.
+    def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
+        """A round begins, with about that many candidates (arms × learning rates) in it.
 
         Args:
             number, of: which round, of how many.
-            candidates, arms: how many are in it.
+            candidates: how many are in it.
+            rung: length and seeds of their trainings.
             work: candidate-steps from here to the end of the search, estimated.
         """
 

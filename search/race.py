@@ -2,13 +2,16 @@
 
 Every round trains from scratch on new seeds, with schedules scaled to its own length (a truncated schedule is another
 optimizer). An arm is judged at its best learning rate, and that best may not lie on an edge: for every arm that would
-go on, the grid is extended until both neighbours of its best rate have been tried in the same round.
+go on, the grid is extended until both neighbours of its best rate have been tried in the same round. The first round is
+an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses (`Exploration`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 from optuna.trial import TrialState
@@ -24,6 +27,44 @@ from autoranger.search.verdict import Values
 Scores = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
 
+RANDOM = "random"
+"""The role of the arm that a random search would have found."""
+
+
+class Opening(Protocol):
+    """A first round."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """How many arms and learning rates: their product is the number of trainings with one seed."""
+
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
+        """The scores of all arms, and the arm that a random search with as many trainings would have found."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The opening that trains every arm with every learning rate.
+
+    Args:
+        arms: the entrants.
+        lrs: the grid.
+    """
+
+    arms: Sequence[Config]
+    lrs: Sequence[float]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See `Opening`."""
+        return len(self.arms), len(self.lrs)
+
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
+        """See `Opening`. A random search of as many candidates would have trained the same ones."""
+        entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
+        scores = race.round(entrants, plan.rungs[0], seeds)
+        return scores, race.kept(scores, 1)[0]
+
 
 class Race:
     """Runs rounds over arms.
@@ -31,13 +72,13 @@ class Race:
     Args:
         population: trains the candidates.
         record: where trials go.
-        protected: arms that stay in every round and are finalists whatever their rank: the baselines.
+        protected: arms that stay in every round and are finalists whatever their rank: the baselines, by their roles.
         clock: told what happens, and asked whether there is time.
     """
 
-    def __init__(self, population: Population, record: Record, protected: Sequence[Config], clock: Clock) -> None:
+    def __init__(self, population: Population, record: Record, protected: Mapping[str, Config], clock: Clock) -> None:
         self.population, self.record, self.clock = population, record, clock
-        self.protected = list(protected)
+        self.protected = dict(protected)
 
     def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Scores:
         """Trains every arm with its learning rates, and with more for those that would be kept.
@@ -50,10 +91,10 @@ class Race:
         Returns:
             the scores of all arms.
         """
-        scores: Scores = {arm: {} for arm in arms}
+        scores: Scores = {}
         wanted = [(arm, lr) for arm, lrs in arms.items() for lr in lrs]
         while wanted:
-            self._train(wanted, rung.steps, seeds, scores)
+            self.train(wanted, rung.steps, seeds, scores)
             leaders = self.kept(scores, rung.keep)
             edges = {arm: [lr for lr in neighbours(best_lr(scores[arm])) if lr not in scores[arm]] for arm in leaders}
             wanted = [(arm, lr) for arm, lrs in edges.items() for lr in lrs]
@@ -62,50 +103,51 @@ class Race:
     def kept(self, scores: Scores, keep: int) -> list[Config]:
         """The best `keep` arms, best first, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
-        return ranked[:keep] + [arm for arm in self.protected if arm not in ranked[:keep]]
+        return list(dict.fromkeys([*ranked[:keep], *self.protected.values()]))
 
-    def run(
-        self, arms: Sequence[Config], lrs: Sequence[float], plan: Plan, seeds: Callable[[int], list[int]]
-    ) -> Scores:
+    def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Scores:
         """All rounds of a plan; with a time budget, rounds that would leave no time for the verdict are left out.
 
         Args:
-            arms: the entrants; the protected ones enter anyway.
-            lrs: the grid of the first round.
-            plan: its rounds.
+            opening: the first round; the best arm of a random search in it becomes a protected one.
+            plan: the rounds.
             seeds: gives that many seeds that have not been used before.
 
         Returns:
             the scores of the finalists and the protected arms in the last round, best first.
         """
-        entrants = {arm: list(lrs) for arm in [*arms, *(arm for arm in self.protected if arm not in arms)]}
-        scores: Scores = {}
-        finals = plan.rungs[-1].keep
-        for number, rung in enumerate(plan.rungs):
+        (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
+        self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
+        scores, chance = opening(self, plan, seeds(first.seeds))
+        self.protected.setdefault(RANDOM, chance)
+        for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
+            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
-            if number > 0 and not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
+            if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
                 break
-            work = plan.cost(len(entrants), len(lrs), first=number)
-            self.clock.round(number + 1, len(plan.rungs), candidates=candidates, arms=len(entrants), work=work)
+            self._dismiss(scores, entrants)
+            work = plan.cost(len(entrants), rates, first=number - 1)
+            self.clock.round(number, rounds, candidates=candidates, rung=rung, work=work)
             scores = self.round(entrants, rung, seeds(rung.seeds))
-            following = plan.rungs[number + 1 :][:1]
-            entrants = {arm: nearest(scores[arm], r.lrs) for r in following for arm in self.kept(scores, rung.keep)}
-            for arm, by_lr in scores.items():
-                for lr in by_lr:
-                    if lr not in entrants.get(arm, []) and following:
-                        self.record.finish(replace(arm, lr=lr), TrialState.PRUNED)
-        leaders = self.kept(scores, finals)
+        leaders = self.kept(scores, plan.rungs[-1].keep)
         for arm in leaders:
             self.record.finish(replace(arm, lr=best_lr(scores[arm])), TrialState.COMPLETE)
         return {arm: scores[arm] for arm in leaders}
 
-    def _train(self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Scores) -> None:
+    def _dismiss(self, scores: Scores, entrants: Mapping[Config, list[float]]) -> None:
+        """Writes the trials of the candidates that do not go on."""
+        for arm, by_lr in scores.items():
+            for lr in by_lr:
+                if lr not in entrants.get(arm, []):
+                    self.record.finish(replace(arm, lr=lr), TrialState.PRUNED)
+
+    def train(self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Scores) -> None:
         """Trains candidates, or recalls them, into `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
-                scores[origin[config]][config.lr] = row
+                scores.setdefault(origin[config], {})[config.lr] = row
             best = max((best_value(by_lr), i) for i, by_lr in enumerate(scores.values()))
             arm = list(scores)[best[1]]
             self.clock.best(replace(arm, lr=best_lr(scores[arm])), best[0])

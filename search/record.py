@@ -106,6 +106,11 @@ class Record:
         )
         self.study.add_trial(trial)
 
+    def conclude(self, **facts: Any) -> None:
+        """Writes what the search has found as attributes of the study; what is not finite becomes None."""
+        for name, fact in facts.items():
+            self.study.set_user_attr(name, json.loads(json.dumps(fact), parse_constant=lambda _: None))
+
     def close(self) -> None:
         """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""
         for config in list(self._open):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
@@ -64,17 +64,21 @@ class Space:
             every = self._every()
             chosen = range(len(every)) if len(every) <= most else rng.choice(len(every), most, replace=False)
             return [every[i] for i in sorted(chosen)]
-        presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
-        arms = dict.fromkeys(
-            [self.default, self.plain, *(p for p in presets if p.components.keys() <= set(self.components))]
-        )
+        arms = dict.fromkeys(self.landmarks)
         while len(arms) < most:
-            arms[self._draw(rng, near=len(arms) % 2 == 0)] = None
+            arms[self.draw(rng, near=len(arms) % 2 == 0)] = None
         return list(arms)[:most]
 
     def arm(self, names: Iterable[str]) -> Config:
         """The arm with just these components of the space on."""
         return replace(self.base, components={name: {} for name in names})
+
+    @property
+    def landmarks(self) -> list[Config]:
+        """The arms that are known by name: the default, the plain one, and the presets in the space."""
+        presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
+        inside = [preset for preset in presets if preset.components.keys() <= set(self.components)]
+        return list(dict.fromkeys([self.default, self.plain, *inside]))
 
     @property
     def _enumerable(self) -> bool:
@@ -84,14 +88,11 @@ class Space:
         subsets = (c for size in range(len(self.components) + 1) for c in combinations(self.components, size))
         return [self.arm(names) for names in subsets if not conflicts(names)]
 
-    def _draw(self, rng: np.random.Generator, *, near: bool) -> Config:
-        """A random arm. Components enter in random order, those that an earlier one excludes stay out."""
-        names: list[str] = []
-        for name in rng.permutation(self.components):
-            chance = (1 - FLIP if name in RANGER21 else FLIP) if near else 0.5
-            if rng.random() < chance and not conflicts([*names, str(name)]):
-                names.append(str(name))
-        return self.arm(names)
+    def draw(self, rng: np.random.Generator, *, near: bool = False) -> Config:
+        """A random arm: every component on with even chances, or most of them as they are in the default."""
+        order = [str(name) for name in rng.permutation(self.components)]
+        chance = {name: (1 - FLIP if name in RANGER21 else FLIP) if near else 0.5 for name in order}
+        return self.arm(compatible(name for name in order if rng.random() < chance[name]))
 
     @property
     def default(self) -> Config:
@@ -103,16 +104,25 @@ class Space:
         """The arm with no component on: AdamW."""
         return self.arm(())
 
-    def distributions(self) -> Mapping[str, BaseDistribution]:
-        """The space as Optuna knows it: a switch for each component, and the learning rate."""
+    def distributions(self, low: float = LOWEST_LR, high: float = HIGHEST_LR) -> dict[str, BaseDistribution]:
+        """The space as Optuna knows it: a switch for each component, and the learning rate between two bounds."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         switches = {name: CategoricalDistribution((False, True)) for name in self.components}
-        return {"lr": FloatDistribution(LOWEST_LR, HIGHEST_LR, log=True), **switches}
+        return {"lr": FloatDistribution(low, high, log=True), **switches}
 
     def params(self, config: Config) -> dict[str, bool | float]:
         """A candidate as Optuna's parameters."""
         return {"lr": config.lr, **{name: name in config.components for name in self.components}}
+
+
+def compatible(names: Iterable[str]) -> list[str]:
+    """Those of some components that go together; of two that exclude each other the one that comes first."""
+    kept: list[str] = []
+    for name in names:
+        if not conflicts([*kept, name]):
+            kept.append(name)
+    return kept
 
 
 def lr_grid(low: float, high: float) -> list[float]:

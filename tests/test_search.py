@@ -17,12 +17,13 @@ from autoranger.components.component import Component, Stage, conflicts, registr
 from autoranger.components.errors import ConfigError, DataError
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
+from autoranger.search.evidence import judge
 from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
 from autoranger.search.progress import Progress
-from autoranger.search.race import Race, best_lr
+from autoranger.search.race import Grid, Race, best_lr
 from autoranger.search.record import Record, open_storage
 from autoranger.search.space import Space, lr_grid, neighbours
-from autoranger.search.study import judge, search
+from autoranger.search.study import search
 from autoranger.search.verdict import compare, holm, winner
 from tests import toy
 
@@ -57,8 +58,8 @@ def journal(tmp_path):
 
 def race(table: Table, record: Record, plan: Plan = PLAN, space: Space = SMALL, grid=(1e-2, 1e-1)):
     seeds = iter(range(10_000))
-    runner = Race(table, record, [space.default, space.plain], Clock(None, Progress()))
-    return runner.run(space.arms(256, 0), lr_grid(*grid), plan, lambda n: [next(seeds) for _ in range(n)])
+    runner = Race(table, record, {"default": space.default, "adamw": space.plain}, Clock(None, Progress()))
+    return runner.run(Grid(space.arms(256, 0), lr_grid(*grid)), plan, lambda n: [next(seeds) for _ in range(n)])
 
 
 # space
@@ -267,9 +268,11 @@ def test_the_default_is_kept_unless_beaten():
     configs = [Config(lr=lr) for lr in (0.1, 0.2, 0.3)]
     default = rng.normal(0, 1, 16)
     tie = np.stack([default, default + 0.01 * rng.normal(0, 1, 16), default - 1])
-    assert judge(configs, {"valid": tie, "test": tie}, 0, 2)[1].config == configs[0]
+    roles = {"default": 0, "adamw": 2, "random": 1}
+    assert judge(configs, {"valid": tie, "test": tie}, roles)[1].config == configs[0]
     tie[1] += 1
-    ranked, best = judge(configs, {"valid": tie, "test": tie}, 0, 2)
+    ranked, best = judge(configs, {"valid": tie, "test": tie}, roles)
+    assert [finalist.roles for finalist in ranked] == [("random",), ("default",), ("adamw",)]
     assert best.config == ranked[0].config == configs[1]
     assert best.against_default.low > 0
     assert best.against_plain.effect > best.against_default.effect

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from importlib import import_module
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
@@ -18,14 +19,21 @@ from autoranger.search.samplers.thompson import ThompsonSampler
 DEFAULT = "bayes"
 """The sampler with the lowest regret on our tables (studies/08_sample_efficiency)."""
 
+
+def cmaes(seed: int | None) -> BaseSampler:
+    """Optuna's CMA-ES, whose package Optuna itself would miss only at the first proposal."""
+    import_module("cmaes")
+    return optuna.samplers.CmaEsSampler(seed=seed, with_margin=True)
+
+
 SAMPLERS: dict[str, Callable[[int | None], BaseSampler]] = {
     "bayes": BayesSampler,
     "thompson": ThompsonSampler,
     "comband": ComBandSampler,
     "combucb": CombUcbSampler,
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True),
+    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
     "gp": lambda seed: optuna.samplers.GPSampler(seed=seed),
-    "cmaes": lambda seed: optuna.samplers.CmaEsSampler(seed=seed),
+    "cmaes": cmaes,
     "random": optuna.samplers.RandomSampler,
 }
 """From a seed, or None for one from the operating system, to a new sampler."""

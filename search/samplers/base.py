@@ -127,17 +127,25 @@ class ModelSampler(BaseSampler):
         Raises:
             ConfigError: for a study with several objectives, or without a completed trial.
         """
-        done = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if len(study.directions) > 1 or not done:
             raise ConfigError("only a study of one objective, with a completed trial, has a recommendation.")
+        return done[int(np.argmax(self.expectations(study, done)))].params
+
+    def expectations(self, study: Study, trials: Sequence[FrozenTrial]) -> list[float]:
+        """What the model expects of completed trials of a study of one objective; higher is better.
+
+        In no unit: good for comparing the trials of one call. Where there is no model yet, their own merits.
+        """
         space = self.infer_relative_search_space(study, None)
         history = self.history(study, None, space)
         if not space or len(history.values) < self.startup or not np.isfinite(history.values).any():
-            return study.best_trial.params
-        encoding = Encoding(space)
-        candidates = [t for t in done if space.keys() <= t.params.keys()]
-        best = self.estimate(encoding, history, np.stack([encoding.encode(t.params) for t in candidates])).argmax()
-        return candidates[int(best)].params
+            return [merits(trial, study.directions)[0] for trial in trials]
+        encoding, expected = Encoding(space), np.full(len(trials), -np.inf)
+        fitting = [i for i, trial in enumerate(trials) if space.keys() <= trial.params.keys()]
+        rows = np.stack([encoding.encode(trials[i].params) for i in fitting])
+        expected[fitting] = self.estimate(encoding, history, rows)
+        return [float(x) for x in expected]
 
     def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
         """What the model expects of points `[n, P]` that have been evaluated; higher is better."""

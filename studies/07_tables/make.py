@@ -19,11 +19,11 @@ from autoranger.search.tasks import find
 HERE = Path(__file__).parent
 
 AXES = {
-    "digits": (lr_grid(3e-4, 3e-1), 8, (100, 200, 300)),
-    "fashion": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400)),
-    "shakespeare": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400)),
+    "digits": (lr_grid(3e-4, 3e-1), 8, (100, 200, 300), 10),
+    "fashion": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400), 10),
+    "shakespeare": (lr_grid(1e-3, 1e-1), 5, (100, 200, 400), 5),
 }
-"""Learning rates, number of seeds and lengths of each table."""
+"""Learning rates, number of seeds, lengths and points of the curves of each table."""
 
 
 def main() -> None:
@@ -37,7 +37,7 @@ def main() -> None:
     args = parser.parse_args()
     task = find(args.task)("cpu", args.data_dir)
     thirds = tuple(round(task.steps * i / 3) for i in (1, 2, 3))
-    lrs, seeds, lengths = AXES.get(args.task, (lr_grid(*task.lr_range), 5, thirds))
+    lrs, seeds, lengths, points = AXES.get(args.task, (lr_grid(*task.lr_range), 5, thirds, 10))
     lrs, seeds, lengths = args.lrs or lrs, args.seeds or seeds, args.lengths or lengths
     total, done, begin = 256 * len(lrs) * seeds * sum(lengths), 0, time.perf_counter()
 
@@ -49,7 +49,7 @@ def main() -> None:
             print(f"{done / total:4.0%}  {seconds:.0f} s, {done / seconds:,.0f} candidate-steps/s", flush=True)
 
     out = args.out or HERE / f"{args.task}.npz"
-    Table.make(task, lrs, range(seeds), lengths, progress=progress).save(out)
+    Table.make(task, lrs, range(seeds), lengths, points=points, progress=progress).save(out)
     print(f"{out}: {out.stat().st_size / 1e6:.1f} MB in {time.perf_counter() - begin:.0f} s")
 
 

@@ -1,0 +1,109 @@
+"""The finalists on fresh seeds, which of them is exported, and the evidence that goes with its config."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from autoranger.components.config import Config
+from autoranger.search.plan import Plan
+from autoranger.search.population import Scores
+from autoranger.search.race import mean
+from autoranger.search.tasks.task import Task
+from autoranger.search.verdict import LEVEL, Difference, compare, winner
+
+DEFAULT, PLAIN = "default", "adamw"
+"""Roles of the baselines that every search has: full Ranger21 and AdamW."""
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """A candidate of the verdict.
+
+    Args:
+        config: with its best learning rate of the race.
+        roles: the baselines that it is: "default", "adamw", "random"; none, one or several.
+        valid, test: mean metric over the fresh seeds. Test data are touched here, once, and decide nothing.
+        diverged: seeds on which the training diverged.
+        against_default, against_plain: paired differences of the validation metric to the space's default (full
+            Ranger21) and to the plain optimizer (AdamW), each with its own best learning rate.
+    """
+
+    config: Config
+    roles: tuple[str, ...]
+    valid: float
+    test: float
+    diverged: int
+    against_default: Difference
+    against_plain: Difference
+
+
+def judge(configs: Sequence[Config], scores: Scores, roles: Mapping[str, int]) -> tuple[list[Finalist], Finalist]:
+    """The finalists, best first, and the one to export: the winner, or the default where there is none.
+
+    Args:
+        configs: of the finalists.
+        scores: metric `[F, S]` of the splits valid and test.
+        roles: which of the finalists are the baselines; the default and AdamW must be among them.
+    """
+    valid, test, default, plain = scores["valid"], scores["test"], roles[DEFAULT], roles[PLAIN]
+    rivals = [i for i in range(len(configs)) if i != default]
+    # As many comparisons as rivals: the intervals hold for all of them together.
+    level = LEVEL / max(1, len(rivals))
+    finalists = [
+        Finalist(
+            config=config,
+            roles=tuple(role for role, place in roles.items() if place == i),
+            valid=mean(valid[i]),
+            test=mean(test[i]),
+            diverged=int(np.isnan(valid[i]).sum()),
+            against_default=compare(valid[i], valid[default], level),
+            against_plain=compare(valid[i], valid[plain], level),
+        )
+        for i, config in enumerate(configs)
+    ]
+    won = winner(valid[rivals], valid[default])
+    best = finalists[default if won is None else rivals[won]]
+    return sorted(finalists, key=lambda f: -np.nan_to_num(f.valid, nan=-np.inf)), best
+
+
+def describe(
+    task: Task,
+    plan: Plan,
+    settings: Mapping[str, Any],
+    seeds: Sequence[int],
+    finalists: Sequence[Finalist],
+    best: Finalist,
+) -> dict[str, Any]:
+    """The evidence of a config file: what was compared, how, and how certain it is."""
+    by_role = {role: finalist for finalist in finalists for role in finalist.roles}
+    kept = DEFAULT in best.roles
+    verdict = "nothing beats the default significantly; it is kept" if kept else "beats the default significantly"
+    baselines = {role: {"lr": f.config.lr, "valid": f.valid, "test": f.test} for role, f in by_role.items()}
+    return {
+        "verdict": verdict,
+        "task": task.name,
+        "metric": task.metric_name,
+        "seed": settings["seed"],
+        "budget_seconds": settings["budget"] or "standard plan",
+        "sampler": settings["sampler"],
+        "components": settings["components"],
+        "valid": best.valid,
+        "test": best.test,
+        **baselines,
+        "against_default": asdict(best.against_default),
+        "against_adamw": asdict(best.against_plain),
+        "confidence": 1 - LEVEL,
+        "comparisons": len(finalists) - 1,
+        "verdict_seeds": [seeds[0], seeds[-1]],
+        "batch_size": task.batch_size,
+        "plan": plan.to_dict(),
+        "device": task.device.type,
+        "versions": {name: version(name) for name in ("autoranger", "torch", "numpy", "optuna")}
+        | {"python": platform.python_version()},
+    }

@@ -1,0 +1,210 @@
+"""A first round in which a sampler chooses what to train: ask, train, tell, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, IntDistribution
+from optuna.samplers import BaseSampler, CmaEsSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from autoranger.components.config import Config
+from autoranger.search.plan import Plan
+from autoranger.search.race import Race, Scores, value
+from autoranger.search.samplers.base import ModelSampler
+from autoranger.search.space import Space, compatible
+
+BATCH = 32
+"""Candidates that are proposed, and then trained, together."""
+
+
+class InSpace(BaseSampler):
+    """Another sampler, its proposals moved to the nearest candidate of a space that has not been proposed before.
+
+    A sampler of Optuna knows neither that components exclude each other nor the grid of learning rates, and proposes a
+    promising point again to average its noise. Here every candidate is trained once in a round, all with the same
+    seeds, and those that are left see more seeds in the rounds that follow.
+
+    Args:
+        sampler: the other one.
+        space: of the candidates.
+        lrs: the grid of learning rates, increasing.
+        seed: of the moves.
+    """
+
+    def __init__(self, sampler: BaseSampler, space: Space, lrs: Sequence[float], seed: int) -> None:
+        self.sampler, self.space, self.lrs = sampler, space, list(lrs)
+        self.distributions = space.distributions(self.lrs[0], self.lrs[-1])
+        if isinstance(sampler, CmaEsSampler):  # it knows numbers only
+            self.distributions |= {name: IntDistribution(0, 1) for name in space.components}
+        self.rng = np.random.default_rng([seed, len(self.lrs)])
+        self.proposed: set[Config] = set()
+        self.most = space.size * len(self.lrs)
+
+    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """The whole space."""
+        return self.distributions
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        """The parameters of the next candidate."""
+        together = self.sampler.infer_relative_search_space(study, trial)
+        params = dict(self.sampler.sample_relative(study, trial, together))
+        for name, distribution in search_space.items():
+            if name not in params:
+                params[name] = self.sampler.sample_independent(study, trial, name, distribution)
+        return self.space.params(self.place(params))
+
+    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+        """Never needed: all parameters are proposed together."""
+        return self.sampler.sample_independent(study, trial, name, distribution)
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        self.sampler.before_trial(study, trial)
+
+    def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        self.sampler.after_trial(study, trial, state, values)
+
+    def place(self, params: Mapping[str, Any]) -> Config:
+        """The candidate nearest to some parameters; of components that exclude each other a random one stays on."""
+        order = [str(name) for name in self.rng.permutation(self.space.components)]
+        nearest = min(self.lrs, key=lambda lr: abs(np.log(lr / params["lr"])))
+        config = replace(self.space.arm(compatible(name for name in order if params[name])), lr=nearest)
+        while config in self.proposed and len(self.proposed) < self.most:
+            config = self._neighbour(config)
+        return config
+
+    def _neighbour(self, config: Config) -> Config:
+        """The candidate one learning rate further up or down, or with one component turned."""
+        step = int(self.rng.integers(-len(self.space.components), 3))
+        if step > 0:
+            at = self.lrs.index(config.lr) + (1 if step == 1 else -1)
+            return replace(config, lr=self.lrs[min(max(at, 0), len(self.lrs) - 1)])
+        turned = self.space.components[step]
+        others = [name for name in config.components if name != turned]
+        names = others if turned in config.components else compatible([turned, *others])
+        return replace(self.space.arm(names), lr=config.lr)
+
+
+class Explorer:
+    """Candidates of a space that a sampler proposes, in a study of its own in memory.
+
+    Args:
+        space: of the candidates.
+        lrs: the grid of learning rates, increasing.
+        sampler: proposes.
+        seed: of all that is random here; the sampler has its own.
+    """
+
+    def __init__(self, space: Space, lrs: Sequence[float], sampler: BaseSampler, seed: int) -> None:
+        self.space, self.sampler = space, InSpace(sampler, space, lrs, seed)
+        self.study = optuna.create_study(direction="maximize", sampler=self.sampler)
+        self._asked: dict[Config, Trial] = {}
+        for arm in space.landmarks:
+            switches = {name: on for name, on in space.params(arm).items() if name != "lr"}
+            self.study.enqueue_trial(switches)
+
+    def ask(self, count: int) -> list[Config]:
+        """That many new candidates; fewer where the space has no more."""
+        for _ in range(min(count, self.sampler.most - len(self.sampler.proposed))):
+            trial = self.study.ask(self.sampler.distributions)
+            config = self._config(trial.params)
+            self._asked[config] = trial
+            self.sampler.proposed.add(config)
+        return list(self._asked)
+
+    def tell(self, values: Mapping[Config, float]) -> None:
+        """The metric of candidates, those asked for or others; not finite where the training diverged."""
+        for config, metric in values.items():
+            state = TrialState.COMPLETE if np.isfinite(metric) else TrialState.FAIL
+            told = [metric] if state == TrialState.COMPLETE else None
+            if config in self._asked:
+                self.study.tell(self._asked.pop(config), told, state=state)
+            else:
+                params, distributions = self.space.params(config), self.sampler.distributions
+                self.study.add_trial(create_trial(state=state, values=told, params=params, distributions=distributions))
+                self.sampler.proposed.add(config)
+
+    def expected(self) -> dict[Config, float]:
+        """What the sampler expects of every candidate that did not diverge; its value where it has no model."""
+        trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        values = [float(trial.value or 0.0) for trial in trials]
+        if trials and isinstance(self.sampler.sampler, ModelSampler):
+            values = self.sampler.sampler.expectations(self.study, trials)
+        return {self._config(trial.params): v for trial, v in zip(trials, values, strict=True)}
+
+    def _config(self, params: Mapping[str, Any]) -> Config:
+        return replace(self.space.arm(name for name in self.space.components if params[name]), lr=params["lr"])
+
+
+@dataclass(frozen=True)
+class Exploration:
+    """The opening in which a sampler chooses half of the candidates, and chance the other half.
+
+    The random half is the baseline that a sampler has to beat, and a hedge against a sampler that is misled: its best
+    arm stays in the race. The sampler does not see it before all is trained; then it ranks them all.
+
+    Args:
+        space: of the candidates.
+        lrs: the grid of learning rates, increasing.
+        sampler: chooses.
+        arms: for how many of them there is time, with a grid of learning rates each.
+        seed: of the random half.
+    """
+
+    space: Space
+    lrs: Sequence[float]
+    sampler: BaseSampler
+    arms: int
+    seed: int
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """See `Opening`."""
+        return min(self.arms, self.space.size), len(self.lrs)
+
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
+        """See `Opening`."""
+        rung, raw = plan.rungs[0], Scores()
+        explorer = Explorer(self.space, self.lrs, self.sampler, self.seed)
+        half = self.size[0] * self.size[1] // 2
+
+        def train(configs: Sequence[Config]) -> dict[Config, float]:
+            arms = {config: replace(config, lr=self.space.base.lr) for config in configs}
+            new = [(arm, config.lr) for config, arm in arms.items() if config.lr not in raw.get(arm, {})]
+            race.train(new, rung.steps, seeds, raw)
+            return {config: value(raw[arm][config.lr]) for config, arm in arms.items()}
+
+        by_chance = self.random(half)
+        known = [replace(arm, lr=lr) for arm in race.protected.values() for lr in self.lrs]
+        asked = explorer.ask(min(BATCH, half))
+        found = train([*by_chance, *known, *asked])
+        explorer.tell({config: found[config] for config in [*known, *asked]})
+        left = half - len(known) - len(asked)
+        while left > 0 and race.clock.affords(min(BATCH, left) * len(seeds) * rung.steps, plan):
+            asked = explorer.ask(min(BATCH, left))
+            if not asked:
+                break
+            explorer.tell(train(asked))
+            left -= len(asked)
+        explorer.tell({config: found[config] for config in by_chance if config not in explorer.sampler.proposed})
+        expected = explorer.expected()
+        scores = {
+            arm: {lr: np.array([expected.get(replace(arm, lr=lr), -np.inf)]) for lr in by_lr}
+            for arm, by_lr in raw.items()
+        }
+        return scores, replace(max(by_chance, key=lambda config: found[config]), lr=self.space.base.lr)
+
+    def random(self, count: int) -> list[Config]:
+        """Different random candidates."""
+        rng = np.random.default_rng([self.seed, 1])
+        count, drawn = min(count, self.space.size * len(self.lrs)), dict[Config, None]()
+        while len(drawn) < count:
+            drawn[replace(self.space.draw(rng), lr=float(rng.choice(self.lrs)))] = None
+        return list(drawn)
