@@ -12,7 +12,6 @@ import importlib
 import io
 import os
 import platform
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
@@ -30,13 +29,13 @@ from torch.optim import AdamW, Optimizer
 from autoranger.components.component import registry
 from autoranger.components.config import Config
 from autoranger.components.errors import first_line, unknown
+from autoranger.search.timing import take_turns, time_step
 
 Shape = tuple[int, ...]
 Build = Callable[[list[nn.Parameter]], Optimizer]
 
 REFERENCE = "torch AdamW (fused)"
 TOTAL_STEPS = 1_000_000
-WARM_UP = 3
 TOGETHER = 6
 """Optimizers that take turns; more would need too much memory for their state."""
 
@@ -232,19 +231,6 @@ def bench(
     return Bench(model, size, len(params), rounds, timings, skipped, machine(device))
 
 
-def take_turns(
-    optimizers: Mapping[str, Optimizer], params: list[nn.Parameter], rounds: int
-) -> dict[str, NDArray[np.float64]]:
-    """Seconds of `rounds` steps of each optimizer, all of them in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in optimizers}
-    order, rng = list(optimizers), np.random.default_rng(0)
-    for _ in range(WARM_UP + rounds):
-        rng.shuffle(order)
-        for name in order:
-            seconds[name].append(time_step(optimizers[name], params))
-    return {name: np.array(taken[WARM_UP:]) for name, taken in seconds.items()}
-
-
 def summary(
     name: str,
     first: float,
@@ -256,21 +242,6 @@ def summary(
     low, median, high = np.quantile(seconds[name], (0.25, 0.5, 0.75)).tolist()
     ratio = float(np.median(seconds[name] / seconds[REFERENCE])) if REFERENCE in seconds else float("nan")
     return Timing(name, first, median, low, high, ratio, state_size(optimizer) / sum(p.numel() for p in params))
-
-
-def time_step(optimizer: Optimizer, params: Sequence[Tensor]) -> float:
-    """Seconds of one step, with what the device has to do for it."""
-
-    def wait() -> None:
-        if params[0].is_cuda:
-            torch.cuda.synchronize()
-
-    wait()
-    begin = time.perf_counter()
-    with redirect_stdout(io.StringIO()):  # some packages print
-        optimizer.step()
-    wait()
-    return time.perf_counter() - begin
 
 
 def state_size(optimizer: Optimizer) -> int:

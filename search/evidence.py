@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from autoranger.components.config import Config
 from autoranger.search.plan import Plan
 from autoranger.search.population import Scores
-from autoranger.search.race import mean
+from autoranger.search.race import mean, pareto
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict import LEVEL, Difference, compare, winner
 
@@ -32,6 +32,8 @@ class Finalist:
         diverged: seeds on which the training diverged.
         against_default, against_plain: paired differences of the validation metric to the space's default (full
             Ranger21) and to the plain optimizer (AdamW), each with its own best learning rate.
+        cost: of its optimizer, where the search was asked to look at it.
+        on_front: whether no other finalist is both better and no more expensive; None where there is no cost.
     """
 
     config: Config
@@ -41,15 +43,23 @@ class Finalist:
     diverged: int
     against_default: Difference
     against_plain: Difference
+    cost: float | None = None
+    on_front: bool | None = None
 
 
-def judge(configs: Sequence[Config], scores: Scores, roles: Mapping[str, int]) -> tuple[list[Finalist], Finalist]:
+def judge(
+    configs: Sequence[Config],
+    scores: Scores,
+    roles: Mapping[str, int],
+    cost: Callable[[Config], float] | None = None,
+) -> tuple[list[Finalist], Finalist]:
     """The finalists, best first, and the one to export: the winner, or the default where there is none.
 
     Args:
         configs: of the finalists.
         scores: metric `[F, S]` of the splits valid and test.
         roles: which of the finalists are the baselines; the default and AdamW must be among them.
+        cost: of a config, if that matters. It decides nothing.
     """
     valid, test, default, plain = scores["valid"], scores["test"], roles[DEFAULT], roles[PLAIN]
     rivals = [i for i in range(len(configs)) if i != default]
@@ -64,12 +74,23 @@ def judge(configs: Sequence[Config], scores: Scores, roles: Mapping[str, int]) -
             diverged=int(np.isnan(valid[i]).sum()),
             against_default=compare(valid[i], valid[default], level),
             against_plain=compare(valid[i], valid[plain], level),
+            cost=cost and cost(config),
         )
         for i, config in enumerate(configs)
     ]
+    finalists = ranked(finalists)
     won = winner(valid[rivals], valid[default])
-    best = finalists[default if won is None else rivals[won]]
-    return sorted(finalists, key=lambda f: -np.nan_to_num(f.valid, nan=-np.inf)), best
+    chosen = configs[default if won is None else rivals[won]]
+    return finalists, next(finalist for finalist in finalists if finalist.config == chosen)
+
+
+def ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
+    """Best first, and marked where they are on the front."""
+    ordered = sorted(finalists, key=lambda f: (-np.nan_to_num(f.valid, nan=-np.inf), f.cost or 0.0))
+    if any(finalist.cost is None for finalist in ordered):
+        return ordered
+    front = [finalist.config for finalist in pareto(ordered, lambda f: f.cost or 0.0)]
+    return [replace(finalist, on_front=finalist.config in front) for finalist in ordered]
 
 
 def describe(
@@ -92,6 +113,7 @@ def describe(
         "seed": settings["seed"],
         "budget_seconds": settings["budget"] or "standard plan",
         "sampler": settings["sampler"],
+        "objective": settings["objective"],
         "components": settings["components"],
         "valid": best.valid,
         "test": best.test,

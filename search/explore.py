@@ -28,7 +28,8 @@ class InSpace(BaseSampler):
 
     A sampler of Optuna knows neither that components exclude each other nor the grid of learning rates, and proposes a
     promising point again to average its noise. Here every candidate is trained once in a round, all with the same
-    seeds, and those that are left see more seeds in the rounds that follow.
+    seeds, and those that are left see more seeds in the rounds that follow. The first proposals have the switches of
+    what is known by name, whatever the other sampler says.
 
     Args:
         sampler: the other one.
@@ -44,6 +45,7 @@ class InSpace(BaseSampler):
             self.distributions |= {name: IntDistribution(0, 1) for name in space.components}
         self.rng = np.random.default_rng([seed, len(self.lrs)])
         self.proposed: set[Config] = set()
+        self.landmarks = space.landmarks
         self.most = space.size * len(self.lrs)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -59,6 +61,8 @@ class InSpace(BaseSampler):
         for name, distribution in search_space.items():
             if name not in params:
                 params[name] = self.sampler.sample_independent(study, trial, name, distribution)
+        if self.landmarks:
+            params |= self.space.params(self.landmarks.pop(0)) | {"lr": params["lr"]}
         return self.space.params(self.place(params))
 
     def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
@@ -106,9 +110,6 @@ class Explorer:
         self.space, self.sampler = space, InSpace(sampler, space, lrs, seed)
         self.study = optuna.create_study(direction="maximize", sampler=self.sampler)
         self._asked: dict[Config, Trial] = {}
-        for arm in space.landmarks:
-            switches = {name: on for name, on in space.params(arm).items() if name != "lr"}
-            self.study.enqueue_trial(switches)
 
     def ask(self, count: int) -> list[Config]:
         """That many new candidates; fewer where the space has no more."""

@@ -8,21 +8,23 @@ an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from optuna.trial import TrialState
 
 from autoranger.components.config import Config
 from autoranger.search.clock import Clock
+from autoranger.search.objectives import Trainer
 from autoranger.search.plan import Plan, Rung
-from autoranger.search.population import Population
 from autoranger.search.record import Record
 from autoranger.search.space import neighbours
 from autoranger.search.verdict import Values
+
+T = TypeVar("T")
 
 Scores = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
@@ -74,10 +76,18 @@ class Race:
         record: where trials go.
         protected: arms that stay in every round and are finalists whatever their rank: the baselines, by their roles.
         clock: told what happens, and asked whether there is time.
+        cost: of an arm, where a cheaper one is worth something: arms that no other one beats in both stay in the race.
     """
 
-    def __init__(self, population: Population, record: Record, protected: Mapping[str, Config], clock: Clock) -> None:
-        self.population, self.record, self.clock = population, record, clock
+    def __init__(
+        self,
+        population: Trainer,
+        record: Record,
+        protected: Mapping[str, Config],
+        clock: Clock,
+        cost: Callable[[Config], float] | None = None,
+    ) -> None:
+        self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.protected = dict(protected)
 
     def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Scores:
@@ -101,9 +111,10 @@ class Race:
         return scores
 
     def kept(self, scores: Scores, keep: int) -> list[Config]:
-        """The best `keep` arms, best first, and the protected ones."""
+        """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
-        return list(dict.fromkeys([*ranked[:keep], *self.protected.values()]))
+        front = pareto(ranked, self.cost) if self.cost else ()
+        return list(dict.fromkeys([*ranked[:keep], *front, *self.protected.values()]))
 
     def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Scores:
         """All rounds of a plan; with a time budget, rounds that would leave no time for the verdict are left out.
@@ -162,6 +173,15 @@ class Race:
         self.population.train(
             fresh, seeds, steps, progress=self.clock.advance, report=lambda part, s: note(part, s["valid"])
         )
+
+
+def pareto(ranked: Iterable[T], cost: Callable[[T], float]) -> Iterator[T]:
+    """Of things ranked by merit, best first, those that cost less than all that are better."""
+    lowest = np.inf
+    for thing in ranked:
+        if cost(thing) < lowest:
+            lowest = cost(thing)
+            yield thing
 
 
 def value(scores: Values) -> float:

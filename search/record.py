@@ -21,6 +21,9 @@ from autoranger.search.verdict import Values
 JOURNAL = "autoranger.journal"
 """Where studies are kept if nothing else is said."""
 
+FRONT = "-front"
+"""What the name of a study with a cost for its second objective ends with."""
+
 
 def open_storage(place: str | None) -> BaseStorage:
     """The Optuna storage at an URL or in a journal file; DataError where it cannot be opened."""
@@ -57,7 +60,7 @@ class Record:
     def __init__(
         self, storage: BaseStorage, name: str, space: Space, settings: Mapping[str, Any], *, resume: bool
     ) -> None:
-        self.space, self.known = space, dict[Config, dict[str, list[float | None]]]()
+        self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
         self._open: dict[Config, dict[str, Values]] = {}
         try:
             if resume:
@@ -110,6 +113,18 @@ class Record:
         """Writes what the search has found as attributes of the study; what is not finite becomes None."""
         for name, fact in facts.items():
             self.study.set_user_attr(name, json.loads(json.dumps(fact), parse_constant=lambda _: None))
+
+    def trade_off(self, found: Sequence[tuple[Config, float, float]]) -> None:
+        """Writes configs with their metric and cost as a study of two objectives, beside this one."""
+        name = self.study.study_name + FRONT
+        if name in optuna.get_all_study_names(self.storage):  # of the same search, before it was resumed
+            optuna.delete_study(study_name=name, storage=self.storage)
+        study = optuna.create_study(study_name=name, storage=self.storage, directions=["maximize", "minimize"])
+        for config, metric, cost in found:
+            params, distributions = self.space.params(config), self.space.distributions()
+            attrs = {"config": config.to_dict()}
+            values = [metric, cost]
+            study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))
 
     def close(self) -> None:
         """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from typing import Any
 
+import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autoranger.components.config import EVIDENCE, Config
+from autoranger.components.errors import unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock
 from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge
 from autoranger.search.explore import Exploration
+from autoranger.search.objectives import METRIC, prepared
 from autoranger.search.plan import LISTED, Plan, make_plan, plan_for
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
@@ -62,6 +67,8 @@ def search(
     budget: float | None = None,
     plan: Plan | None = None,
     sampler: str | BaseSampler = AUTO,
+    objective: str = METRIC,
+    cost: Callable[[Config], float] | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -78,18 +85,22 @@ def search(
         sampler: chooses what the first round trains: a name in `samplers.SAMPLERS` or a sampler of Optuna; "grid"
             for every subset with a grid of learning rates; by default the grid where the plan has room for all subsets,
             and otherwise `samplers.DEFAULT`.
+        objective: what is better: a higher `metric` of the task at the end (by default), a lower `loss`, or
+            fewer steps to a value of the metric, as in `steps:0.95`.
+        cost: of a config's optimizer, such as `cost.memory`. Subsets that none beats in both stay in the race, and the
+            finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The verdict
+            does not look at it.
         resume: whether to continue the study of that name.
         progress: listens.
 
     Raises:
         ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails,
-            or for a sampler that there is not.
+            or for a sampler or an objective that there is not.
         DataError: where the task's data are missing.
     """
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
-    chooser = sampler
-    if isinstance(chooser, str):
-        chooser = samplers.named(samplers.DEFAULT if chooser in (AUTO, GRID) else chooser, seed)
+    chooser = chosen_sampler(sampler, seed)
+    task, trained_for = prepared(task, objective)
     settings = {
         "task": task.name,
         "steps": task.steps,
@@ -97,18 +108,26 @@ def search(
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
+        "objective": objective,
+        "cost": cost is not None,
         "components": list(space.components),
     }
-    population = Population(task)
+    population = trained_for(Population(task))
     record = Record(storage, study, space, settings, resume=resume)
     try:
         if plan is None and budget is not None:
             clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            plan = plan_for(task.steps, space.size, len(lrs), clock.affordable)
+            plan = plan_for(task.steps, space.size, len(lrs), clock.affordable, task.survivors)
+            if plan.steps < task.steps:
+                warnings.warn(
+                    f"in this budget there is time for trainings of {plan.steps} steps, not of the task's {task.steps}; "
+                    "what is best for short ones may not be for long ones.",
+                    stacklevel=2,
+                )
         if plan is None:
             every = sampler == GRID or (sampler == AUTO and space.size <= LISTED)
-            plan = make_plan(task.steps, arms=LISTED if every else EXPLORED)
-        race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock)
+            plan = make_plan(task.steps, arms=LISTED if every else EXPLORED, survivors=task.survivors)
+        race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, cost)
         whole = sampler == GRID or (sampler == AUTO and plan.arms >= space.size)
         opening = Grid(space.arms(plan.arms, seed), lrs) if whole else Exploration(space, lrs, chooser, plan.arms, seed)
         numbers = count(seed * 1_000_000)
@@ -124,7 +143,8 @@ def search(
         scores = population.train(chosen, seeds, plan.steps, splits=("valid", "test"), progress=clock.advance)
     finally:
         record.close()
-    ranked, best = judge(chosen, scores, {role: list(finalists).index(arm) for role, arm in race.protected.items()})
+    places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
+    ranked, best = judge(chosen, scores, places, cost)
     evidence = describe(task, plan, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
     record.conclude(
@@ -132,4 +152,17 @@ def search(
         finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
         spent={"seconds": clock.elapsed, "work": clock.done, "rounds": clock.rounds},
     )
+    if cost is not None:
+        record.trade_off([(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     return outcome
+
+
+def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:
+    """The sampler of a name, the default one where a grid may do; ConfigError for a name that there is not."""
+    if isinstance(sampler, BaseSampler):
+        return sampler
+    if sampler in (AUTO, GRID):
+        return samplers.named(seed=seed)
+    if sampler not in samplers.SAMPLERS:
+        raise unknown("sampler", sampler, [AUTO, GRID, *samplers.SAMPLERS])
+    return samplers.named(sampler, seed)

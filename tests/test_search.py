@@ -292,6 +292,12 @@ def test_a_budget_that_is_none_is_an_error(text):
         parse_budget(text)
 
 
+def test_a_task_that_is_known_sets_how_many_survive():
+    assert make_plan(300).rungs[0].keep == 85
+    assert [rung.keep for rung in make_plan(300, survivors=1 / 8).rungs] == [32, 8, 4]
+    assert plan_for(300, 256, 5, 1e9, survivors=1 / 8).rungs[0].keep == 32
+
+
 def test_plans_grow_with_the_budget_and_never_exceed_it():
     standard = make_plan(300).cost(256, 5)
     costs = [plan_for(300, 256, 5, affordable).cost(256, 5) for affordable in np.geomspace(1e4, 50 * standard, 40)]

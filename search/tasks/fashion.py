@@ -47,6 +47,7 @@ class Fashion(Task):
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
         self.batch_size, self.steps, self.full_steps = (32, 400, 4000) if self.small else (128, 1000, 8000)
+        self.survivors = 1 / 8 if self.small else Task.survivors
 
     def data(self) -> Mapping[str, Split]:
         inputs, targets = read("train", 60_000, self.data_dir)

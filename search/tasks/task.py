@@ -24,6 +24,8 @@ class Task:
         metric_name: what `metric` is; higher is better.
         batch_size: examples per step.
         steps: length of a proxy run at which candidates are compared in the end.
+        survivors: share of the subsets that goes on after the first round of a search, at half of `steps`: how far down
+            the best one may be ranked there (studies/09_race_and_verdict measures it). On the safe side where unknown.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where a leader's best lies on
             the edge.
         full_steps: length of a training to the end, on which to confirm what proxies have found; ten times `steps`
@@ -41,6 +43,7 @@ class Task:
     batch_size: int = 32
     steps: int = 300
     full_steps: int | None = None
+    survivors: float = 1 / 3
     lr_range: tuple[float, float] = (1e-3, 1e-1)
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:

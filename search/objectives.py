@@ -1,0 +1,132 @@
+"""What a search maximises: the task's metric, its loss, or how few steps a target takes. Higher is always better."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError
+from autoranger.search.population import Population, Scores
+from autoranger.search.tasks.task import Task
+
+Values = NDArray[np.float64]
+
+METRIC = "metric"
+"""The objective that a search has if nothing else is said: the task's metric at the end of a training."""
+
+POINTS = 20
+"""Looks at the validation data on the way to a target; between them the curve is taken to be straight."""
+
+
+class Trainer(Protocol):
+    """What a race needs of a population."""
+
+    def train(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        splits: Sequence[str] = ("valid",),
+        progress: Callable[[int], None] = lambda done: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+    ) -> Scores:
+        """See `Population.train`."""
+
+
+class Reaching:
+    """A population whose validation score is minus the steps that a training takes to a target.
+
+    A run that never gets there counts as its whole length, and as much again for every |target| that it lacks, so that
+    runs too short for the target are still told apart. Other splits are scored by the metric at the end, as ever.
+
+    Args:
+        population: trains.
+        target: of the task's metric.
+    """
+
+    def __init__(self, population: Population, target: float) -> None:
+        self.population, self.target = population, target
+
+    def train(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        splits: Sequence[str] = ("valid",),
+        progress: Callable[[int], None] = lambda done: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+    ) -> Scores:
+        """See `Population.train`."""
+
+        def converted(scores: Scores) -> Scores:
+            others = {name: scores[name] for name in splits if name != "valid"}
+            return {"valid": -steps_to(self.target, scores["curve"], steps)} | others
+
+        trained = self.population.train(
+            configs,
+            seeds,
+            steps,
+            splits=[split for split in splits if split != "valid"],
+            curve=min(POINTS, steps),
+            progress=progress,
+            report=lambda part, scores: report(part, converted(scores)),
+        )
+        return converted(trained)
+
+
+def steps_to(target: float, curves: Values, steps: int) -> Values:
+    """Steps `[K, S]` until curves `[K, S, P]`, evenly spaced over `steps`, reach a target; NaN where a run diverged."""
+    points = curves.shape[-1]
+    reached = curves >= target
+    first = reached.argmax(axis=-1)
+    value = np.take_along_axis(curves, first[..., None], axis=-1)[..., 0]
+    before = np.take_along_axis(curves, np.maximum(first - 1, 0)[..., None], axis=-1)[..., 0]
+    # Between two looks the curve is straight; before the first one nothing is known of it.
+    part = np.where(first > 0, (target - before) / np.where(value > before, value - before, 1.0), 1.0)
+    missing = (target - np.nanmax(np.where(np.isnan(curves), -np.inf, curves), axis=-1)) / (abs(target) or 1.0)
+    taken = np.where(reached.any(axis=-1), (first + part) / points, 1 + missing) * steps
+    found: Values = np.where(np.isnan(curves[..., -1]), np.nan, taken)
+    return found
+
+
+def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], Trainer]]:
+    """The task with an objective for its metric, and what makes its population train for it.
+
+    Args:
+        task: of the search.
+        objective: `metric`, `loss`, or `steps:0.95` for the steps to that value of the metric.
+
+    Raises:
+        ConfigError: for any other objective.
+    """
+    name, _, target = objective.partition(":")
+    changed = copy.copy(task)
+    if objective == METRIC:
+        return task, lambda population: population
+    if objective == "loss":
+
+        def minus_loss(output: Tensor, target: Tensor) -> Tensor:
+            return -task.loss(output, target)
+
+        changed.metric_name = "minus loss"
+        changed.metric = minus_loss  # type: ignore[method-assign]
+        return changed, lambda population: population
+    try:
+        reach = float(target)
+    except ValueError:
+        reach = float("nan")
+    if name != "steps" or not np.isfinite(reach):
+        raise ConfigError(
+            f"objective is '{objective}', but must be metric, loss, or steps:VALUE for the steps to a value of the "
+            "metric, as in steps:0.95."
+        )
+    changed.metric_name = f"minus steps to {task.metric_name} {reach:g}"
+    return changed, lambda population: Reaching(population, reach)
