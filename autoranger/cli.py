@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +40,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 INTERRUPTED = 130
 
 
+class CostName(enum.StrEnum):
+    """What an optimizer costs."""
+
+    memory = enum.auto()
+    time = enum.auto()
+
+
 class SpaceName(enum.StrEnum):
     """What a search chooses from."""
 
@@ -68,6 +75,12 @@ def search(
     sampler: Annotated[
         str, typer.Option(help="Who chooses what the first round trains: grid, bayes, thompson, tpe …", metavar="NAME")
     ] = "auto",
+    objective: Annotated[
+        str, typer.Option(help="What to improve: metric, loss, or steps:0.95 for the steps to that metric.")
+    ] = "metric",
+    cost: Annotated[
+        CostName | None, typer.Option(help="Keep what is cheaper in state or step time, too: a Pareto front.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -93,6 +106,7 @@ def search(
 
     from autoranger.display import Display
     from autoranger.report import outcome_dict, print_outcome
+    from autoranger.search.cost import memory, step_time
     from autoranger.search.plan import parse_budget
     from autoranger.search.record import JOURNAL, open_storage
     from autoranger.search.space import Space
@@ -106,7 +120,12 @@ def search(
     if resume and study is None:
         raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
     name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
-    place = storage or JOURNAL
+    place, chosen_space = storage or JOURNAL, Space.extended() if space is SpaceName.extended else Space()
+    costs: dict[CostName | None, Callable[[], Callable[[Config], float] | None]] = {
+        None: lambda: None,
+        CostName.memory: lambda: memory,
+        CostName.time: lambda: step_time(chosen, chosen_space),
+    }
     err.print(f"study '{name}' in {place}, on {chosen.device}", highlight=False)
     try:
         with Display(err) as display:
@@ -114,10 +133,12 @@ def search(
                 chosen,
                 open_storage(storage),
                 name,
-                space=Space.extended() if space is SpaceName.extended else Space(),
+                space=chosen_space,
                 seed=seed,
                 budget=seconds,
                 sampler=sampler,
+                objective=objective,
+                cost=costs[cost](),
                 resume=resume,
                 progress=display,
             )
@@ -173,6 +194,48 @@ def compare(
         print_json(comparison_dict(comparison))
     else:
         print_comparison(out, comparison, chosen)
+
+
+@app.command()
+def report(
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study that a search has made.")],
+    storage: Annotated[str | None, typer.Option(help="Where it is: a journal file or a database URL.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Write report.html, its figures and attribution.json into this folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say what a search found out: the verdict, the finalists, and what each component contributes.
+
+    Read from the study alone; nothing is trained. A search that was interrupted is shown as far as it got.
+
+    **Examples**
+
+        autoranger report digits-20260101-120000
+        autoranger report mine --storage sqlite:///team.db --out report
+    """
+    import optuna
+
+    from autoranger.findings import findings
+    from autoranger.page import check_folder, write_report
+    from autoranger.report import print_findings
+    from autoranger.search.existing import find_study
+    from autoranger.search.record import JOURNAL
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    place = storage or JOURNAL
+    found = find_study(study, place)
+    if folder is not None:
+        check_folder(folder)
+    with err.status("learning what each component contributes"):
+        result = findings(found, place)
+        written = [] if folder is None else write_report(result, folder)
+    if as_json:
+        print_json(result.to_dict() | ({"out": [str(path) for path in written]} if written else {}))
+        return
+    print_findings(out, result)
+    if written:
+        out.print(f"\nWritten: {escape(', '.join(map(str, written)))}", highlight=False, soft_wrap=True)
 
 
 @app.command()

@@ -87,7 +87,13 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 
 def brief(config: Config) -> str:
     """A config in a few words, relative to the nearest of full Ranger21 and AdamW."""
-    on, every = set(config.components), set(RANGER21)
+    return in_words(config.components)
+
+
+def in_words(components: Iterable[str]) -> str:
+    """A subset of components in a few words, see `brief`."""
+    names = list(components)
+    on, every = set(names), set(RANGER21)
     without = every - on
     if on == every:
         return "ranger21"
@@ -95,4 +101,4 @@ def brief(config: Config) -> str:
         return "adamw"
     if on <= every and len(without) < len(on):
         return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
-    return "adamw + " + " + ".join(config.components)
+    return "adamw + " + " + ".join(names)

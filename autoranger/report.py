@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,26 @@ from autoranger.bench import Bench
 from autoranger.components.component import Value, registry
 from autoranger.components.config import Config
 from autoranger.display import brief
+from autoranger.findings import Findings, Row
 from autoranger.search.comparison import Comparison
 from autoranger.search.study import Outcome
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict import Difference
+from autoranger.wording import (
+    READING,
+    about,
+    contribution_cells,
+    finalist_cells,
+    interval,
+    note,
+    pair_cells,
+    source,
+    spent,
+    verdict,
+)
+
+STRONGEST = 5
+"""Pairs of components that are printed."""
 
 
 def outcome_dict(outcome: Outcome) -> dict[str, Any]:
@@ -36,33 +53,62 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 def print_outcome(console: Console, outcome: Outcome, path: Path) -> None:
     """The final table, the verdict in a sentence, and how to use the file."""
+    exported = outcome.config.to_dict()
+    rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
-    metric, seeds = evidence["metric"], outcome.finalists[0].against_default.seeds
-    columns = ("", "lr", f"valid {metric}", "against ranger21", "against adamw", f"test {metric}")
-    table = Table(*columns, box=None, pad_edge=False)
-    for number, finalist in enumerate(outcome.finalists, start=1):
-        exported = finalist.config == outcome.config
-        table.add_row(
-            f"{'[bold green]→' if exported else ' '} {number}",
-            f"{finalist.config.lr:g}",
-            f"{finalist.valid:.4f}" + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
-            interval(finalist.against_default),
-            interval(finalist.against_plain),
-            f"{finalist.test:.4f}",
-        )
-    console.print(table)
-    console.print()
-    for number, finalist in enumerate(outcome.finalists, start=1):
-        console.print(Padding(f"{number}  {brief(finalist.config)}", (0, 0, 0, 2)), highlight=False)
-    console.print(
-        f"\n{seeds} fresh seeds; paired differences with {evidence['confidence']:.0%} intervals that hold for all "
-        f"{evidence['comparisons']} comparisons together. {outcome.work:,} candidate-steps in {outcome.seconds:.0f} s.",
-        highlight=False,
-    )
-    console.print(verdict(outcome), highlight=False)
+    print_finalists(console, rows, evidence["metric"])
+    work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
+    console.print(f"\n{note(rows, evidence)} {work}", highlight=False)
+    print_verdict(console, next((row for row in rows if row.exported), None))
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
     print_code(console, "    import autoranger")
     print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
+
+
+def print_finalists(console: Console, rows: Sequence[Row], metric: str) -> None:
+    """The finalists, best first: what they are and reach, and how they compare."""
+    cells = list(finalist_cells(rows))
+    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {metric}", "test")]
+    results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
+    costs = ["cost"] * any(row.cost is not None for row in rows)
+    against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
+    for row, (place, name, lr, valid, test, *differences) in zip(rows, cells, strict=True):
+        style = "bold green" if row.exported else ""
+        results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
+        against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
+    console.print(results)
+    console.print()
+    console.print(against)
+
+
+def print_verdict(console: Console, exported: Row | None) -> None:
+    """The verdict in a sentence."""
+    console.print(escape(verdict(exported)), style="bold", highlight=False)
+
+
+def print_findings(console: Console, findings: Findings) -> None:
+    """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
+    console.print(escape(about(findings)), highlight=False, soft_wrap=True)
+    print_verdict(console, findings.exported)
+    if findings.rows:
+        console.print()
+        print_finalists(console, findings.rows, findings.metric)
+        console.print(f"\n{note(findings.rows, findings.evidence)}", highlight=False)
+    console.print(escape(f"\n{spent(findings)}\n\n{source(findings)}"), highlight=False)
+    if findings.attribution is None:
+        return
+    table = Table("component", "Shapley value", "main effect", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, *effects in contribution_cells(findings):
+        table.add_row(f"[bold]{escape(name)}[/]", *map(escape, effects))
+    console.print()
+    console.print(table)
+    pairs = Table("strongest pairs", "interaction", box=None, pad_edge=False)
+    for pair, effect in islice(pair_cells(findings), STRONGEST):
+        pairs.add_row(escape(pair), escape(effect))
+    if pairs.rows:
+        console.print()
+        console.print(pairs)
+    console.print(f"\n[dim]{READING}[/]", highlight=False)
 
 
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
@@ -100,25 +146,9 @@ def two_sided(difference: Difference) -> float:
     return min(1.0, 2 * min(difference.p, 1 - difference.p))
 
 
-def verdict(outcome: Outcome) -> str:
-    """The verdict in a sentence."""
-    best = next(f for f in outcome.finalists if f.config == outcome.config)
-    if outcome.default_kept:
-        return f"Nothing beats full Ranger21 significantly: [bold]ranger21 with lr {best.config.lr:g}[/] is kept."
-    gain = interval(best.against_default)
-    return f"[bold]{brief(best.config)}, lr {best.config.lr:g}[/], beats full Ranger21 by {gain}."
-
-
 def print_code(console: Console, line: str) -> None:
     """A line to be copied: neither wrapped nor interpreted."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def interval(difference: Difference) -> str:
-    """An effect with its interval."""
-    if difference.effect == difference.low == difference.high == 0.0:
-        return "–"
-    return f"{difference.effect:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
 def build_call(config: Config) -> str:

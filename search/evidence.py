@@ -96,6 +96,7 @@ def ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
 def describe(
     task: Task,
     plan: Plan,
+    sampler: str,
     settings: Mapping[str, Any],
     seeds: Sequence[int],
     finalists: Sequence[Finalist],
@@ -112,7 +113,7 @@ def describe(
         "metric": task.metric_name,
         "seed": settings["seed"],
         "budget_seconds": settings["budget"] or "standard plan",
-        "sampler": settings["sampler"],
+        "sampler": sampler,
         "objective": settings["objective"],
         "components": settings["components"],
         "valid": best.valid,

@@ -16,10 +16,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from autoranger.components.config import Config
 from autoranger.search.plan import Plan
 from autoranger.search.race import Race, Scores, value
-from autoranger.search.samplers.base import ModelSampler
+from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 
-BATCH = 32
+BATCH = 16
 """Candidates that are proposed, and then trained, together."""
 
 
@@ -157,6 +157,7 @@ class Exploration:
         sampler: chooses.
         arms: for how many of them there is time, with a grid of learning rates each.
         seed: of the random half.
+        name: of the sampler.
     """
 
     space: Space
@@ -164,6 +165,7 @@ class Exploration:
     sampler: BaseSampler
     arms: int
     seed: int
+    name: str = "a sampler"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -184,7 +186,7 @@ class Exploration:
 
         by_chance = self.random(half)
         known = [replace(arm, lr=lr) for arm in race.protected.values() for lr in self.lrs]
-        asked = explorer.ask(min(BATCH, half))
+        asked = explorer.ask(min(STARTUP, half))
         found = train([*by_chance, *known, *asked])
         explorer.tell({config: found[config] for config in [*known, *asked]})
         left = half - len(known) - len(asked)

@@ -37,6 +37,10 @@ class Opening(Protocol):
     """A first round."""
 
     @property
+    def name(self) -> str:
+        """Who chooses what it trains."""
+
+    @property
     def size(self) -> tuple[int, int]:
         """How many arms and learning rates: their product is the number of trainings with one seed."""
 
@@ -55,6 +59,7 @@ class Grid:
 
     arms: Sequence[Config]
     lrs: Sequence[float]
+    name: str = "grid"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -158,11 +163,13 @@ class Race:
         def note(configs: Sequence[Config], values: Values) -> None:
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
-                scores.setdefault(origin[config], {})[config.lr] = row
+                scores[origin[config]][config.lr] = row
             best = max((best_value(by_lr), i) for i, by_lr in enumerate(scores.values()))
             arm = list(scores)[best[1]]
             self.clock.best(replace(arm, lr=best_lr(scores[arm])), best[0])
 
+        for arm, _ in wanted:  # in this order, whatever is done first: of equally good arms the first one leads
+            scores.setdefault(arm, {})
         origin = {replace(arm, lr=lr): arm for arm, lr in wanted}
         recalled = {config: self.record.recall(config, steps, seeds) for config in origin}
         for config, values in recalled.items():

@@ -22,7 +22,7 @@ from autoranger.search.objectives import METRIC, prepared
 from autoranger.search.plan import LISTED, Plan, make_plan, plan_for
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Race, best_lr
+from autoranger.search.race import Grid, Opening, Race, best_lr
 from autoranger.search.record import Record
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.task import Task
@@ -101,7 +101,7 @@ def search(
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
     chooser = chosen_sampler(sampler, seed)
     task, trained_for = prepared(task, objective)
-    settings = {
+    settings: dict[str, Any] = {
         "task": task.name,
         "steps": task.steps,
         "batch_size": task.batch_size,
@@ -117,19 +117,12 @@ def search(
     try:
         if plan is None and budget is not None:
             clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            plan = plan_for(task.steps, space.size, len(lrs), clock.affordable, task.survivors)
-            if plan.steps < task.steps:
-                warnings.warn(
-                    f"in this budget there is time for trainings of {plan.steps} steps, not of the task's {task.steps}; "
-                    "what is best for short ones may not be for long ones.",
-                    stacklevel=2,
-                )
-        if plan is None:
-            every = sampler == GRID or (sampler == AUTO and space.size <= LISTED)
-            plan = make_plan(task.steps, arms=LISTED if every else EXPLORED, survivors=task.survivors)
+        plan = plan or planned(task, space, clock, every=sampler == GRID or (sampler == AUTO and space.size <= LISTED))
         race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, cost)
-        whole = sampler == GRID or (sampler == AUTO and plan.arms >= space.size)
-        opening = Grid(space.arms(plan.arms, seed), lrs) if whole else Exploration(space, lrs, chooser, plan.arms, seed)
+        called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
+        opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
+        if sampler == GRID or (sampler == AUTO and plan.arms >= space.size):
+            opening = Grid(space.arms(plan.arms, seed), lrs)
         numbers = count(seed * 1_000_000)
 
         def fresh_seeds(size: int) -> list[int]:
@@ -145,7 +138,7 @@ def search(
         record.close()
     places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
     ranked, best = judge(chosen, scores, places, cost)
-    evidence = describe(task, plan, settings, seeds, ranked, best)
+    evidence = describe(task, plan, opening.name, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
     record.conclude(
         outcome=best.config.to_dict() | {EVIDENCE: evidence},
@@ -155,6 +148,25 @@ def search(
     if cost is not None:
         record.trade_off([(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     return outcome
+
+
+def planned(task: Task, space: Space, clock: Clock, *, every: bool) -> Plan:
+    """The plan of a search for which there is none: what fits the budget, else the standard one.
+
+    Args:
+        task, space, clock: of the search; the clock calibrated where there is a budget.
+        every: whether the standard plan has all subsets in the first round.
+    """
+    if clock.budget is None:
+        return make_plan(task.steps, arms=LISTED if every else EXPLORED, survivors=task.survivors)
+    plan = plan_for(task.steps, space.size, len(lr_grid(*task.lr_range)), clock.affordable, task.survivors)
+    if plan.steps < task.steps:
+        warnings.warn(
+            f"in this budget there is time for trainings of {plan.steps} steps, not of the task's {task.steps}; "
+            "what is best for short ones may not be for long ones.",
+            stacklevel=3,
+        )
+    return plan
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from itertools import combinations, permutations
+from pathlib import Path
 
 import numpy as np
 import optuna
@@ -11,7 +13,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from autoranger.components.errors import ConfigError
-from autoranger.search.attribution import attribute, from_study, from_table
+from autoranger.search.attribution import attribute, from_sample, from_study, from_table
+from autoranger.search.attribution.sample import Round, Sample
+from autoranger.search.attribution.seeds import between_seeds
 from autoranger.search.samplers import named
 from autoranger.search.table import Table
 
@@ -135,3 +139,100 @@ def test_a_study_without_switches_or_results_has_no_attribution():
     study.ask({"a": CategoricalDistribution((False, True)), "x": FloatDistribution(0, 1)})
     with pytest.raises(ConfigError, match="completed trial"):
         from_study(study, sampler)  # type: ignore[arg-type]
+
+
+def sample_of(table: Table, seed: int, between: float | None = None, cells: Sequence[int] | None = None) -> Sample:
+    """The cells of a table for one seed, or some of them, as the first round of a search."""
+    subsets = [frozenset(table.subset(n)) for n in range(2 ** len(table.components)) for _ in table.lrs]
+    lrs = np.array(list(table.lrs) * 2 ** len(table.components))
+    chosen = np.arange(len(lrs)) if cells is None else np.asarray(cells)
+    values = table.final[:, :, seed].reshape(-1)[chosen]
+    round_ = Round(table.lengths[-1], seed, 1)
+    return Sample(round_, table.components, [subsets[i] for i in chosen], lrs[chosen], values, between)
+
+
+def test_a_round_knows_the_effects():
+    got = from_sample(sample_of(table(0.001, 0), 0))
+    for kind, truths in {"main": (0.12, -0.03, 0), "shapley": (0.12, -0.03, 0), "pairs": (0.04, 0, 0)}.items():
+        for effect, truth in zip(getattr(got, kind), truths, strict=True):
+            assert effect.effect == pytest.approx(truth, abs=0.01)
+            assert effect.low <= truth <= effect.high
+
+
+def test_a_game_of_some_components_has_the_others_off():
+    made = table(0.0, 0)
+    got = from_sample(sample_of(made, 0), ["b"])
+    assert [e.components for e in got.main] == [("b",)]
+    assert got.pairs == []
+    assert got.main[0].effect == pytest.approx(-0.05, abs=0.02), "without the interaction with a"
+    with pytest.raises(ConfigError, match="unknown component 'd'"):
+        from_study(study_of_switches(4), named("bayes", seed=0), components=["d"])  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="1 to 12 switches, not 13"):
+        from_study(study_of_switches(13), named("bayes", seed=0))  # type: ignore[arg-type]
+
+
+def study_of_switches(count: int) -> optuna.Study:
+    study = optuna.create_study()
+    study.ask({f"x{i}": CategoricalDistribution((False, True)) for i in range(count)})
+    return study
+
+
+def test_a_round_that_has_hardly_begun_has_no_attribution():
+    with pytest.raises(ConfigError, match="3 candidates that did not diverge are too few"):
+        from_sample(sample_of(table(0.0, 0), 0, cells=[0, 1, 2]))
+
+
+def test_many_components_are_looked_at_where_they_are_best(monkeypatch):
+    """With more points than there is room for, each subset keeps its best learning rates."""
+    made = sample_of(table(0.001, 0), 0)
+    whole = from_sample(made)
+    monkeypatch.setattr("autoranger.search.attribution.worth.MOST_POINTS", 8)
+    part = from_sample(made)
+    for one, other in zip(whole.shapley, part.shapley, strict=True):
+        assert one.effect == pytest.approx(other.effect, abs=0.003)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.01])
+def test_how_much_effects_differ_between_seeds_is_seen(spread):
+    rng, found = np.random.default_rng(0), []
+    subsets = [frozenset(name for i, name in enumerate("abcd") if n >> i & 1) for n in range(16)] * 4
+    on = np.array([[name in subset for name in "abcd"] for subset in subsets], dtype=float)
+    for _ in range(40):
+        effects = np.array([[0.1], [0], [0], [-0.05]]) + spread * rng.standard_normal((4, 6))
+        values = on @ effects + 0.005 * rng.standard_normal((64, 6)) + rng.standard_normal(6)
+        values[3] = np.nan
+        got = between_seeds("abcd", [(subsets, values), (subsets[:5], values[:5])])
+        assert got is not None
+        found.append(got)
+    assert np.mean(found) == pytest.approx(spread**2, rel=0.2, abs=1e-6)
+    assert between_seeds("abcd", [(subsets[:5], values[:5])]) is None
+
+
+def test_intervals_allow_for_other_seeds():
+    made = table(0.001, 0)
+    alone, others = (from_sample(sample_of(made, 0, between)) for between in (None, 0.01**2))
+    for one, other in zip(alone.shapley, others.shapley, strict=True):
+        assert other.effect == one.effect
+        assert (other.high - other.effect) ** 2 == pytest.approx(
+            (one.high - one.effect) ** 2 + (1.96 * 0.01) ** 2, rel=1e-3
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "seed", "agreement"), [("digits", 1, 0.85), ("fashion", 0, 0.95)])
+def test_a_race_on_a_real_table_agrees_with_the_whole_table(task, seed, agreement):
+    """Round one sees every cell on one seed; two more see the best subsets on the other seeds."""
+    whole = Table.load(Path(__file__).parents[1] / "studies" / "07_tables" / f"{task}.npz")
+    whole = whole.at(length=whole.lengths[-1])
+    first = np.nan_to_num(whole.final[:, :, seed], nan=-1)
+    leaders, others = np.argsort(-first.max(axis=1))[:86], [s for s in range(len(whole.seeds)) if s != seed]
+    subsets = [frozenset(whole.subset(int(n))) for n in leaders for _ in range(2)]
+    values = np.concatenate([whole.final[n, np.argsort(-first[n])[:2]][:, others] for n in leaders])
+    got = from_sample(sample_of(whole, seed, between_seeds(whole.components, [(subsets, values)])))
+    truth = from_table(whole)
+    hits = []
+    for kind in ("main", "shapley"):
+        estimates, truths = ([e.effect for e in getattr(a, kind)] for a in (got, truth))
+        assert np.corrcoef(estimates, truths)[0, 1] > agreement
+        hits += [e.low <= t <= e.high for e, t in zip(getattr(got, kind), truths, strict=True)]
+    assert np.mean(hits) >= 0.75

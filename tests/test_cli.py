@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 
 from autoranger import Component, Config, Hyper, Signals, Stage, cli, load
 from autoranger.components.component import registry
+from autoranger.components.config import read
 from autoranger.components.presets import PRESETS
 from autoranger.search.record import open_storage
 
@@ -314,3 +315,32 @@ def test_bench_says_what_is_wrong(autoranger, args, message):
     status, out, err = autoranger("bench", *args)
     assert (status, out) == (2, "")
     assert message in err
+
+
+def test_a_search_by_a_sampler_for_the_loss_at_a_price(autoranger):
+    options = ("--sampler", "random", "--objective", "loss", "--cost", "memory", "--study", "s")
+    code, _, err = autoranger("search", "--task", "mine.py", *options)
+    assert code == 0, err
+    evidence = read("tuned.toml")[1]
+    assert (evidence["sampler"], evidence["objective"], evidence["metric"]) == ("random", "loss", "minus loss")
+    assert {"default", "adamw", "random"} <= evidence.keys(), "the baselines"
+    study = optuna.load_study(study_name="s", storage=open_storage(None))
+    assert len(study.trials) < 400, "not every subset"
+    front = optuna.load_study(study_name="s-front", storage=open_storage(None))
+    assert {trial.values[1] for trial in front.trials} <= {2.0, 3.0, 4.0, 5.0}
+    assert front.best_trials
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--sampler", "bayess"), "did you mean 'bayes'"),
+        (("--objective", "speed"), "must be metric, loss, or steps:VALUE"),
+        (("--cost", "money"), "'memory', 'time'"),
+    ],
+)
+def test_a_search_for_what_there_is_not_says_so(options, words, autoranger):
+    code, _, err = autoranger("search", "--task", "mine.py", *options)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err

@@ -153,6 +153,21 @@ def test_every_round_has_seeds_of_its_own(journal):
     assert by_length == {10: {0}, 20: {1, 2}}
 
 
+def test_ties_do_not_depend_on_what_is_done_first(journal):
+    class Coarse(Table):
+        def train(self, configs, seeds, steps, *, report=lambda c, s: None, **rest):
+            scores = super().train(configs, seeds, steps, **rest)
+            for i in np.random.default_rng().permutation(len(configs)):
+                report([configs[i]], {"valid": scores["valid"][[i]]})
+            return scores
+
+        def value(self, config, seed):
+            return float(round(super().value(config, seed), 1))
+
+    runs = [list(race(Coarse(), Record(journal, str(i), SMALL, {}, resume=False))) for i in range(8)]
+    assert all(run == runs[0] for run in runs)
+
+
 def test_diverged_candidates_lose(journal):
     class Diverging(Table):
         def value(self, config, seed):

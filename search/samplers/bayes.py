@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from optuna.study import Study
 from scipy.special import ndtr
 
-from autoranger.components.errors import ConfigError
 from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
 from autoranger.search.samplers.encoding import Encoding, Rows
 from autoranger.search.samplers.process import Data, Process
@@ -30,9 +28,6 @@ OPTIMISM = 2.5
 
 CAUTION = 1.0
 """Standard deviations by which a recommendation is judged below its mean."""
-
-FLOOR = 0.1
-"""Quantile of the values below which a model that is to explain, rather than to search, does not look."""
 
 
 class BayesSampler(ModelSampler):
@@ -82,34 +77,6 @@ class BayesSampler(ModelSampler):
         means, deviations = self._fitted(encoding, data).posterior(data, rows)
         cautious: Values = means - CAUTION * deviations
         return cautious
-
-    def draws(self, study: Study, points: Sequence[Mapping[str, Any]], count: int) -> Values:
-        """Draws from the posterior of what to expect of parameters, higher is better, in the objective's units.
-
-        Args:
-            study: of one objective.
-            points: n different sets of parameters.
-            count: of draws.
-
-        Returns:
-            the draws `[count, n]`.
-
-        Raises:
-            ConfigError: where the study has several objectives, or no finite value.
-        """
-        space = self.infer_relative_search_space(study, None)
-        history = self.history(study, None, space)
-        values = history.values
-        if len(study.directions) > 1 or not np.isfinite(values).any():
-            raise ConfigError("only a study of one objective, with a completed trial, has a model.")
-        encoding = Encoding(space)
-        moved = np.maximum(values, np.quantile(values[np.isfinite(values)], FLOOR))
-        center, spread = moved.mean(), moved.std() or 1.0
-        data, process = Data.of(history.rows, (moved - center) / spread), Process(encoding.choices)
-        process.fit(data)
-        rows = np.stack([encoding.encode(point) for point in points])
-        drawn: Values = center + spread * process.sample(data, rows, count, self.rng)
-        return drawn
 
     def _fitted(self, encoding: Encoding, data: Data) -> Process:
         """The process of a space, its parameters fitted anew where there are notably more observations."""

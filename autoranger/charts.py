@@ -1,0 +1,231 @@
+"""Figures of what a search found, by Matplotlib: as files, and for a page that is light or dark."""
+
+from __future__ import annotations
+
+import html
+import io
+import re
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from autoranger.display import in_words
+from autoranger.figures import canvas
+from autoranger.findings import Findings, Row
+from autoranger.search.attribution import Attribution, Effect
+from autoranger.search.attribution.sample import Sample
+
+INK = "#1f2328"
+"""Text and axes; on a page the colour of its text."""
+
+BLUE, ORANGE, GREY = "#2f7fc1", "#d9622b", "#8a8a8a"
+"""Colours that differ for every kind of colour vision, and show on white as on black."""
+
+LINES = (BLUE, ORANGE, "#1b9e77", "#b8860b", "#a05fb0", GREY)
+MARKERS = "osD^vP"
+"""Of finalists, so that they differ without colour."""
+
+WIDTH = 6.4
+"""Inches of every figure: readable when a phone shrinks it by half."""
+
+Figure = Any
+"""Matplotlib's, which is imported when a figure is drawn."""
+
+
+def figures(findings: Findings) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """The figures that a study has the data for: by file name, what each shows in words, and what draws it."""
+    found: dict[str, tuple[str, Callable[[], Figure]]] = {}
+    known = [row for row in findings.rows if row.against_default]
+    if len(known) > 1:
+        words = f"Finalists: difference in valid {findings.metric} to full Ranger21, with intervals."
+        found["finalists"] = words, lambda: draw_finalists(known, findings.metric)
+    if findings.sample is not None and np.isfinite(findings.sample.values).any():
+        sample = findings.sample
+        words = f"Every candidate of a round: valid {findings.metric} against the learning rate."
+        found["rates"] = words, lambda: draw_rates(sample, leaders(findings), findings.metric)
+    if findings.attribution is not None:
+        attribution = findings.attribution
+        words = f"What each component contributes to valid {findings.metric}, with intervals."
+        found["contributions"] = words, lambda: draw_contributions(attribution, findings.metric)
+        if attribution.pairs:
+            words = f"Interactions of pairs of components in valid {findings.metric}."
+            found["interactions"] = words, lambda: draw_interactions(attribution, findings.metric)
+    return found
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """Matplotlib's settings for these figures: text that stays text, the same file from the same data."""
+    from matplotlib import rc_context
+
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: dict[Any, Any] = {"font.size": 10, "svg.fonttype": "none", "svg.hashsalt": "autoranger"}
+    settings.update(dict.fromkeys(inked, INK))
+    with rc_context(settings):
+        yield
+
+
+def render(draw: Callable[[], Figure], *, transparent: bool = False) -> str:
+    """A figure as an SVG document."""
+    canvas(1, 1)  # says what is missing where Matplotlib is
+    with style(), io.StringIO() as file:
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        draw().savefig(file, format="svg", transparent=transparent, metadata=metadata)
+        return file.getvalue()
+
+
+def embed(svg: str, name: str, words: str) -> str:
+    """An SVG document as an element of a page: in the colour of its text, with ids of its own and a description."""
+    element = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    element = re.sub(r'\bid="', f'id="{name}-', element)
+    element = re.sub(r'(url\(|href=")#', rf"\1#{name}-", element)
+    # The size comes from the page.
+    element = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", re.sub(r' height="[^"]*"', "", element, count=1))
+    return element.replace("<svg", f'<svg role="img" aria-label="{html.escape(words)}"', 1)
+
+
+def literal(text: str) -> str:
+    """Text in which Matplotlib finds no formula."""
+    return text.replace("$", r"\$")
+
+
+def leaders(findings: Findings) -> dict[str, tuple[str, ...]]:
+    """Subsets worth a line of their own, by label: the finalists, or the three that lead so far."""
+    subsets = [row.components for row in findings.rows]
+    if not subsets and findings.sample is not None:
+        best = np.argsort(-np.nan_to_num(findings.sample.values, nan=-np.inf))
+        subsets = [tuple(subset) for subset in dict.fromkeys(findings.sample.subsets[i] for i in best)][:3]
+    return {f"{place}  {shorten(in_words(subset))}": subset for place, subset in enumerate(subsets, start=1)}
+
+
+def shorten(words: str, most: int = 40) -> str:
+    """Words cut to a length."""
+    return words if len(words) <= most else words[: most - 1].rstrip() + "…"
+
+
+def draw_finalists(rows: list[Row], metric: str) -> Figure:
+    """Differences to full Ranger21 with their intervals, the best finalist at the top, each below its name."""
+    names = [
+        textwrap.wrap(f"{in_words(row.components)}, lr {row.lr:g}{' ← exported' if row.exported else ''}", 88)
+        for row in rows
+    ]
+    # The vertical axis is in inches: a row is as high as its name is long.
+    ys = -np.cumsum([0.34 + 0.135 * len(lines) for lines in names])
+    figure, axes = canvas(WIDTH, 0.75 - ys[-1])
+    for row, lines, y in zip(rows, names, ys, strict=True):
+        difference = row.against_default
+        assert difference is not None
+        colour = BLUE if row.exported else GREY if set(row.roles) & {"default", "adamw"} else ORANGE
+        reach = np.nan_to_num([[difference.effect - difference.low], [difference.high - difference.effect]])
+        axes.errorbar(difference.effect, y, xerr=reach, fmt="o", color=colour, capsize=3, markersize=7, linewidth=2)
+        axes.vlines(0, y - 0.1, y + 0.1, color=INK, linewidth=0.9, zorder=0)  # in pieces: names stand between them
+        axes.text(
+            0, y + 0.13, literal("\n".join(lines)), transform=axes.get_yaxis_transform(), fontsize=8, linespacing=1.1,
+            fontweight="bold" if row.exported else "normal",
+        )  # fmt: skip
+    axes.set_ylim(ys[-1] - 0.2, 0)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel(literal(f"difference in valid {metric} to full Ranger21 (right: better)"))
+    return figure
+
+
+def draw_rates(sample: Sample, lines: Mapping[str, tuple[str, ...]], metric: str) -> Figure:
+    """Every candidate of a round as a dot, some subsets as lines over the learning rate."""
+    figure, axes = canvas(WIDTH, 4.4)
+    finite = np.isfinite(sample.values)
+    jitter = np.random.default_rng(0).uniform(-0.06, 0.06, len(sample.lrs))
+    axes.scatter(
+        (sample.lrs * 10**jitter)[finite], sample.values[finite], s=9, color=GREY, alpha=0.5, linewidths=0,
+        label="every candidate",
+    )  # fmt: skip
+    for (name, subset), colour, marker in zip(lines.items(), LINES, MARKERS, strict=False):
+        mine = np.array([s == frozenset(subset) for s in sample.subsets]) & finite
+        order = np.argsort(sample.lrs[mine])
+        if mine.any():
+            xs, ys = sample.lrs[mine][order], sample.values[mine][order]
+            axes.plot(xs, ys, color=colour, marker=marker, markersize=5, linewidth=1.6, label=literal(name))
+    low, high = np.quantile(sample.values[finite], [0.25, 1.0])
+    axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+    axes.set_xscale("log")
+    axes.set_xlabel("learning rate")
+    axes.set_ylabel(literal(f"valid {metric} after {sample.round.steps} steps"))
+    figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, ncols=1)
+    return figure
+
+
+def draw_contributions(attribution: Attribution, metric: str) -> Figure:
+    """Shapley values and main effects with their intervals, the largest Shapley value at the top."""
+    order = sorted(range(len(attribution.shapley)), key=lambda i: attribution.shapley[i].effect)
+    figure, axes = canvas(WIDTH, 1.3 + 0.42 * len(order))
+    kinds = (
+        ("Shapley value", attribution.shapley, BLUE, "o", 0.13),
+        ("main effect", attribution.main, ORANGE, "s", -0.13),
+    )
+    for name, effects, colour, marker, shift in kinds:
+        chosen = [effects[i] for i in order]
+        centers = [e.effect for e in chosen]
+        reach = [[e.effect - e.low for e in chosen], [e.high - e.effect for e in chosen]]
+        axes.errorbar(
+            centers, np.arange(len(order)) + shift, xerr=reach, fmt=marker, color=colour, markersize=5, linewidth=1.6,
+            label=name,
+        )  # fmt: skip
+    axes.axvline(0, color=INK, linewidth=0.9)
+    axes.set_yticks(range(len(order)), [literal(attribution.shapley[i].components[0]) for i in order])
+    axes.tick_params(axis="y", length=0)
+    axes.spines["left"].set_visible(False)
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel(literal(f"contribution to valid {metric}"))
+    figure.legend(loc="outside upper right", fontsize=9, frameon=False, ncols=2)
+    return figure
+
+
+def draw_interactions(attribution: Attribution, metric: str) -> Figure:
+    """Interactions of all pairs as a symmetric map; a frame around those whose interval leaves out 0."""
+    names = [effect.components[0] for effect in attribution.main]
+    n = len(names)
+    effects: dict[tuple[int, int], Effect] = {}
+    for effect in attribution.pairs:
+        i, j = (names.index(name) for name in effect.components)
+        effects[i, j] = effects[j, i] = effect
+    most = max(abs(e.effect) for e in effects.values()) or 1.0
+    power = int(np.floor(np.log10(most / 3)))  # so that one decimal shows enough of the smaller ones
+    values = np.full((n, n), np.nan)
+    for place, effect in effects.items():
+        values[place] = effect.effect / 10.0**power
+    figure, axes = canvas(WIDTH, 1.0 + 0.42 * n)
+    bound = most / 10.0**power
+    edges = np.arange(n + 1) - 0.5
+    axes.pcolormesh(edges, edges, values, cmap="RdBu", vmin=-bound, vmax=bound)
+    axes.invert_yaxis()
+    for (i, j), effect in effects.items():
+        certain = effect.low > 0 or effect.high < 0
+        ground = abs(values[i, j]) / bound
+        axes.text(
+            j, i, short(values[i, j]), ha="center", va="center", fontsize=8, color="white" if ground > 0.6 else "black",
+            fontweight="bold" if certain else "normal",
+        )  # fmt: skip
+        if certain:
+            axes.add_patch(rectangle(j, i))
+    axes.set_xticks(range(n), [str(i + 1) for i in range(n)])
+    axes.set_yticks(range(n), [literal(f"{name}  {i + 1}") for i, name in enumerate(names)])
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_xlabel(literal(f"interaction in valid {metric}, in ") + f"$10^{{{power}}}$")
+    return figure
+
+
+def short(value: float) -> str:
+    """A number with one decimal, its sign in front unless it is 0."""
+    return re.sub(r"^[+-](0\.0)$", r"\1", f"{value:+.1f}").replace("-", "−")
+
+
+def rectangle(x: int, y: int) -> Any:
+    """The frame of a cell."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, fill=False, edgecolor="black", linewidth=1.4)

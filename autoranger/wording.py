@@ -1,0 +1,153 @@
+"""What a search found, as sentences and cells of tables: the same on the terminal and on the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from autoranger.display import in_words
+from autoranger.findings import ROLES, Findings, Row
+from autoranger.search.attribution import Effect
+from autoranger.search.verdict import Difference
+
+READING = (
+    "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "
+    "over all orders of switching on; the values add up to what all components gain together. Interaction: what a pair "
+    "gains beyond its two effects. Every subset counts at its own best learning rate."
+)
+
+
+def verdict(exported: Row | None) -> str:
+    """The verdict in a sentence."""
+    if exported is None:
+        return "This search has no verdict yet: it was interrupted, or is still running."
+    if "default" in exported.roles:
+        return f"Nothing beats full Ranger21 significantly: ranger21 with lr {exported.lr:g} is kept."
+    return (
+        f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by "
+        f"{interval(exported.against_default)}."
+    )
+
+
+def about(findings: Findings) -> str:
+    """What has been searched, in a line."""
+    settings = findings.settings
+    words = [f"task {settings['task']}", f"{len(settings['components'])} components"]
+    sampler = findings.evidence.get("sampler", settings.get("sampler"))
+    words += [f"sampler {sampler}"] if sampler else []
+    words += [f"seed {settings['seed']}"]
+    words += [f"budget {settings['budget']:g} s"] if settings.get("budget") else []
+    return f"study '{findings.study}' in {findings.storage}: {', '.join(words)}"
+
+
+def finalist_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, difference to AdamW, cost."""
+    for place, row in enumerate(rows, start=1):
+        gain = row.against_default
+        yield (
+            f"{'→ ' if row.exported else ''}{place}",
+            named(row),
+            f"{row.lr:g}",
+            metric(row.valid) + (f" ({row.diverged} diverged)" if row.diverged else ""),
+            metric(row.test),
+            interval(gain),
+            "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
+            interval(row.against_plain),
+            "" if row.cost is None else f"{row.cost:.3g}{', on the front' if row.on_front else ''}",
+        )
+
+
+def named(row: Row) -> str:
+    """What a finalist is."""
+    roles = dict.fromkeys(ROLES[role] for role in row.roles if role in ROLES)
+    return in_words(row.components) + (f" ({', '.join(roles)})" if roles else "")
+
+
+def note(rows: Sequence[Row], evidence: Mapping[str, Any]) -> str:
+    """How the differences of the finalists are to be read."""
+    known = [row.against_default.seeds for row in rows if row.against_default]
+    if not known:
+        return ""
+    return (
+        f"{known[0]} fresh seeds; paired differences with {evidence['confidence']:.0%} intervals that hold for all "
+        f"{evidence['comparisons']} comparisons together; p is one-sided, of being no better than full Ranger21."
+    )
+
+
+def spent(findings: Findings) -> str:
+    """What the search has cost."""
+    time = "" if findings.seconds is None else f" in {findings.seconds:.0f} s"
+    rounds = "; ".join(
+        f"{r['candidates']:,} candidates of {r['arms']} subsets for {r['steps']} steps on {seeds(r['seeds'])}"
+        for r in findings.rounds
+    )
+    return f"{findings.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
+
+
+def source(findings: Findings) -> str:
+    """What the attribution has been made from, or why there is none."""
+    sample = findings.sample
+    if findings.attribution is None or sample is None:
+        return f"No attribution: {findings.missing}"
+    made = sample.round
+    failed = sum(map(math.isnan, sample.values))
+    which = (
+        f"seed {made.first_seed}"
+        if made.seeds == 1
+        else f"seeds {made.first_seed} to {made.first_seed + made.seeds - 1}"
+    )
+    alone = "this seed alone" if made.seeds == 1 else "these seeds alone"
+    words = (
+        f"In valid {findings.metric} after {made.steps} steps on {which}, from {len(sample.values):,} candidates"
+        f"{f' ({failed} diverged)' if failed else ''} by a Gaussian process; {findings.attribution.confidence:.0%} "
+        f"intervals {f'for {alone}' if sample.between is None else 'that allow for other seeds'}."
+    )
+    left = len(sample.components) - len(findings.attribution.main)
+    return words + (f" The other {left} components of the space are off." if left else "")
+
+
+def contribution_cells(findings: Findings) -> Iterator[tuple[str, str, str]]:
+    """Component, Shapley value, main effect; the largest Shapley value first."""
+    if findings.attribution is not None:
+        pairs = zip(findings.attribution.shapley, findings.attribution.main, strict=True)
+        for shapley, main in sorted(pairs, key=lambda pair: -pair[0].effect):
+            yield shapley.components[0], interval(shapley), interval(main)
+
+
+def pair_cells(findings: Findings) -> Iterator[tuple[str, str]]:
+    """Pair and interaction, the strongest first."""
+    if findings.attribution is not None:
+        for effect in sorted(findings.attribution.pairs, key=lambda e: -abs(e.effect)):
+            yield " × ".join(effect.components), interval(effect)
+
+
+def interval(found: Difference | Effect | None) -> str:
+    """An effect with its interval; a dash where there is nothing to compare, a question mark where it is unknown."""
+    if found is None:
+        return "?"
+    if nothing(found):
+        return "–"
+    return f"{found.effect:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def nothing(found: Difference | Effect) -> bool:
+    """Whether something is compared with itself."""
+    return found.effect == found.low == found.high == 0.0
+
+
+def metric(value: float) -> str:
+    """A metric; a question mark where it is unknown."""
+    return "?" if math.isnan(value) else f"{value:.4f}"
+
+
+def seeds(count: int) -> str:
+    """A number of seeds."""
+    return "one seed" if count == 1 else f"{count} seeds"
+
+
+def versions(evidence: Mapping[str, Any]) -> str:
+    """What a search ran on."""
+    found = evidence.get("versions")
+    words = [f"{name} {value}" for name, value in found.items()] if isinstance(found, Mapping) else []
+    return ", ".join([*words, *([f"on {evidence['device']}"] if "device" in evidence else [])])

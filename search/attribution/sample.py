@@ -1,0 +1,125 @@
+"""What the trials of a search have in common: the one round that most candidates have been through."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from autoranger.components.errors import ConfigError
+from autoranger.search.attribution.seeds import between_seeds
+
+Values = NDArray[np.float64]
+
+ROUND = re.compile(r"steps=(\d+) seeds=(\d+)\+(\d+)")
+"""The name of a round in a trial's attribute `rounds` (see `record.key`)."""
+
+LR = "lr"
+"""The parameter that is not a switch."""
+
+
+@dataclass(frozen=True, order=True)
+class Round:
+    """Trainings that can be compared: of one length, on the same seeds.
+
+    Args:
+        steps: of each training.
+        first_seed, seeds: the first of the seeds, which follow each other, and how many they are.
+    """
+
+    steps: int
+    first_seed: int
+    seeds: int
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """The results of one round of a search.
+
+    Args:
+        round: which.
+        components: the space's, in its order.
+        subsets: of each of N candidates, what it has on.
+        lrs: of each `[N]`.
+        values: validation metric of each, the mean over seeds `[N]`; NaN where any run diverged.
+        between: variance of a component's effect between seeds (see `seeds.between_seeds`); None where unknown.
+    """
+
+    round: Round
+    components: tuple[str, ...]
+    subsets: Sequence[frozenset[str]]
+    lrs: Values
+    values: Values
+    between: float | None = None
+
+
+def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
+    """The rounds of a search as its trials tell, in the order of their seeds: `{steps, seeds, candidates, arms}`."""
+    members: dict[Round, set[tuple[frozenset[str], float]]] = {}
+    for trial in trials:
+        for round_, _ in results(trial):
+            members.setdefault(round_, set()).add(candidate(trial))
+    return [
+        {
+            "steps": round_.steps,
+            "seeds": round_.seeds,
+            "candidates": len(members[round_]),
+            "arms": len({subset for subset, _ in members[round_]}),
+        }
+        for round_ in sorted(members, key=lambda r: (r.first_seed, r.steps))
+    ]
+
+
+def largest_sample(study: Study) -> Sample:
+    """The round that most candidates share; of equals the one with more training.
+
+    A candidate that a resumed search has recorded again counts once.
+
+    Raises:
+        ConfigError: where the study has no trial of a search.
+    """
+    trials = study.get_trials(deepcopy=False)
+    counts = Counter(round_ for trial in trials for round_, _ in results(trial))
+    if not counts:
+        raise ConfigError(f"study '{study.study_name}' has no trial of a search yet.")
+    shared = max(counts, key=lambda r: (counts[r], r.steps * r.seeds))
+    by_round: dict[Round, dict[tuple[frozenset[str], float], list[float]]] = {round_: {} for round_ in counts}
+    for trial in trials:
+        for round_, values in results(trial):
+            by_round[round_][candidate(trial)] = values
+    every = {name for t in trials for name in t.params if name != LR}
+    ordered = [*study.user_attrs.get("settings", {}).get("components", ()), *sorted(every)]
+    components = tuple(name for name in dict.fromkeys(ordered) if name in every)
+    found = by_round[shared]
+    repeated = [([s for s, _ in r], np.array(list(r.values()))) for q, r in by_round.items() if q.seeds > 1]
+    return Sample(
+        round=shared,
+        components=components,
+        subsets=[subset for subset, _ in found],
+        lrs=np.array([lr for _, lr in found]),
+        values=np.array([np.mean(values) for values in found.values()]),
+        between=between_seeds(components, repeated),
+    )
+
+
+def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
+    """The rounds of a trial, each with the metric of every seed, NaN where it diverged; none for a foreign trial."""
+    noted = trial.user_attrs.get("rounds")
+    if not isinstance(noted, Mapping) or LR not in trial.params:
+        return
+    for name, values in noted.items():
+        match = ROUND.fullmatch(str(name))
+        if match and values:
+            yield Round(*map(int, match.groups())), [math.nan if v is None else float(v) for v in values]
+
+
+def candidate(trial: FrozenTrial) -> tuple[frozenset[str], float]:
+    """What a trial has on, and its learning rate."""
+    return frozenset(name for name, on in trial.params.items() if on is True), float(trial.params[LR])

@@ -1,0 +1,358 @@
+"""`autoranger report`: what it reads from a study, what it prints and draws, what it refuses, what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState, create_trial
+
+from autoranger import cli
+from autoranger.components.presets import RANGER21
+from autoranger.search.attribution.sample import largest_sample
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+
+NAMES = ("gain", "<i>harm</i>", "nothing")
+"""Of components that this machine need not know."""
+
+RATES = (0.01, 0.03, 0.1)
+EFFECTS = {"gain": 0.05, "<i>harm</i>": -0.02, "nothing": 0.0}
+EVIL = "<b>$x_1$ & 'co'</b>"
+FILES = {"report.html", "attribution.json", "finalists.svg", "rates.svg", "contributions.svg", "interactions.svg"}
+VOID = {"meta", "br", "link", "img", "hr", "input"}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return tmp_path
+
+
+@pytest.fixture
+def autoranger(capsys, monkeypatch):
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["autoranger", *args])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def journal(place: str = "autoranger.journal") -> JournalStorage:
+    return JournalStorage(JournalFileBackend(place))
+
+
+def config(lr: float, *names: str) -> dict:
+    components = {name: {} for name in names}
+    return {"lr": lr, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-4, "components": components}
+
+
+def difference(effect: float, half: float = 0.01, p: float | None = 0.01) -> dict:
+    return {"effect": effect, "low": effect - half, "high": effect + half, "p": p, "seeds": 32}
+
+
+FINALISTS = [
+    {
+        "config": config(0.03, "gain"), "roles": ["random"], "valid": 0.5678, "test": 0.5432, "diverged": 1,
+        "against_default": difference(0.0234), "against_plain": difference(0.0456),
+    },
+    {
+        "config": config(0.1, *NAMES), "roles": ["default"], "valid": 0.5444, "test": 0.5333, "diverged": 0,
+        "against_default": difference(0.0, 0.0, 1.0), "against_plain": difference(0.0222),
+    },
+    {
+        "config": config(0.01), "roles": ["adamw"], "valid": 0.5222, "test": None, "diverged": 0,
+        "against_default": difference(-0.0222), "against_plain": difference(0.0, 0.0, 1.0),
+    },
+]  # fmt: skip
+
+EVIDENCE = {
+    "verdict": "beats the default significantly", "task": "mine", "metric": "accuracy <&>", "seed": 0,
+    "components": list(NAMES), "valid": 0.5678, "test": 0.5432, "confidence": 0.95, "comparisons": 2,
+    "default": {"lr": 0.1, "valid": 0.5444, "test": 0.5333}, "adamw": {"lr": 0.01, "valid": 0.5222, "test": 0.5111},
+    "against_default": difference(0.0234), "against_adamw": difference(0.0456), "plan": {"steps": 100},
+    "versions": {"torch": "2.9.9"}, "device": "cpu",
+}  # fmt: skip
+
+
+def make_study(
+    name: str = "s", *, names=NAMES, verdict: bool = True, old: bool = False, most: int = 10**6, storage=None
+):
+    """A study as a search leaves it: every subset with every rate on one seed, the better half on two more."""
+    study = optuna.create_study(study_name=name, storage=storage or journal(), direction="maximize")
+    settings = {"task": "mine", "steps": 100, "seed": 0, "budget": None, "sampler": "grid", "components": list(names)}
+    study.set_user_attr("settings", {k: v for k, v in settings.items() if not (old and k == "sampler")})
+    rng = np.random.default_rng(0)
+    distributions = {"lr": FloatDistribution(1e-6, 1e2, log=True)}
+    distributions |= dict.fromkeys(names, CategoricalDistribution((False, True)))
+    trials = []
+    for number in range(2 ** len(names)):
+        on = [name for i, name in enumerate(names) if number >> i & 1]
+        for lr in RATES:
+            value = 0.5 + sum(EFFECTS.get(n, 0.0) for n in on) - 0.01 * abs(np.log10(lr / 0.03))
+            value += 0.001 * rng.standard_normal()
+            rounds = {"steps=50 seeds=0+1": [None if lr == 0.1 and not on else value]}
+            if number % 2:
+                rounds["steps=100 seeds=1+2"] = [value, value + 0.01]
+            params = {"lr": lr} | {n: n in on for n in names}
+            attributes = {"config": config(lr, *on), "rounds": rounds}
+            state = TrialState.PRUNED
+            trials.append(create_trial(state=state, params=params, distributions=distributions, user_attrs=attributes))
+    study.add_trials(trials[:most])
+    if verdict:
+        study.set_user_attr("outcome", config(0.03, "gain") | {"evidence": EVIDENCE})
+    if verdict and not old:
+        study.set_user_attr("finalists", FINALISTS)
+        study.set_user_attr("spent", {"seconds": 12.3, "work": 4321, "rounds": []})
+    return study
+
+
+class Checked(HTMLParser):
+    """A page: what its tags are, that they close in order, and its text."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tags: list[str] = []
+        self.words: list[str] = []
+        self.feed(page)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def test_the_text_says_what_was_found(autoranger):
+    make_study()
+    code, out, err = autoranger("report", "s")
+    assert code == 0, err
+    words = " ".join(out.split())
+    assert "adamw + gain, lr 0.03, beats full Ranger21 by +0.0234 [+0.0134, +0.0334]." in words
+    for value in ("0.5678 (1 diverged)", "0.5432", "+0.0456 [+0.0356, +0.0556]", "best of random subsets", "0.01", "?"):
+        assert value in words
+    assert "4,321 candidate-steps in 12 s" in words
+    assert "24 candidates of 8 subsets for 50 steps on one seed; 12 candidates of 4 subsets for 100 steps on 2" in words
+    assert "after 50 steps on seed 0, from 24 candidates (1 diverged)" in words
+    table = words[words.index("Shapley value") : words.index("strongest pairs")]
+    assert table.index("gain +0.0") < table.index("nothing ") < table.index("<i>harm</i> -0.0"), "the largest first"
+    assert "gain × <i>harm</i>" in words
+
+
+def test_json_has_what_the_study_has(autoranger):
+    study = make_study()
+    code, out, _ = autoranger("report", "s", "--json", "--out", "r")
+    assert code == 0
+    document = json.loads(out, parse_constant=pytest.fail)
+    for got, noted in zip(document["finalists"], FINALISTS, strict=True):
+        assert {key: got[key] for key in noted} == noted
+    assert [row["exported"] for row in document["finalists"]] == [True, False, False]
+    assert document["config"] == config(0.03, "gain")
+    assert document["settings"] == study.user_attrs["settings"]
+    assert document["spent"]["work"] == 4321
+    attribution = document["attribution"]
+    assert (attribution["steps"], attribution["first_seed"], attribution["seeds"]) == (50, 0, 1)
+    assert len(attribution["pairs"]) == 3
+    for kind in ("main", "shapley"):
+        for effect in attribution[kind]:
+            truth = EFFECTS[effect["components"][0]]
+            assert effect["effect"] == pytest.approx(truth, abs=0.005)
+            assert effect["low"] <= truth <= effect["high"]
+    assert document["out"] == [f"r/{name}" for name in map(str, [Path(p).name for p in document["out"]])]
+    assert json.loads(Path("r/attribution.json").read_text()) == attribution
+
+
+def test_the_page_is_whole_and_needs_nothing_else(autoranger):
+    make_study(EVIL)
+    code, out, err = autoranger("report", EVIL, "--out", "some/where")
+    assert code == 0, err
+    assert "some/where/report.html" in out
+    assert {path.name for path in Path("some/where").iterdir()} == FILES
+    text = Path("some/where/report.html").read_text()
+    page = Checked(text)
+    assert page.tags.count("svg") == 4
+    assert not {"script", "link", "img", "iframe", "b", "i"} & set(page.tags)
+    links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
+    assert all(link.startswith("#") for link in links)
+    assert "url(http" not in text.replace(" ", "")
+    assert "@import" not in text
+    ids = [value for name, value in page.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links} <= set(ids)
+    words = " ".join(" ".join(page.words).split())
+    for value in (EVIL, "<i>harm</i>", "accuracy <&>", "+0.0234 [+0.0134, +0.0334]", "0.5678", "torch 2.9.9"):
+        assert value in words
+    assert "prefers-color-scheme: dark" in text
+    assert 'name="viewport"' in text
+    assert "\nlr = 0.03" in text or ">lr = 0.03" in text
+
+
+def test_the_figures_are_xml_and_stay_the_same(autoranger):
+    make_study()
+    assert autoranger("report", "s", "--out", "a")[0] == 0
+    Path("b").mkdir()
+    Path("b/report.html").write_text("old")
+    Path("b/mine.txt").write_text("mine")
+    assert autoranger("report", "s", "--out", "b")[0] == 0
+    assert Path("b/mine.txt").read_text() == "mine"
+    for name in FILES:
+        assert Path("a", name).read_bytes() == Path("b", name).read_bytes()
+    words = {name: "".join(ET.parse(Path("a", name)).getroot().itertext()) for name in FILES if name.endswith(".svg")}
+    assert "difference in valid accuracy <&> to full Ranger21" in words["finalists.svg"]
+    assert "learning rate" in words["rates.svg"]
+    for name in NAMES:
+        assert name in words["contributions.svg"]
+        assert name in words["interactions.svg"]
+
+
+def test_a_study_of_an_older_version_shows_what_it_has(autoranger):
+    make_study(old=True)
+    code, out, err = autoranger("report", "s", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    rows = {tuple(row["config"]["components"]): row for row in document["finalists"]}
+    assert rows["gain",]["against_plain"] == difference(0.0456)
+    assert rows["gain",]["exported"]
+    assert (rows[()]["roles"], rows[()]["test"], rows[()]["against_default"]) == (["adamw"], 0.5111, None)
+    assert document["spent"] == {
+        "seconds": None, "work": 24 * 50 + 12 * 2 * 100 + 3 * 32 * 100, "rounds": document["spent"]["rounds"],
+    }  # fmt: skip
+    assert autoranger("report", "s")[0] == 0
+
+
+def test_a_search_without_verdict_is_shown_as_far_as_it_got(autoranger):
+    make_study(verdict=False)
+    code, out, err = autoranger("report", "s", "--out", "r")
+    assert code == 0, err
+    assert "no verdict yet" in out
+    assert "Shapley" in out
+    assert {path.name for path in Path("r").iterdir()} == FILES - {"finalists.svg"}
+    Checked(Path("r/report.html").read_text())
+
+
+@pytest.mark.parametrize("most", [0, 3])
+def test_a_search_that_has_just_begun_has_no_attribution(most, autoranger):
+    make_study(verdict=False, most=most)
+    code, out, err = autoranger("report", "s", "--out", "r")
+    assert code == 0, err
+    assert "No attribution: " in out
+    assert "missing" in json.loads(Path("r/attribution.json").read_text())
+    Checked(Path("r/report.html").read_text())
+
+
+def test_in_a_large_space_the_exported_components_are_the_players(autoranger):
+    names = ("gain", *(f"x{i}" for i in range(12)))
+    make_study(names=names, most=60)
+    document = json.loads(autoranger("report", "s", "--json")[1])
+    assert [effect["components"] for effect in document["attribution"]["main"]] == [["gain"]]
+    assert "The other 12 components of the space are off." in " ".join(autoranger("report", "s")[1].split())
+
+
+def test_a_database_is_read_and_not_changed(autoranger):
+    make_study(storage="sqlite:///x.db")
+    before = Path("x.db").read_bytes()
+    assert autoranger("report", "s", "--storage", "sqlite:///x.db")[0] == 0
+    assert Path("x.db").read_bytes() == before
+
+
+def test_a_search_of_today_can_be_reported(autoranger):
+    Path("mine.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from tests.toy import Toy\nclass Mine(Toy):\n    steps = 4\n"
+    )
+    assert autoranger("search", "--task", "mine.py", "--study", "now", "--budget", "2s")[0] == 0
+    code, out, err = autoranger("report", "now", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    exported = document["config"]
+    shown = json.loads(autoranger("show", "tuned.toml", "--json")[1])
+    assert shown.pop("evidence")["valid"] == document["evidence"]["valid"]
+    assert shown == exported
+    assert len(document["finalists"]) == document["evidence"]["comparisons"] + 1
+    assert document["attribution"].get("missing") or len(document["attribution"]["main"]) == len(RANGER21)
+
+
+@pytest.mark.parametrize(
+    ("args", "status", "words"),
+    [
+        ("report", 2, "STUDY"),
+        ("report t", 2, "there is no study 't' in autoranger.journal; it has t0, t1, t2, t3, t4 and 3 more."),
+        ("report foreign", 2, "was not made by autoranger search"),
+        ("report damaged", 1, "is damaged or of another version"),
+        ("report s --storage absent.journal", 1, "there is no study storage absent.journal"),
+        ("report s --storage sqlite:///absent.db", 1, "there is no study storage sqlite:///absent.db"),
+        ("report s --storage nonsense://x", 1, "cannot read the study storage nonsense://x"),
+        ("report s --storage text.txt", 1, "cannot read the study storage text.txt"),
+        ("report s --storage empty.txt", 2, "there is no study 's' in empty.txt; it has none."),
+        ("report s --storage .", 1, "there is no study storage ."),
+        ("report s --out text.txt", 2, "is a file; name a folder"),
+        ("report s --out text.txt/below", 1, "cannot write to"),
+    ],
+)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(args, status, words, autoranger, folder):
+    for i in range(6):
+        optuna.create_study(study_name=f"t{i}", storage=journal())
+    optuna.create_study(study_name="foreign", storage=journal())
+    damaged = optuna.create_study(study_name="damaged", storage=journal())
+    damaged.set_user_attr("settings", {})
+    damaged.set_user_attr("finalists", [{"config": 3}])
+    if args.startswith("report s "):
+        make_study(most=3)
+    Path("text.txt").write_text("text\nand more\n")
+    Path("empty.txt").touch()
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    code, out, err = autoranger(*args.split())
+    assert (code, out) == (status, "")
+    assert words in err.replace("\n", " ")
+    assert "Traceback" not in err
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_without_matplotlib_the_fix_is_said_before_the_work(autoranger, monkeypatch):
+    make_study()
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, err = autoranger("report", "s", "--out", "r")
+    assert (code, out) == (2, "")
+    assert "pip install 'autoranger[figures]'" in err
+    assert not Path("r").exists()
+    assert autoranger("report", "s")[0] == 0, "the text needs no figures"
+
+
+def test_a_candidate_that_a_resumed_search_recorded_again_counts_once():
+    study = make_study()
+    again = study.trials[3]
+    study.add_trial(again)
+    assert len(largest_sample(study).values) == 24
+
+
+def test_help_teaches(autoranger):
+    code, out, _ = autoranger("report", "--help")
+    assert code == 0
+    assert "autoranger report mine --storage" in out
