@@ -15,11 +15,18 @@ from autoranger.components.errors import ConfigError
 from autoranger.components.kernel.build import UnavailableError
 from autoranger.components.kernel.launch import Kernel
 from autoranger.components.kernel.program import UntraceableError
+from autoranger.components.kernel.triton_launch import TritonKernel
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Stack, Step
 
 Compile = bool | Literal["auto"]
-"""Whether a step is compiled: always, never, or where it can be."""
+"""Whether a step is compiled: always, never, or where it can be and is known to pay (see `AUTOMATIC`)."""
+
+BACKENDS: dict[str, type[Kernel | TritonKernel]] = {"cpu": Kernel, "cuda": TritonKernel}
+"""What runs a compiled step, by the type of the device."""
+
+AUTOMATIC = ("cpu",)
+"""Where "auto" compiles. On a GPU one has to ask for it with `True`: nobody has measured it there."""
 
 STACKED_BELOW = 1 << 16
 """Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
@@ -94,7 +101,7 @@ class Bound:
         else:
             self._step_compiled(self.kernel)
 
-    def _step_compiled(self, kernel: Kernel) -> None:
+    def _step_compiled(self, kernel: Kernel | TritonKernel) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
         grads = [None if p.grad is None else plain(gradient(p), p.dtype) for p in self.every]
         thetas = [plain(p, p.dtype) for p in self.every]
@@ -120,14 +127,17 @@ class Bound:
                 scatter(theta, members)
 
 
-def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | None:
-    """The step as one compiled function, where that is wanted and can be had; ConfigError where it must and cannot."""
-    if not compile or not params:
+def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
+    """The step compiled, where that is wanted and can be had; ConfigError where it must and cannot."""
+    device = core.lr.device.type
+    if not compile or not params or (compile == "auto" and device not in AUTOMATIC):
         return None
     try:
         if any(type(p) not in (Tensor, Parameter) for p in params):
             raise UntraceableError("a parameter is of a special kind")
-        return Kernel(core, params)
+        if device not in BACKENDS:
+            raise UntraceableError(f"the parameters are on {device}, for which there are no kernels")
+        return BACKENDS[device](core, params)
     except (UntraceableError, UnavailableError) as error:
         if compile == "auto":
             return None

@@ -32,8 +32,9 @@ class ComposedOptimizer(Optimizer):
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
         config: the optimizer as data.
         total_steps: T, optimizer steps in the whole training; needed by the components that are schedules.
-        compile: whether the step is compiled, for which the first one takes a second: "auto", where it can be; True,
-            or else it is an error; False, never. The results are the same to rounding.
+        compile: whether the step is compiled, for which the first one takes a second, or some on a GPU: "auto", where
+            it can be, but on a CPU only; True, or else it is an error; False, never. The results are the same to
+            rounding. On a CPU it needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
 
     Raises:
         ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range; at
@@ -149,7 +150,8 @@ class Ranger21(ComposedOptimizer):
         eps: of the denominator, 1e-8.
         weight_decay: λ, 1e-4.
         total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
-        compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
+        compile: whether the step is compiled: "auto" (on a CPU, where it can be), True or False; see
+            `ComposedOptimizer`.
         components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
 
     Raises:

@@ -54,6 +54,7 @@ def test_imports_point_down_only(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in SOURCES if floor_of(p) == "components"], ids=lambda path: path.name)
 def test_the_ground_floor_knows_torch_and_nothing_else(path: Path) -> None:
     known = {*sys.stdlib_module_names, "torch", "tomli_w", "autoranger"}
+    known |= {"triton"} if path.name == "frame.py" else set()  # which none but generated kernels import
     assert {name.split(".")[0] for name in imports(path)} <= known
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -50,12 +50,8 @@ class Kernel:
 
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
-        dtype = check(step, thetas)
-        schedules = {
-            matrix: Schedule(record(step, matrix, dtype), rounded=dtype != step.dtype)
-            for matrix in sorted({stack.matrix for stack in step.stacks})
-        }
-        source, self.layout = print_step(schedules, dtype, step.dtype)
+        dtype = check(step, thetas, STORAGE)
+        source, self.layout = print_step(schedules(step, dtype), dtype, step.dtype)
         self.function = build(source)
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
         self._state = [x for stack in step.stacks for x in (stack.count, *stack.named_state().values())]
@@ -111,12 +107,10 @@ class Kernel:
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
 
 
-def check(step: Step, thetas: Sequence[Tensor]) -> torch.dtype:
-    """The type of all parameters and state; UntraceableError where a kernel cannot deal with them."""
+def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
+    """The type of all parameters and state; UntraceableError where a kernel for these types cannot deal with them."""
     dtypes = {theta.dtype for theta in thetas}
-    if step.lr.device.type != "cpu":
-        raise UntraceableError("the parameters are not on a CPU")
-    if len(dtypes) != 1 or not dtypes <= STORAGE.keys():
+    if len(dtypes) != 1 or not all(dtype in types for dtype in dtypes):
         raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
     dtype = dtypes.pop()
     for stack in step.stacks:
@@ -124,6 +118,14 @@ def check(step: Step, thetas: Sequence[Tensor]) -> torch.dtype:
             if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
                 raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
     return dtype
+
+
+def schedules(step: Step, dtype: torch.dtype, *, rates: bool = False) -> dict[bool, Schedule]:
+    """The passes of a step for each kind of tensor that it has; see `record`."""
+    return {
+        matrix: Schedule(record(step, matrix, dtype, rates), rounded=dtype != step.dtype)
+        for matrix in sorted({stack.matrix for stack in step.stacks})
+    }
 
 
 def tensor_type(states: int) -> type[ctypes.Structure]:
@@ -134,11 +136,17 @@ def tensor_type(states: int) -> type[ctypes.Structure]:
 
 
 def point(place: Scalar, scalar: Tensor, like: Tensor) -> Tensor:
-    """Lets a place refer to a scalar that broadcasts to `like`, `[K, groups, 1, 1]`; returns what must be kept for it.
+    """Lets a place refer to a scalar, spread like another one; returns what must be kept for that."""
+    scalar = spread(scalar, like)
+    place.value, place.candidate_stride, place.group_stride = scalar.data_ptr(), scalar.stride(0), scalar.stride(1)
+    return scalar
+
+
+def spread(scalar: Tensor, like: Tensor) -> Tensor:
+    """A scalar in the type and shape of `like`, `[K, groups, 1, 1]`, to which it broadcasts; itself where it can be.
 
     What candidates or groups share has a stride of 0.
     """
     if scalar.dtype != like.dtype or scalar.shape != like.shape:
-        scalar = scalar.to(like.dtype).expand_as(like)
-    place.value, place.candidate_stride, place.group_stride = scalar.data_ptr(), scalar.stride(0), scalar.stride(1)
+        return scalar.to(like.dtype).expand_as(like)
     return scalar

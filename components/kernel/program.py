@@ -24,7 +24,7 @@ class Node:
     """One value. Its identity is what it is: a program never holds two nodes that compute the same.
 
     Args:
-        op: "input", or an operation of `source.OPERATIONS`; of the sums `row_sum` gives a row's, `tensor_sum` (of
+        op: "input", or an operation of `printer.Language`; of the sums `row_sum` gives a row's, `tensor_sum` (of
             rows) a tensor's and `total` that of all tensors.
         args: operands; plain numbers are constants.
         level: what there is one of.

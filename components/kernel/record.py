@@ -22,19 +22,26 @@ SHAPES = ((3, 5), (7, 11))
 """Rows and columns to record with. What differs between the two depends on the shape, and must not."""
 
 
-def record(step: Step, matrix: bool, dtype: torch.dtype) -> Program:
-    """The program of a step for tensors of this dtype, of more than one dimension (`matrix`) or of one.
+def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) -> Program:
+    """The program of a step for tensors of this dtype.
+
+    Args:
+        step: what to record.
+        matrix: whether the tensors have more than one dimension.
+        dtype: of parameters, gradients and state.
+        rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step lr" and so on, and
+            "steps", their count); else what comes out of that stage is an input ("signal lr" and so on).
 
     Raises:
         UntraceableError: where the step does what no rule covers.
     """
-    programs = [record_at(step, matrix, dtype, shape) for shape in SHAPES]
+    programs = [record_at(step, matrix, dtype, shape, rates) for shape in SHAPES]
     if programs[0].signature() != programs[1].signature():
         raise UntraceableError("a component computes with the shape of a tensor; use the functions of `rows` for that")
     return programs[0]
 
 
-def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, int]) -> Program:
+def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, int], rates: bool) -> Program:
     """The program as recorded with this many rows and columns."""
     candidates, device = step.lr.shape[0], step.lr.device
     recorder = Recorder(shape, (dtype, step.dtype))
@@ -42,12 +49,18 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     def example(name: str) -> Tensor:
         return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
 
-    x = step.scalars()
-    for name in SCALARS:
-        recorder.input(getattr(x, name), f"signal {name}")
     for link in step.links:
         for name, buffer in link.component.named_buffers():
             recorder.input(buffer, f"{link.component.id} {name}")
+    if rates:
+        for name, buffer in step.named_buffers(recurse=False):
+            recorder.input(buffer, "steps" if buffer is step.steps else f"step {name}")
+        with recorder:
+            x = step.scalars()
+    else:
+        x = step.scalars()
+        for name in SCALARS:
+            recorder.input(getattr(x, name), f"signal {name}")
     held = {
         link.component.id: {name: example(f"state {link.component.id}.{name}") for name in link.component.state}
         for link in step.links
@@ -231,6 +244,7 @@ RULES: dict[str, Rule] = {
     "ones_like": filled(1.0),
     "zeros_like": filled(0.0),
     "full_like": lambda g, like, value, **how: g.fill(value, like),
+    "new_zeros": lambda g, like, shape, **how: 0.0 if not shape else g.fill(0.0, like),
     "scalar_tensor": lambda g, value, **how: float(value),
     "add": scaled("add"),
     "sub": scaled("sub"),

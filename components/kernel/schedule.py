@@ -52,6 +52,7 @@ class Schedule:
         passes: in order.
         sweeps: how the passes group between sums over all tensors.
         kept: the rows' values that are kept, each in a slot of its own.
+        summed: those of them whose sum over the tensor is wanted.
     """
 
     def __init__(self, program: Program, *, rounded: bool = False) -> None:
@@ -66,6 +67,7 @@ class Schedule:
             self._when[late[0]] = late[1]
         self.passes = [Pass() for _ in range(self.count)]
         self.kept: list[Node] = []
+        self.summed: set[Node] = set()
         for target, value in program.stores.items():
             self.passes[self._when[target]].stores[target] = value
         for number in reversed(range(self.count)):
@@ -137,6 +139,7 @@ class Schedule:
                 self._keep(node)
             if node.op == "tensor_sum":
                 self._keep(*node.operands)
+                self.summed.update(node.operands)
         stored = [self.stage(v, number) for v in this.stores.values() if isinstance(v, Node)]
         this.sums.setdefault(max([*stored, *this.sums], default=0), [])
 

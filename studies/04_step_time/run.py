@@ -1,9 +1,10 @@
 """How long a step takes, for four models: runs `autoranger bench --peers` for each, and keeps record and figure.
 
-usage: python studies/04_step_time/run.py [--device cpu] [--models gpt resnet50 …]
+usage: python studies/04_step_time/run.py [--device cpu] [--models gpt resnet50 …] [--tune]
 
 Compiled steps are made anew, so that the time of a first step is that of a machine that has never seen it; the second
-time, from the cache, is recorded beside it.
+time, from the cache, is recorded beside it. With `--device cuda` other things are compared (see `gpu.py`), and
+with `--tune` sizes of tiles, too.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import gpu
 import torch
 from torch import nn
 
@@ -25,6 +27,7 @@ from autoranger.figures import draw_bench
 
 HERE = Path(__file__).parent
 ROUNDS = {"mlp": 1000}
+GPU_MODELS = ["mlp", "gpt", "resnet50"]
 
 
 def first_steps(model: str, device: str) -> dict[str, float]:
@@ -42,15 +45,35 @@ def first_steps(model: str, device: str) -> dict[str, float]:
     return found
 
 
+def on_gpu(models: list[str], device: str, tune: bool) -> None:
+    """Writes `record_gpu.json`, and prints what is in it."""
+    path = HERE / "record_gpu.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    for model in models:
+        record[model] = result = gpu.measure(model, device, rounds=40)
+        if tune:
+            result["tuning"] = gpu.tune(model, device, rounds=20)
+            print(*(f"{seconds * 1e6:10.1f} µs  {tile}" for tile, seconds in result["tuning"].items()), sep="\n")
+        path.write_text(json.dumps(record, indent=1) + "\n")
+        print(f"{model}: {result['launches of ranger21 (Triton)']} launches, {result['terabytes per second']} TB/s")
+        print(f"  both ways differ by {result['disagreement']:.2g} learning rates after seven steps")
+        for name, timing in result["timings"].items():
+            print(f"  {timing['median'] * 1e6:10.1f} µs {timing['ratio']:8.2f}  {name}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--tune", action="store_true")
     args = parser.parse_args()
     kind = args.device.split(":")[0]
+    if kind == "cuda":
+        on_gpu(args.models or GPU_MODELS, args.device, args.tune)
+        return
     path = HERE / f"record_{kind}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
-    for model in args.models:
+    for model in args.models or list(MODELS):
         with tempfile.TemporaryDirectory() as folder:
             os.environ["XDG_CACHE_HOME"] = folder
             firsts = first_steps(model, args.device)

@@ -1,0 +1,186 @@
+"""Launching a step as Triton kernels: tables of addresses and shapes on the device, one launch for each pass.
+
+Nothing here waits for the device. What never changes is sent once; the addresses of parameters and gradients are sent
+again in a step in which they are not those of the step before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from autoranger.components.component import SCALARS
+from autoranger.components.kernel.launch import check, schedules, spread
+from autoranger.components.kernel.program import UntraceableError
+from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.triton_build import build
+from autoranger.components.kernel.triton_source import TILES, TYPES, print_kernels
+
+if TYPE_CHECKING:
+    from autoranger.components.step import Step
+
+ITEM = 1 << 12
+"""How many numbers an item has at least, where its tensor has as many: a few tiles, so that a GPU has enough items."""
+
+MOST_ITEMS = 1 << 11
+"""Of a tensor, about: each program of a later pass adds up what all of them have found."""
+
+MOST = 1 << 30
+"""Rows or columns of a tensor, which are counted in 32 bits."""
+
+
+RESERVE = 16
+"""Steps that may be captured with gradients that are not where they were in the step before."""
+
+
+class TritonKernel:
+    """A step as a few kernels for all tensors, on a GPU. Each tensor is used where it lies, whatever stack it is in.
+
+    A step is a launch that counts and one for each pass. `torch.cuda.graph` may capture it, as gradients stay where
+    they are in the replays of a graph. Schedules are part of the passes, where they can be recorded.
+
+    Args:
+        step: with all its stacks.
+        thetas: the tensors of all stacks, one after another: for one candidate in any shape, else `[K, 1, R, C]`.
+
+    Raises:
+        UntraceableError: where the step does what a kernel cannot.
+        UnavailableError: where there is no Triton.
+    """
+
+    def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
+        self.step = step
+        dtype, device = check(step, thetas, TYPES), step.lr.device
+        planned, self._signals = plan(step, dtype)
+        source, layout, passes = print_kernels(planned, dtype, step.dtype)
+        module = build(source)
+        units, items, rows = describe(step, layout.states)
+        self._sizes = candidates, count, _, _ = step.lr.shape[0], len(units), rows, len(items)
+        self._scalars = [spread(scalar, step.lr) for scalar in self._find_scalars(layout.scalars)]
+        scalars = ((x.data_ptr(), x.stride(0), x.stride(1)) for x in self._scalars)
+        self._tables = [
+            torch.tensor([*chain(*table), 0], dtype=torch.int64, device=device) for table in (units, items, scalars)
+        ]
+        lengths = layout.slots * rows, layout.slots * len(items), layout.totals * count
+        self._sums = [step.lr.new_empty(max(1, candidates * length)) for length in lengths]
+        self._sent = Sent(2 * count, device)
+        self._all = torch.ones(candidates, count, dtype=torch.bool, device=device)
+        self._count = module.count, -(-candidates * count // module.frame.BLOCK.value)
+        self._passes = [(getattr(module, name), candidates * len(items)) for name in passes]
+
+    @torch.no_grad()
+    def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
+        """Updates `thetas` and the state in place.
+
+        Args:
+            thetas: as at the beginning, each contiguous.
+            grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
+            active: a mask `[K, tensors]` of those to update, contiguous; None means all.
+        """
+        addresses = self._sent([0 if x is None else x.data_ptr() for x in (*thetas, *grads)])
+        mask = self._all if active is None else active
+        arguments = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
+        with torch.cuda.device_of(addresses):  # type: ignore[no-untyped-call]
+            launch([self._count], arguments)
+            if self._signals:
+                now = self.step.scalars()
+                for name, signal in self._signals.items():
+                    signal.copy_(getattr(now, name))
+            launch(self._passes, arguments)
+
+    def _find_scalars(self, names: Sequence[str]) -> list[Tensor]:
+        """The scalars that a recorded step reads, by the names that `record` has given them."""
+        known = {f"step {name}": buffer for name, buffer in self.step.named_buffers(recurse=False)}
+        known |= {f"signal {name}": signal for name, signal in self._signals.items()}
+        for component in self.step.chain:
+            known |= {f"{component.id} {name}": buffer for name, buffer in component.named_buffers()}
+        return [known[name] for name in names]
+
+
+def launch(kernels: Iterable[tuple[Any, int]], arguments: Sequence[object]) -> None:
+    """Has the device run kernels one after another, each as so many programs."""
+    for kernel, programs in kernels:
+        # Products are not fused into sums: a gradient minus its mean is to be zero where it should be.
+        kernel[(programs,)](*arguments, enable_fp_fusion=False)
+
+
+class Sent:
+    """A list of numbers on a device, sent again when it has changed.
+
+    Nobody waits for a copy from pinned memory, which has to stay as it is until it is copied: torch sees to that when
+    the memory is handed back. A graph that is captured goes on to read what it has captured, and to copy it, where the
+    copy is part of it; so all of that is kept, and what such a copy makes is for the graph alone.
+
+    Args:
+        length: of the list.
+        device: to send it to.
+    """
+
+    def __init__(self, length: int, device: torch.device) -> None:
+        self.device, self._length = device, length
+        self._numbers: list[int] = []
+        self._table = torch.empty(0)
+        self._captured: list[tuple[Tensor, ...]] = []
+        self._reserve: list[Tensor] = []
+
+    def __call__(self, numbers: list[int]) -> Tensor:
+        """The numbers on the device."""
+        capturing = self.device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+        if numbers != self._numbers:
+            if capturing:
+                host = self._reserve.pop() if self._reserve else self._pinned(1)[0]
+                table = self._send(numbers, host)
+                self._captured.append((host, table))
+                return table
+            self._reserve = self._reserve or list(self._pinned(RESERVE))  # during a capture there may be none to be had
+            self._numbers, self._table = numbers, self._send(numbers, self._pinned(1)[0])
+        if capturing:
+            self._captured.append((self._table,))
+        return self._table
+
+    def _send(self, numbers: list[int], host: Tensor) -> Tensor:
+        return host.copy_(torch.tensor(numbers, device="cpu")).to(self.device, non_blocking=True)
+
+    def _pinned(self, count: int) -> Tensor:
+        pinned = self.device.type == "cuda"
+        return torch.empty(count, self._length, dtype=torch.int64, device="cpu", pin_memory=pinned)
+
+
+def plan(step: Step, dtype: torch.dtype) -> tuple[dict[bool, Schedule], dict[str, Tensor]]:
+    """The passes for each kind of tensor, and buffers for the scalars that operations of torch compute before them."""
+    try:
+        return schedules(step, dtype, rates=True), {}
+    except UntraceableError:  # perhaps because of a component of the rate stage, which may do what it likes
+        return schedules(step, dtype), {name: torch.empty_like(step.lr) for name in SCALARS}
+
+
+def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], list[tuple[int, int]], int]:
+    """The tables `units` and `items` of `triton_source`, and how many rows all tensors have."""
+    units: list[tuple[int, ...]] = []
+    items: list[tuple[int, int]] = []
+    first_row = 0
+    for stack in step.stacks:
+        held = stack.named_state()
+        _, tensors, rows, columns = stack.shape
+        if max(rows, columns) > MOST:
+            raise UntraceableError("a tensor has more rows or columns than 32 bits can count")
+        item_rows = rows_of_item(rows, columns, TILES[stack.matrix][0])
+        for b in range(tensors):
+            firsts = range(0, rows, item_rows)
+            shape = rows, columns, int(stack.matrix), stack.group, tensors * rows * columns
+            count = stack.count[0, b].data_ptr(), tensors
+            addresses = (held[name.removeprefix("state ")][0, b].data_ptr() for name in states)
+            units.append((*shape, first_row, len(items), len(firsts), item_rows, *count, *addresses))
+            items += [(len(units) - 1, first) for first in firsts]
+            first_row += rows
+    return units, items, first_row
+
+
+def rows_of_item(rows: int, columns: int, tile: int) -> int:
+    """How many rows of a tensor an item has: whole tiles, of which few are enough for small tensors."""
+    wanted = max(-(-ITEM // columns), -(-rows // MOST_ITEMS))
+    return -(-wanted // tile) * tile
