@@ -151,7 +151,8 @@ def search(
     if as_json:
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
     else:
-        print_outcome(out, outcome, out_path)
+        where = "" if storage is None else f" --storage {storage}"
+        print_outcome(out, outcome, out_path, f"autoranger report {name}{where}")
 
 
 @app.command()

@@ -36,7 +36,7 @@ from autoranger.search.table import Table
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"
 BUDGETS = (32, 64, 128, 256)
-SLOW = ("gp", "smac", "priorband")
+SLOW = ("comband", "gp", "smac", "priorband")
 PEERS = {"smac": "smac", "priorband": "neps"}
 
 Result = tuple[dict[str, Any], float]
