@@ -35,7 +35,7 @@ class Shakespeare(Task):
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
         self.batch_size, self.steps, self.full_steps = (8, 1000, 10_000) if self.small else (64, 2000, 10_000)
-        self.context = 16 if self.small else 128
+        self.context, self.survivors = (16, 1 / 8) if self.small else (128, Task.survivors)
 
     def data(self) -> Mapping[str, Split]:
         text = torch.from_numpy(read(self.data_dir))

@@ -24,7 +24,7 @@ from autoranger.search.table import Table
 from autoranger.search.verdict import LEVEL, winner
 
 HERE = Path(__file__).parent
-REPEATS = 4000
+REPEATS = 10_000
 WITHIN = (0.001, 0.002)
 
 
