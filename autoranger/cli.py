@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import enum
 import json
+import shlex
 import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,7 +107,7 @@ def search(
 
     from autoranger.display import Display
     from autoranger.report import outcome_dict, print_outcome
-    from autoranger.search.cost import memory, step_time
+    from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.plan import parse_budget
     from autoranger.search.record import JOURNAL, open_storage
     from autoranger.search.space import Space
@@ -121,14 +122,11 @@ def search(
         raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
     name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
     place, chosen_space = storage or JOURNAL, Space.extended() if space is SpaceName.extended else Space()
-    costs: dict[CostName | None, Callable[[], Callable[[Config], float] | None]] = {
-        None: lambda: None,
-        CostName.memory: lambda: memory,
-        CostName.time: lambda: step_time(chosen, chosen_space),
-    }
-    err.print(f"study '{name}' in {place}, on {chosen.device}", highlight=False)
+    price: Cost | None = None
+    if cost is not None:
+        price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
     try:
-        with Display(err) as display:
+        with Display(err, f"study '{name}' in {place}, on {chosen.device}") as display:
             outcome = run(
                 chosen,
                 open_storage(storage),
@@ -138,21 +136,25 @@ def search(
                 budget=seconds,
                 sampler=sampler,
                 objective=objective,
-                cost=costs[cost](),
+                cost=price,
                 resume=resume,
                 progress=display,
             )
     except KeyboardInterrupt:
-        err.print(f"interrupted. What was trained is in study '{name}'; continue with the same command and")
-        err.print(f"  --storage {place} --study {name} --resume", highlight=False, soft_wrap=True)
+        err.print(f"interrupted. What was trained is in study '{escape(name)}'; continue with")
+        again = [word for word in sys.argv[1:] if word != "--resume"]
+        named = ["--storage", place] * (storage is None) + ["--study", name] * (study is None)
+        command = shlex.join(["autoranger", *again, *named, "--resume"])
+        err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
-    keep_previous(out_path)
+    if kept := keep_previous(out_path):
+        err.print(f"the config that was in {out_path} is now in {kept}", highlight=False, markup=False)
     outcome.config.save(out_path, outcome.evidence)
     if as_json:
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
     else:
-        where = "" if storage is None else f" --storage {storage}"
-        print_outcome(out, outcome, out_path, f"autoranger report {name}{where}")
+        named = ["--storage", storage] if storage else []
+        print_outcome(out, outcome, out_path, shlex.join(["autoranger", "report", name, *named]))
 
 
 @app.command()
@@ -349,8 +351,9 @@ def describe(name: str) -> dict[str, Any]:
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """One JSON document on stdout; what is not finite becomes null."""
+    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
+    sys.stdout.write(json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
@@ -395,10 +398,11 @@ def check_out(path: Path) -> None:
         raise DataError(f"cannot write to {path.parent}/ ({error.strerror}); choose another --out.") from None
 
 
-def keep_previous(path: Path) -> None:
-    """Copies the config that is about to be replaced to `<name>.bak`."""
-    if path.exists():
-        shutil.copy2(path, path.with_name(path.name + ".bak"))
+def keep_previous(path: Path) -> Path | None:
+    """Copies the config that is about to be replaced to `<name>.bak`, and says where that is."""
+    if not path.exists():
+        return None
+    return Path(shutil.copy2(path, path.with_name(path.name + ".bak")))
 
 
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:

@@ -29,10 +29,15 @@ class Bar(rich.progress.Progress):
 
 
 class Display(Progress):
-    """A live progress bar on a terminal; a line for each round elsewhere. Use as a context manager."""
+    """A live progress bar on a terminal; a line for each round elsewhere. Use as a context manager.
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
+    Args:
+        console: to print to.
+        title: printed before anything else, once there is something to tell.
+    """
+
+    def __init__(self, console: Console, title: str = "") -> None:
+        self.console, self.title = console, title
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -56,6 +61,10 @@ class Display(Progress):
         seeds = "one seed" if rung.seeds == 1 else f"{rung.seeds} seeds"
         self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {seeds}", work)
 
+    def left_out(self, rounds: int) -> None:
+        """There is no time for the last rounds."""
+        self._print(f"no time for the last {'round' if rounds == 1 else f'{rounds} rounds'} in this budget")
+
     def verdict(self, candidates: int, seeds: int) -> None:
         """The verdict begins."""
         self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", None)
@@ -68,9 +77,15 @@ class Display(Progress):
         """There is a best candidate."""
         self.bar.line = f"best so far {value:.4f}: lr {config.lr:g}, {brief(config)}"
 
+    def _print(self, text: str) -> None:
+        self.console.print(text, highlight=False, markup=False)
+
     def _say(self, text: str, work: int | None) -> None:
+        if self.title:
+            self._print(self.title)
+            self.title = ""
         if not self.console.is_terminal:
-            self.console.print(text)
+            self._print(text)
         self.bar.update(self.all, description=text)
         if work is not None:
             self.bar.update(self.all, total=self.bar.tasks[0].completed + work)

@@ -74,6 +74,7 @@ class Findings:
 
     Args:
         study, storage: where it is.
+        opening: who chose what the first round trained; empty where unknown.
         settings: of the search.
         evidence: of the exported config; empty without a verdict.
         rows: the finalists, best first; none without a verdict.
@@ -87,6 +88,7 @@ class Findings:
 
     study: str
     storage: str
+    opening: str
     settings: Mapping[str, Any]
     evidence: Mapping[str, Any]
     rows: Sequence[Row]
@@ -100,7 +102,7 @@ class Findings:
     @property
     def metric(self) -> str:
         """Name of the metric."""
-        return str(self.evidence.get("metric", "metric"))
+        return str(self.evidence.get("metric", self.settings.get("metric", "metric")))
 
     @property
     def exported(self) -> Row | None:
@@ -175,6 +177,7 @@ def read(study: Study, place: str) -> Findings:
     return Findings(
         study=study.study_name,
         storage=place,
+        opening=str(noted.get("opening", "")),
         settings=settings,
         evidence=evidence,
         rows=rows,

@@ -44,7 +44,7 @@ def check_folder(path: Path) -> None:
 
 
 def write_report(findings: Findings, folder: Path) -> list[Path]:
-    """Writes `report.html`, a file for each figure, and `attribution.json`; files of the same names are replaced.
+    """Writes `report.html`, its figures, `attribution.json`, and each finalist's config; old ones are replaced.
 
     All is made before the first is written, and each is written whole or not at all.
 
@@ -57,6 +57,8 @@ def write_report(findings: Findings, folder: Path) -> list[Path]:
     """
     drawings = figures(findings)
     texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
+    for place, row in enumerate(findings.rows, start=1):
+        texts[f"finalist-{place}.toml"] = tomli_w.dumps(dict(row.config))
     texts[DATA] = json.dumps(findings.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
     texts[PAGE] = page(
         findings, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}

@@ -56,7 +56,7 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
     exported = outcome.config.to_dict()
     rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
-    print_finalists(console, rows, evidence["metric"])
+    print_finalists(console, rows, evidence)
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
     console.print(f"\n{note(rows, evidence)} {work}", highlight=False)
     print_verdict(console, next((row for row in rows if row.exported), None))
@@ -67,12 +67,12 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
     print_code(console, f"    {report}")
 
 
-def print_finalists(console: Console, rows: Sequence[Row], metric: str) -> None:
+def print_finalists(console: Console, rows: Sequence[Row], evidence: Mapping[str, Any]) -> None:
     """The finalists, best first: what they are and reach, and how they compare."""
     cells = list(finalist_cells(rows))
-    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {metric}", "test")]
+    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {evidence['metric']}", "test")]
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
-    costs = ["cost"] * any(row.cost is not None for row in rows)
+    costs = [str(evidence.get("cost", "cost"))] * any(row.cost is not None for row in rows)
     against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
     for row, (place, name, lr, valid, test, *differences) in zip(rows, cells, strict=True):
         style = "bold green" if row.exported else ""
@@ -94,7 +94,7 @@ def print_findings(console: Console, findings: Findings) -> None:
     print_verdict(console, findings.exported)
     if findings.rows:
         console.print()
-        print_finalists(console, findings.rows, findings.metric)
+        print_finalists(console, findings.rows, findings.evidence)
         console.print(f"\n{note(findings.rows, findings.evidence)}", highlight=False)
     console.print(escape(f"\n{spent(findings)}\n\n{source(findings)}"), highlight=False)
     if findings.attribution is None:

@@ -21,7 +21,7 @@ READING = (
 def verdict(exported: Row | None) -> str:
     """The verdict in a sentence."""
     if exported is None:
-        return "This search has no verdict yet: it was interrupted, or is still running."
+        return "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
     if "default" in exported.roles:
         return f"Nothing beats full Ranger21 significantly: ranger21 with lr {exported.lr:g} is kept."
     return (
@@ -34,7 +34,7 @@ def about(findings: Findings) -> str:
     """What has been searched, in a line."""
     settings = findings.settings
     words = [f"task {settings['task']}", f"{len(settings['components'])} components"]
-    sampler = findings.evidence.get("sampler", settings.get("sampler"))
+    sampler = findings.opening or settings.get("sampler")
     words += [f"sampler {sampler}"] if sampler else []
     words += [f"seed {settings['seed']}"]
     words += [f"budget {settings['budget']:g} s"] if settings.get("budget") else []
@@ -69,9 +69,12 @@ def note(rows: Sequence[Row], evidence: Mapping[str, Any]) -> str:
     known = [row.against_default.seeds for row in rows if row.against_default]
     if not known:
         return ""
+    steps, of = evidence["plan"]["steps"], evidence.get("proxy_steps")
+    length = f"{steps} of the task's {of} steps" if of and steps < of else f"{steps} steps"
     return (
-        f"{known[0]} fresh seeds; paired differences with {evidence['confidence']:.0%} intervals that hold for all "
-        f"{evidence['comparisons']} comparisons together; p is one-sided, of being no better than full Ranger21."
+        f"{known[0]} fresh seeds, trainings of {length}; paired differences with {evidence['confidence']:.0%} "
+        f"intervals that hold for all {evidence['comparisons']} comparisons together; p is one-sided, of being no "
+        "better than full Ranger21."
     )
 
 
@@ -103,8 +106,11 @@ def source(findings: Findings) -> str:
         f"{f' ({failed} diverged)' if failed else ''} by a Gaussian process; {findings.attribution.confidence:.0%} "
         f"intervals {f'for {alone}' if sample.between is None else 'that allow for other seeds'}."
     )
-    left = len(sample.components) - len(findings.attribution.main)
-    return words + (f" The other {left} components of the space are off." if left else "")
+    players = len(findings.attribution.main)
+    every = len(sample.components)
+    return words + (
+        f" Played among {players} of the space's {every} components, the others off." if players < every else ""
+    )
 
 
 def contribution_cells(findings: Findings) -> Iterator[tuple[str, str, str]]:

@@ -53,7 +53,7 @@ class Clock(Progress):
 
     def affords(self, work: int, plan: Plan) -> bool:
         """Whether there is time for this work and then a verdict on the fewest seeds, at the speed seen so far."""
-        verdict = (plan.rungs[-1].keep + 2) * FEWEST_SEEDS * plan.steps
+        verdict = (plan.rungs[-1].keep + 3) * FEWEST_SEEDS * plan.steps
         return self.budget is None or work + verdict <= self._left()
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
@@ -72,6 +72,10 @@ class Clock(Progress):
         """See `Progress`."""
         self.rounds.append({"candidates": candidates, "steps": rung.steps, "seeds": rung.seeds})
         self.listener.round(number, of, candidates=candidates, rung=rung, work=work)
+
+    def left_out(self, rounds: int) -> None:
+        """See `Progress`."""
+        self.listener.left_out(rounds)
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """See `Progress`."""

@@ -125,7 +125,10 @@ def sweep_rates(
     arms = {name: replace(config, lr=1.0) for name, config in configs.items()}
     for a, b in combinations(arms, 2):
         if arms[a] == arms[b]:
-            raise ConfigError(f"{a} and {b} differ at most in the learning rate, which is swept; add --no-sweep.")
+            raise ConfigError(
+                f"{a} and {b} differ at most in the learning rate, which is swept for each: there is nothing to "
+                f"compare. With --no-sweep it would be {configs[a].lr:g} against {configs[b].lr:g}."
+            )
     task, grid = population.task, lr_grid(*population.task.lr_range)
     rung = Rung(steps=task.steps, seeds=len(seeds), keep=len(arms), lrs=len(grid))
     work = Plan(len(arms), (rung,), 0, task.steps).cost(len(arms), len(grid))

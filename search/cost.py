@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -20,32 +22,56 @@ ROUNDS = 30
 """Steps of each optimizer that are timed."""
 
 
-def memory(config: Config) -> float:
+@dataclass(frozen=True)
+class Cost:
+    """What configs cost.
+
+    Args:
+        name: with its unit.
+        of: the cost of a config.
+    """
+
+    name: str
+    of: Callable[[Config], float]
+
+
+def state_size(config: Config) -> float:
     """Numbers of state that a config's optimizer keeps for each parameter of a matrix; two for AdamW."""
     step = Step([config], 100, dtype=torch.float32, device=torch.device("cpu"))
     step.add(torch.zeros(1, 1, SIDE, SIDE), matrix=True)
     return sum(state.numel() for stack in step.stacks for state in stack.named_state().values()) / SIDE**2
 
 
-def step_time(task: Task, space: Space) -> Callable[[Config], float]:
+def memory() -> Cost:
+    """The memory of the state (see `state_size`)."""
+    return Cost("numbers of state per parameter", state_size)
+
+
+def step_time(task: Task, space: Space) -> Cost:
     """Measures what a step costs on a task's proxy model, on its device.
 
-    The plain optimizer and each component of the space, alone with it, step in turns. A subset is taken to cost what
+    The plain optimizer and each component of the space, alone with it, step in turns, when the first cost is asked for;
+    another time it will be a little different. A subset is taken to cost what
     the plain one does and what each of its components adds; passes over memory that components share make that an upper
     estimate.
-
-    Returns:
-        milliseconds of a config's step.
     """
-    with torch.random.fork_rng():
-        params = [p for p in task.model().to(task.device).parameters() if p.requires_grad]
-        for p in params:
-            p.grad = 1e-3 * torch.randn_like(p)
-    arms = [space.plain, *(space.arm([name]) for name in space.components)]
-    optimizers = {str(i): arm.build(params, 1_000_000) for i, arm in enumerate(arms)}
-    seconds = take_turns(optimizers, params, ROUNDS)
-    plain = seconds["0"]
-    # Differences within a round, so that a slow moment of the machine drops out.
-    extra = {name: float(np.median(seconds[str(i)] - plain)) for i, name in enumerate(space.components, start=1)}
-    base = float(np.median(plain))
-    return lambda config: 1000 * (base + sum(max(0.0, extra[name]) for name in config.components))
+
+    @cache
+    def measured() -> tuple[float, dict[str, float]]:
+        with torch.random.fork_rng():
+            params = [p for p in task.model().to(task.device).parameters() if p.requires_grad]
+            for p in params:
+                p.grad = 1e-3 * torch.randn_like(p)
+        arms = [space.plain, *(space.arm([name]) for name in space.components)]
+        optimizers = {str(i): arm.build(params, 1_000_000) for i, arm in enumerate(arms)}
+        seconds = take_turns(optimizers, params, ROUNDS)
+        plain = seconds["0"]
+        # Differences within a round, so that a slow moment of the machine drops out.
+        extra = {name: float(np.median(seconds[str(i)] - plain)) for i, name in enumerate(space.components, start=1)}
+        return float(np.median(plain)), extra
+
+    def time(config: Config) -> float:
+        base, extra = measured()
+        return 1000 * (base + sum(max(0.0, extra[name]) for name in config.components))
+
+    return Cost("ms a step", time)

@@ -86,10 +86,11 @@ def judge(
 
 def ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
     """Best first, and marked where they are on the front."""
-    ordered = sorted(finalists, key=lambda f: (-np.nan_to_num(f.valid, nan=-np.inf), f.cost or 0.0))
-    if any(finalist.cost is None for finalist in ordered):
+    ordered = sorted(finalists, key=lambda f: -np.nan_to_num(f.valid, nan=-np.inf))
+    costs = {finalist.config: finalist.cost for finalist in ordered if finalist.cost is not None}
+    if len(costs) < len(ordered):
         return ordered
-    front = [finalist.config for finalist in pareto(ordered, lambda f: f.cost or 0.0)]
+    front = pareto({finalist.config: finalist.valid for finalist in ordered}, costs.__getitem__)
     return [replace(finalist, on_front=finalist.config in front) for finalist in ordered]
 
 
@@ -111,10 +112,12 @@ def describe(
         "verdict": verdict,
         "task": task.name,
         "metric": task.metric_name,
+        "proxy_steps": task.steps,
         "seed": settings["seed"],
         "budget_seconds": settings["budget"] or "standard plan",
         "sampler": sampler,
         "objective": settings["objective"],
+        "cost": settings["cost"] or "none",
         "components": settings["components"],
         "valid": best.valid,
         "test": best.test,

@@ -12,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.study import Study
 
 from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.search.record import FRONT, check_journal
 
 NAMED = 5
 """Studies that are named where the one asked for does not exist."""
@@ -32,7 +33,10 @@ def find_study(name: str, place: str) -> Study:
         raise
     except Exception as error:
         raise DataError(f"cannot read the study storage {place}: {first_line(error)}; check --storage.") from None
+    if name.endswith(FRONT) and study is not None:
+        raise ConfigError(f"study '{name}' is the front of another one; report that: {name.removesuffix(FRONT)}.")
     if study is None:
+        names = sorted(other for other in names if not other.endswith(FRONT))
         raise ConfigError(f"there is no study '{name}' in {place}; {listed(name, names)}.")
     if "settings" not in study.user_attrs:
         raise ConfigError(f"study '{name}' in {place} was not made by autoranger search; name one that was.")
@@ -51,6 +55,7 @@ def existing_storage(place: str) -> BaseStorage:
         raise DataError(f"there is no study storage {place}; name the search's own with --storage.")
     if "://" in place:
         return RDBStorage(place, skip_table_creation=True)
+    check_journal(Path(place))
     return JournalStorage(JournalFileBackend(place))
 
 

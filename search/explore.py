@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autoranger.components.config import Config
 from autoranger.search.plan import Plan
-from autoranger.search.race import Race, Scores, value
+from autoranger.search.race import RANDOM, Race, Scores, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 
@@ -149,7 +149,8 @@ class Exploration:
     """The opening in which a sampler chooses half of the candidates, and chance the other half.
 
     The random half is the baseline that a sampler has to beat, and a hedge against a sampler that is misled: its best
-    arm stays in the race. The sampler does not see it before all is trained; then it ranks them all.
+    arm stays in the race. The sampler does not see it before all is trained; then its model ranks them all, and the
+    leaders get further learning rates where theirs lie on an edge.
 
     Args:
         space: of the candidates.
@@ -172,7 +173,7 @@ class Exploration:
         """See `Opening`."""
         return min(self.arms, self.space.size), len(self.lrs)
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
         """See `Opening`."""
         rung, raw = plan.rungs[0], Scores()
         explorer = Explorer(self.space, self.lrs, self.sampler, self.seed)
@@ -197,12 +198,17 @@ class Exploration:
             explorer.tell(train(asked))
             left -= len(asked)
         explorer.tell({config: found[config] for config in by_chance if config not in explorer.sampler.proposed})
-        expected = explorer.expected()
-        scores = {
-            arm: {lr: np.array([expected.get(replace(arm, lr=lr), -np.inf)]) for lr in by_lr}
-            for arm, by_lr in raw.items()
-        }
-        return scores, replace(max(by_chance, key=lambda config: found[config]), lr=self.space.base.lr)
+        luckiest = max(by_chance, key=lambda config: found[config])
+        race.protected[RANDOM] = replace(luckiest, lr=self.space.base.lr)
+        leaders = self.leaders(explorer.expected())[: rung.keep]
+        scores = {arm: raw[arm] for arm in (*leaders, *race.protected.values())}
+        race.extend(scores, rung, seeds)
+        return scores
+
+    def leaders(self, expected: Mapping[Config, float]) -> list[Config]:
+        """The arms of candidates, by what is expected of them at their best rate, best first."""
+        ranked = sorted(expected, key=lambda config: -expected[config])
+        return list(dict.fromkeys(replace(config, lr=self.space.base.lr) for config in ranked))
 
     def random(self, count: int) -> list[Config]:
         """Different random candidates."""

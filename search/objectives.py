@@ -53,6 +53,7 @@ class Reaching:
 
     def __init__(self, population: Population, target: float) -> None:
         self.population, self.target = population, target
+        self.best = -np.inf
 
     def train(
         self,
@@ -67,6 +68,7 @@ class Reaching:
         """See `Population.train`."""
 
         def converted(scores: Scores) -> Scores:
+            self.best = max(self.best, np.max(scores["curve"], where=np.isfinite(scores["curve"]), initial=-np.inf))
             others = {name: scores[name] for name in splits if name != "valid"}
             return {"valid": -steps_to(self.target, scores["curve"], steps)} | others
 
@@ -80,6 +82,14 @@ class Reaching:
             report=lambda part, scores: report(part, converted(scores)),
         )
         return converted(trained)
+
+    def check(self) -> None:
+        """ConfigError where no training so far has reached the target: then there is nothing to compare."""
+        if self.best < self.target:
+            raise ConfigError(
+                f"no training reached {self.target:g}; the best came to {self.best:.4g}. Name a lower value in the "
+                "objective."
+            )
 
 
 def steps_to(target: float, curves: Values, steps: int) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -54,11 +55,16 @@ class Plan:
         for rung in self.rungs[first:]:
             total += entrants * min(rung.lrs, lrs) * rung.seeds * rung.steps
             entrants = min(rung.keep, entrants)
-        return total + (entrants + 2) * self.verdict_seeds * self.steps
+        return total + (entrants + 3) * self.verdict_seeds * self.steps
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a record."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
+        """A plan from plain data."""
+        return cls(**{**data, "rungs": tuple(Rung(**rung) for rung in data["rungs"])})
 
 
 def make_plan(steps: int, *, arms: int = LISTED, effort: int = 1, survivors: float = SURVIVORS) -> Plan:

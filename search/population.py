@@ -19,7 +19,7 @@ from torch.func import functional_call
 
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, first_line
+from autoranger.components.errors import ConfigError, DataError, first_line
 from autoranger.search.chunk import Chunk
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
 from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, looped, repeat, reseed, vectorized
@@ -61,6 +61,9 @@ class Population:
         self.task, self.device = task, task.device
         self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
         self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
+        if missing := {"train", "valid", "test"} - self.data.keys():
+            names = " and ".join(sorted(missing))
+            raise ConfigError(f"task '{task.name}': its data lack {names}; return train, valid and test splits.")
         self._local = threading.local()
         self.rows = rows or self._affordable_rows()
         self._inits: dict[int, tuple[Tensors, Tensors]] = {}
@@ -207,7 +210,13 @@ class Population:
     def _model(self, seed: int) -> nn.Module:
         with torch.random.fork_rng():
             reseed(torch.device("cpu"), seed)
-            return self.task.model().to(self.device)
+            try:
+                return self.task.model().to(self.device)
+            except (ConfigError, DataError):
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {first_line(error)}"
+                raise ConfigError(f"task '{self.task.name}': its model cannot be made ({reason}).") from error
 
     def _probe(self) -> tuple[Vectorizer, bool]:
         """How to call the model for many rows, `vmap` or a loop where vmap refuses it; and whether it draws noise.
@@ -215,9 +224,9 @@ class Population:
         ConfigError for a model that fails by itself.
         """
         inputs, targets = (part[:4] for part in self.data["train"])
-        params, buffers = self.start(1, [0])
-        call, loss = (params, buffers, inputs[None], targets[None]), self._one(self.task.loss)
+        loss = self._one(self.task.loss)
         try:
+            params, buffers = self.start(1, [0])
             with torch.random.fork_rng():
                 before = torch.get_rng_state()
                 first, others = ({name: x[0] for name, x in part.items()} for part in (params, buffers))
@@ -228,11 +237,13 @@ class Population:
                 f"task '{self.task.name}': its model or loss fails on a batch of 4 "
                 f"({type(error).__name__}: {first_line(error)})."
             ) from error
+        if not params:
+            raise ConfigError(f"task '{self.task.name}': its model has no parameters to train.")
         if value.shape != ():
             raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
         try:
             with torch.random.fork_rng():
-                vectorized(loss)(*call)
+                vectorized(loss)(params, buffers, inputs[None], targets[None])
         except Exception as error:
             refusal = f"torch.func.vmap refuses this model ({first_line(error)}); training one by one, slower."
             warnings.warn(refusal, stacklevel=2)

@@ -19,6 +19,9 @@ class Progress:
             work: candidate-steps from here to the end of the search, estimated.
         """
 
+    def left_out(self, rounds: int) -> None:
+        """There is no time for the last rounds of the race."""
+
     def verdict(self, candidates: int, seeds: int) -> None:
         """The verdict begins."""
 

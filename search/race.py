@@ -8,7 +8,7 @@ an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, TypeVar
@@ -44,8 +44,8 @@ class Opening(Protocol):
     def size(self) -> tuple[int, int]:
         """How many arms and learning rates: their product is the number of trainings with one seed."""
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
-        """The scores of all arms, and the arm that a random search with as many trainings would have found."""
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
+        """The scores of the arms that may go on; the best one of random candidates is protected from then on."""
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,12 @@ class Grid:
         """See `Opening`."""
         return len(self.arms), len(self.lrs)
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> tuple[Scores, Config]:
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
         """See `Opening`. A random search of as many candidates would have trained the same ones."""
         entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
         scores = race.round(entrants, plan.rungs[0], seeds)
-        return scores, race.kept(scores, 1)[0]
+        race.protected[RANDOM] = max(self.arms, key=lambda arm: best_value(scores[arm]))
+        return scores
 
 
 class Race:
@@ -107,18 +108,24 @@ class Race:
             the scores of all arms.
         """
         scores: Scores = {}
-        wanted = [(arm, lr) for arm, lrs in arms.items() for lr in lrs]
-        while wanted:
-            self.train(wanted, rung.steps, seeds, scores)
+        self.train([(arm, lr) for arm, lrs in arms.items() for lr in lrs], rung.steps, seeds, scores)
+        self.extend(scores, rung, seeds)
+        return scores
+
+    def extend(self, scores: Scores, rung: Rung, seeds: Sequence[int]) -> None:
+        """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried."""
+        while True:
             leaders = self.kept(scores, rung.keep)
             edges = {arm: [lr for lr in neighbours(best_lr(scores[arm])) if lr not in scores[arm]] for arm in leaders}
             wanted = [(arm, lr) for arm, lrs in edges.items() for lr in lrs]
-        return scores
+            if not wanted:
+                return
+            self.train(wanted, rung.steps, seeds, scores)
 
     def kept(self, scores: Scores, keep: int) -> list[Config]:
         """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
-        front = pareto(ranked, self.cost) if self.cost else ()
+        front = pareto({arm: best_value(scores[arm]) for arm in ranked}, self.cost) if self.cost else ()
         return list(dict.fromkeys([*ranked[:keep], *front, *self.protected.values()]))
 
     def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Scores:
@@ -134,12 +141,12 @@ class Race:
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
-        scores, chance = opening(self, plan, seeds(first.seeds))
-        self.protected.setdefault(RANDOM, chance)
+        scores = opening(self, plan, seeds(first.seeds))
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
             if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
+                self.clock.left_out(rounds - number + 1)
                 break
             self._dismiss(scores, entrants)
             work = plan.cost(len(entrants), rates, first=number - 1)
@@ -164,9 +171,9 @@ class Race:
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
                 scores[origin[config]][config.lr] = row
-            best = max((best_value(by_lr), i) for i, by_lr in enumerate(scores.values()))
-            arm = list(scores)[best[1]]
-            self.clock.best(replace(arm, lr=best_lr(scores[arm])), best[0])
+            arm = max(scores, key=lambda arm: best_value(scores[arm]))
+            if np.isfinite(best_value(scores[arm])):
+                self.clock.best(replace(arm, lr=best_lr(scores[arm])), best_value(scores[arm]))
 
         for arm, _ in wanted:  # in this order, whatever is done first: of equally good arms the first one leads
             scores.setdefault(arm, {})
@@ -182,13 +189,14 @@ class Race:
         )
 
 
-def pareto(ranked: Iterable[T], cost: Callable[[T], float]) -> Iterator[T]:
-    """Of things ranked by merit, best first, those that cost less than all that are better."""
-    lowest = np.inf
-    for thing in ranked:
-        if cost(thing) < lowest:
+def pareto(merits: Mapping[T, float], cost: Callable[[T], float]) -> list[T]:
+    """Of things with finite merits those that cost less than all that are as good or better, best first."""
+    front, lowest = [], np.inf
+    for thing in sorted(merits, key=lambda thing: (-merits[thing], cost(thing))):
+        if np.isfinite(merits[thing]) and cost(thing) < lowest:
             lowest = cost(thing)
-            yield thing
+            front.append(thing)
+    return front
 
 
 def value(scores: Values) -> float:

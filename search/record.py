@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import optuna
 from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from optuna.study import Study
 from optuna.trial import TrialState, create_trial
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.search.plan import Plan
 from autoranger.search.space import Space
 from autoranger.search.verdict import Values
 
@@ -33,10 +36,23 @@ def open_storage(place: str | None) -> BaseStorage:
             return optuna.storages.get_storage(place)
         with Path(place).open("ab"):
             pass
+        check_journal(Path(place))
         return JournalStorage(JournalFileBackend(place))
+    except DataError:
+        raise
     except Exception as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise DataError(f"cannot open the study storage {place}: {reason}; name another with --storage.") from None
+
+
+def check_journal(path: Path) -> None:
+    """DataError where a file is there, and is no journal of Optuna's."""
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"SQLite format 3"):
+        raise DataError(f"{path} is an SQLite database; write --storage sqlite:///{path}.")
+    if start and not start.startswith(b"{"):
+        raise DataError(f"{path} is not a journal of studies; name another with --storage.")
 
 
 class Record:
@@ -54,7 +70,7 @@ class Record:
         resume: whether to continue the study of that name: its values are not trained again.
 
     Raises:
-        ConfigError: where a study of that name exists and is not to be resumed, or cannot be.
+        ConfigError: where a study of that name exists and is not to be resumed, or cannot be, or is finished.
     """
 
     def __init__(
@@ -62,6 +78,7 @@ class Record:
     ) -> None:
         self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
         self._open: dict[Config, dict[str, Values]] = {}
+        self.recalled = 0
         try:
             if resume:
                 self.study = optuna.load_study(study_name=name, storage=storage)
@@ -74,17 +91,29 @@ class Record:
         # Through JSON, as a storage returns it: tuples are lists there.
         settings = json.loads(json.dumps(settings))
         if resume:
-            before = self.study.user_attrs.get("settings")
-            if before != settings:
-                raise ConfigError(f"study '{name}' was made with other settings: {json.dumps(before)}; use the same.")
+            before = self.study.user_attrs.get("settings", {})
+            others = [f"{k} {dumps(before.get(k))}, not {dumps(v)}" for k, v in settings.items() if before.get(k) != v]
+            if others:
+                raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same.")
+            if "outcome" in self.study.user_attrs:
+                raise ConfigError(
+                    f"study '{name}' is finished; see autoranger report {name}, or choose another --study."
+                )
             for trial in self.study.get_trials(deepcopy=False):
                 config = Config.from_dict(trial.user_attrs["config"])
                 self.known.setdefault(config, {}).update(trial.user_attrs["rounds"])
         self.study.set_user_attr("settings", settings)
 
+    @property
+    def plan(self) -> Plan | None:
+        """The plan of an earlier session."""
+        noted = self.study.user_attrs.get("plan")
+        return None if noted is None else Plan.from_dict(noted)
+
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
         values = self.known.get(config, {}).get(key(steps, seeds))
+        self.recalled += steps * len(values or [])
         return None if values is None else np.array([np.nan if v is None else v for v in values])
 
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
@@ -109,17 +138,25 @@ class Record:
         )
         self.study.add_trial(trial)
 
-    def conclude(self, **facts: Any) -> None:
-        """Writes what the search has found as attributes of the study; what is not finite becomes None."""
+    def note(self, **facts: Any) -> None:
+        """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
         for name, fact in facts.items():
             self.study.set_user_attr(name, json.loads(json.dumps(fact), parse_constant=lambda _: None))
 
-    def trade_off(self, found: Sequence[tuple[Config, float, float]]) -> None:
-        """Writes configs with their metric and cost as a study of two objectives, beside this one."""
+    def front(self) -> Study:
+        """An empty study of metric and cost, beside this one; ConfigError where there is another one of its name."""
         name = self.study.study_name + FRONT
-        if name in optuna.get_all_study_names(self.storage):  # of the same search, before it was resumed
-            optuna.delete_study(study_name=name, storage=self.storage)
+        if name in optuna.get_all_study_names(self.storage):
+            before = optuna.load_study(study_name=name, storage=self.storage)
+            if before.user_attrs.get("front_of") != self.study.study_name:
+                raise ConfigError(f"study '{name}' exists, where the front would go; choose another --study.")
+            optuna.delete_study(study_name=name, storage=self.storage)  # of this search, before it was resumed
         study = optuna.create_study(study_name=name, storage=self.storage, directions=["maximize", "minimize"])
+        study.set_user_attr("front_of", self.study.study_name)
+        return study
+
+    def trade_off(self, study: Study, found: Sequence[tuple[Config, float, float]]) -> None:
+        """Writes configs with their metric and cost into a study of the two."""
         for config, metric, cost in found:
             params, distributions = self.space.params(config), self.space.distributions()
             attrs = {"config": config.to_dict()}

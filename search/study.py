@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -13,18 +12,19 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autoranger.components.config import EVIDENCE, Config
-from autoranger.components.errors import unknown
+from autoranger.components.errors import ConfigError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock
+from autoranger.search.cost import Cost
 from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge
 from autoranger.search.explore import Exploration
-from autoranger.search.objectives import METRIC, prepared
+from autoranger.search.objectives import METRIC, Reaching, prepared
 from autoranger.search.plan import LISTED, Plan, make_plan, plan_for
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race import Grid, Opening, Race, best_lr
 from autoranger.search.record import Record
-from autoranger.search.space import Space, lr_grid
+from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
 from autoranger.search.tasks.task import Task
 
 AUTO, GRID = "auto", "grid"
@@ -43,7 +43,7 @@ class Outcome:
         default_kept: whether it is the default.
         finalists: all candidates of the verdict, best validation metric first. The baselines are among them: the
             default (full Ranger21), AdamW, both with the same sweep of learning rates as the others had, and the best
-            of random candidates, as many as the first round trained.
+            of random candidates: all of the first round's, or half of them where a sampler chose the others.
         evidence: what the exported file says about the config.
         seconds: how long it took.
         work: candidate-steps trained.
@@ -68,7 +68,7 @@ def search(
     plan: Plan | None = None,
     sampler: str | BaseSampler = AUTO,
     objective: str = METRIC,
-    cost: Callable[[Config], float] | None = None,
+    cost: Cost | None = None,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -87,48 +87,60 @@ def search(
             and otherwise `samplers.DEFAULT`.
         objective: what is better: a higher `metric` of the task at the end (by default), a lower `loss`, or
             fewer steps to a value of the metric, as in `steps:0.95`.
-        cost: of a config's optimizer, such as `cost.memory`. Subsets that none beats in both stay in the race, and the
-            finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The verdict
-            does not look at it.
+        cost: of a config's optimizer, such as `cost.memory()`. Subsets that none beats in both stay in the race, and
+            the finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The
+            verdict does not look at it.
         resume: whether to continue the study of that name.
         progress: listens.
 
     Raises:
         ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails,
-            or for a sampler or an objective that there is not.
+            or for a sampler or an objective that there is not, or one that no training reaches.
         DataError: where the task's data are missing.
     """
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
     chooser = chosen_sampler(sampler, seed)
     task, trained_for = prepared(task, objective)
+    if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
+        raise ConfigError(
+            f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
+            f"{task.lr_range}; widen it."
+        )
     settings: dict[str, Any] = {
         "task": task.name,
+        "metric": task.metric_name,
         "steps": task.steps,
         "batch_size": task.batch_size,
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
         "objective": objective,
-        "cost": cost is not None,
+        "cost": cost and cost.name,
         "components": list(space.components),
     }
-    population = trained_for(Population(task))
+    bare = Population(task)
+    population, priced = trained_for(bare), None if cost is None else cost.of
     record = Record(storage, study, space, settings, resume=resume)
+    front = None if cost is None else record.front()
     try:
-        if plan is None and budget is not None:
-            clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-        plan = plan or planned(task, space, clock, every=sampler == GRID or (sampler == AUTO and space.size <= LISTED))
-        race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, cost)
+        if budget is not None:
+            clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
+        every = sampler == GRID or (sampler == AUTO and space.size <= LISTED)
+        plan = plan or record.plan or planned(task, space, clock, every=every)
+        race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
         called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
         opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
         if sampler == GRID or (sampler == AUTO and plan.arms >= space.size):
             opening = Grid(space.arms(plan.arms, seed), lrs)
+        record.note(plan=plan.to_dict(), opening=opening.name)
         numbers = count(seed * 1_000_000)
 
         def fresh_seeds(size: int) -> list[int]:
             return list(islice(numbers, size))
 
         finalists = race.run(opening, plan, fresh_seeds)
+        if isinstance(population, Reaching):
+            population.check()
         chosen = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
         seeds = fresh_seeds(clock.verdict_seeds(plan, len(chosen)))
         clock.verdict(len(chosen), len(seeds))
@@ -137,16 +149,20 @@ def search(
     finally:
         record.close()
     places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
-    ranked, best = judge(chosen, scores, places, cost)
+    ranked, best = judge(chosen, scores, places, priced)
     evidence = describe(task, plan, opening.name, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
-    record.conclude(
+    record.note(
         outcome=best.config.to_dict() | {EVIDENCE: evidence},
         finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
-        spent={"seconds": clock.elapsed, "work": clock.done, "rounds": clock.rounds},
+        spent={
+            "seconds": None if resume else clock.elapsed,
+            "work": clock.done + record.recalled,
+            "rounds": clock.rounds,
+        },
     )
-    if cost is not None:
-        record.trade_off([(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
+    if front is not None:
+        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     return outcome
 
 
@@ -177,4 +193,4 @@ def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:
         return samplers.named(seed=seed)
     if sampler not in samplers.SAMPLERS:
         raise unknown("sampler", sampler, [AUTO, GRID, *samplers.SAMPLERS])
-    return samplers.named(sampler, seed)
+    return samplers.named(sampler, seed % 2**32)

@@ -137,10 +137,24 @@ def test_the_random_baseline_is_the_best_of_the_random_half(journal):
     table = Table(best=1e-2)
     opening = Exploration(Space(), LRS, named("bayes", 0), PLAN.arms, 0)
     runner = Race(table, Record(journal, "s", Space(), {}, resume=False), {}, Clock(None, Progress()))
-    _, arm = opening(runner, PLAN, [0])
+    opening(runner, PLAN, [0])
+    arm = runner.protected["random"]
     drawn = opening.random(PLAN.arms * len(LRS) // 2)
     assert len(set(drawn)) == 80
     assert arm.components == max(drawn, key=lambda config: table.value(config, 0)).components
+
+
+def test_the_rates_of_leaders_do_not_end_on_an_edge(journal):
+    """Also where no round follows in which they could go further."""
+    plan = Plan(arms=32, rungs=(Rung(10, 1, 4, 99),), verdict_seeds=4, steps=10)
+    runner = Race(
+        Table(best=1.0), Record(journal, "s", Space(), {}, resume=False), {"a": Space().plain}, Clock(None, Progress())
+    )
+    seeds = iter(range(100))
+    found = runner.run(
+        Exploration(Space(), LRS, named("bayes", 0), 32, 0), plan, lambda n: [next(seeds) for _ in range(n)]
+    )
+    assert [best_lr(by_lr) for by_lr in found.values()] == [1.0] * len(found)
 
 
 def test_an_exploration_resumes_without_training_again(tmp_path):

@@ -11,7 +11,7 @@ from autoranger.components.component import registry
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
-from autoranger.search.cost import memory, step_time
+from autoranger.search.cost import Cost, memory, state_size, step_time
 from autoranger.search.evidence import judge
 from autoranger.search.objectives import POINTS, Reaching, prepared, steps_to
 from autoranger.search.plan import Plan, Rung
@@ -119,12 +119,12 @@ def test_memory_is_what_the_built_optimizer_keeps(name):
     optimizer = Config.preset(name).build([p], total_steps=10)
     optimizer.step()
     kept = sum(x.numel() for x in optimizer.state[p].values() if torch.is_tensor(x) and x.dim() > 0)
-    assert memory(Config.preset(name)) == kept / p.numel()
+    assert state_size(Config.preset(name)) == kept / p.numel()
 
 
 def test_the_time_of_a_step_grows_with_what_is_on():
     space = Space(components=("lookahead", "positive_negative_momentum"))
-    time = step_time(toy.Toy(), space)
+    time = step_time(toy.Toy(), space).of
     assert 0 < time(space.plain) <= time(space.arm(["lookahead"])) <= time(space.default)
 
 
@@ -132,9 +132,12 @@ def test_the_pareto_front_is_what_nothing_beats_in_both():
     rng = np.random.default_rng(0)
     for _ in range(50):
         points = rng.integers(0, 8, (12, 2))
-        ranked = sorted({(int(-v), int(c)) for v, c in points})  # by value, equal ones by cost
-        dominated = {(v, c) for v, c in ranked if any(w <= v and d <= c and (w, d) != (v, c) for w, d in ranked)}
-        assert set(pareto(ranked, lambda point: point[1])) == set(ranked) - dominated
+        every = {(int(v), int(c)) for v, c in points}
+        dominated = {(v, c) for v, c in every if any(w >= v and d <= c and (w, d) != (v, c) for w, d in every)}
+        assert set(pareto({point: point[0] for point in every}, lambda point: point[1])) == every - dominated
+    assert pareto({"good": 0.9, "cheap": -np.inf, "unknown": np.nan}, {"good": 2, "cheap": 1, "unknown": 0}.get) == [
+        "good"
+    ]
 
 
 def test_cheap_arms_stay_in_the_race(tmp_path):
@@ -159,15 +162,35 @@ def test_cheap_arms_stay_in_the_race(tmp_path):
 
 def test_a_front_is_an_ordinary_study_of_two_objectives(tmp_path):
     storage = open_storage(str(tmp_path / "j"))
-    outcome = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=memory)
+    outcome = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=memory())
     study = optuna.load_study(study_name="s-front", storage=storage)
     assert {trial.values[1] for trial in study.trials} == {f.cost for f in outcome.finalists} == {2.0, 3.0}
     on_front = {repr(f.config) for f in outcome.finalists if f.on_front}
     assert {repr(Config.from_dict(trial.user_attrs["config"])) for trial in study.best_trials} == on_front
-    before = len(study.trials)
-    again = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=memory, resume=True)
-    assert again.config == outcome.config
-    assert len(optuna.load_study(study_name="s-front", storage=storage).trials) == before
+    assert outcome.evidence["cost"] == "numbers of state per parameter"
+
+
+def test_a_front_does_not_take_the_place_of_another_study(tmp_path):
+    storage = open_storage(str(tmp_path / "j"))
+    optuna.create_study(study_name="s-front", storage=storage)
+    with pytest.raises(ConfigError, match="study 's-front' exists, where the front would go"):
+        search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=memory())
+
+
+def test_another_cost_does_not_resume_a_search(tmp_path, monkeypatch):
+    storage, prices = open_storage(str(tmp_path / "j")), [memory(), Cost("something else", state_size)]
+    monkeypatch.setattr("autoranger.search.study.judge", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=prices[0])
+    with pytest.raises(ConfigError, match='cost "numbers of state per parameter", not "something else"'):
+        search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=prices[1], resume=True)
+    monkeypatch.undo()
+    search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=prices[0], resume=True)
+    assert optuna.load_study(study_name="s-front", storage=storage).trials
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_costs_do_not_decide_the_verdict():
@@ -181,4 +204,9 @@ def test_costs_do_not_decide_the_verdict():
 
 
 def test_every_component_has_a_cost():
-    assert all(memory(Config(components={name: {}})) >= 1 for name in registry)
+    assert all(state_size(Config(components={name: {}})) >= 1 for name in registry)
+
+
+def test_a_target_that_nothing_reaches_is_an_error(tmp_path):
+    with pytest.raises(ConfigError, match=r"no training reached 95; the best came to 0\.\d+"):
+        search(Accurate(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN, objective="steps:95")

@@ -15,6 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
+from tomli_w import dumps
 
 from autoranger import cli
 from autoranger.components.presets import RANGER21
@@ -194,7 +195,8 @@ def test_the_page_is_whole_and_needs_nothing_else(autoranger):
     code, out, err = autoranger("report", EVIL, "--out", "some/where")
     assert code == 0, err
     assert "some/where/report.html" in out
-    assert {path.name for path in Path("some/where").iterdir()} == FILES
+    assert {path.name for path in Path("some/where").iterdir()} == FILES | {f"finalist-{i}.toml" for i in (1, 2, 3)}
+    assert Path("some/where/finalist-1.toml").read_text() == dumps(config(0.03, "gain"))
     text = Path("some/where/report.html").read_text()
     page = Checked(text)
     assert page.tags.count("svg") == 4
@@ -272,7 +274,9 @@ def test_in_a_large_space_the_exported_components_are_the_players(autoranger):
     make_study(names=names, most=60)
     document = json.loads(autoranger("report", "s", "--json")[1])
     assert [effect["components"] for effect in document["attribution"]["main"]] == [["gain"]]
-    assert "The other 12 components of the space are off." in " ".join(autoranger("report", "s")[1].split())
+    assert "Played among 1 of the space's 13 components, the others off." in " ".join(
+        autoranger("report", "s")[1].split()
+    )
 
 
 def test_a_database_is_read_and_not_changed(autoranger):
@@ -309,7 +313,7 @@ def test_a_search_of_today_can_be_reported(autoranger):
         ("report s --storage absent.journal", 1, "there is no study storage absent.journal"),
         ("report s --storage sqlite:///absent.db", 1, "there is no study storage sqlite:///absent.db"),
         ("report s --storage nonsense://x", 1, "cannot read the study storage nonsense://x"),
-        ("report s --storage text.txt", 1, "cannot read the study storage text.txt"),
+        ("report s --storage text.txt", 1, "text.txt is not a journal of studies"),
         ("report s --storage empty.txt", 2, "there is no study 's' in empty.txt; it has none."),
         ("report s --storage .", 1, "there is no study storage ."),
         ("report s --out text.txt", 2, "is a file; name a folder"),

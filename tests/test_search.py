@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections import defaultdict
 from dataclasses import replace
@@ -335,6 +336,54 @@ def test_a_search_finds_keeps_and_repeats(tmp_path):
     assert first.default_kept == (first.config.components == SMALL.default.components)
     study = optuna.load_study(study_name="a", storage=open_storage(str(tmp_path / "a")))
     assert study.user_attrs["outcome"]["evidence"]["task"] == "toy"
+
+
+def test_a_finished_search_is_not_resumed(tmp_path):
+    storage = open_storage(str(tmp_path / "j"))
+    search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN)
+    with pytest.raises(ConfigError, match="study 's' is finished; see autoranger report s"):
+        search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, resume=True)
+
+
+def test_a_search_resumes_with_its_own_plan(tmp_path, monkeypatch):
+    """Whatever the clock says the second time."""
+    storage, seen = open_storage(str(tmp_path / "j")), []
+
+    def stop(finalists, *rest):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("autoranger.search.study.judge", stop)
+    with pytest.raises(KeyboardInterrupt):
+        search(toy.Toy(), storage, "s", space=SMALL, budget=30.0)
+    monkeypatch.undo()
+    before = optuna.load_study(study_name="s", storage=storage).user_attrs["plan"]
+    monkeypatch.setattr("autoranger.search.study.plan_for", lambda *args: seen.append(args))
+    outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=30.0, resume=True)
+    assert not seen
+    assert json.loads(json.dumps(outcome.evidence["plan"])) == before
+    spent = optuna.load_study(study_name="s", storage=storage).user_attrs["spent"]
+    assert spent["work"] > outcome.work, "the first session counts"
+
+
+@pytest.mark.parametrize(("low", "high"), [(2e-2, 2.5e-2), (1e-9, 1e-3)])
+def test_rates_that_there_are_not_are_an_error(tmp_path, low, high):
+    class Narrow(toy.Toy):
+        lr_range = (low, high)
+
+    with pytest.raises(ConfigError, match="lr_range"):
+        search(Narrow(), open_storage(str(tmp_path / "j")), "s", space=SMALL)
+
+
+def test_a_search_in_which_everything_diverges_keeps_the_default(tmp_path):
+    class Hopeless(toy.Toy):
+        def loss(self, output, target):
+            return super().loss(output, target) * float("nan")
+
+    for sampler in ("grid", "bayes"):
+        outcome = search(
+            Hopeless(), open_storage(str(tmp_path / "j")), sampler, space=SMALL, plan=PLAN, sampler=sampler
+        )
+        assert outcome.default_kept
 
 
 def test_a_budget_is_kept(tmp_path):

@@ -123,7 +123,7 @@ def exact(name: str, device: str, batch_size: int) -> Task:
         def data(self):
             x, y = few_examples(task)
             x, y = (part.double() if part.is_floating_point() else part for part in (x, y))
-            return {"train": (x[:16], y[:16]), "valid": (x[16:], y[16:])}
+            return {"train": (x[:16], y[:16]), "valid": (x[16:], y[16:]), "test": (x[16:], y[16:])}
 
         def model(self):
             return super().model().double()

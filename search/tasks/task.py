@@ -10,6 +10,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor, nn
 
+from autoranger.components.errors import ConfigError
+
 Split = tuple[Tensor, Tensor]
 """Inputs `[N, ...]` and targets `[N, ...]` of one part of the data."""
 
@@ -59,11 +61,11 @@ class Task:
 
     def data(self) -> Mapping[str, Split]:
         """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing."""
-        raise NotImplementedError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
+        raise ConfigError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
 
     def model(self) -> nn.Module:
         """A new model, initialised from torch's global generator."""
-        raise NotImplementedError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
+        raise ConfigError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean training loss of a batch, a scalar; cross entropy of `[B, …, classes]` scores and `[B, …]` labels.
