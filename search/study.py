@@ -150,7 +150,8 @@ def search(
         record.close()
     places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
     ranked, best = judge(chosen, scores, places, priced)
-    evidence = describe(task, plan, opening.name, settings, seeds, ranked, best)
+    done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(seeds))  # a budget may cut it short
+    evidence = describe(task, done, opening.name, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
     record.note(
         outcome=best.config.to_dict() | {EVIDENCE: evidence},

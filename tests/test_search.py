@@ -360,7 +360,9 @@ def test_a_search_resumes_with_its_own_plan(tmp_path, monkeypatch):
     monkeypatch.setattr("autoranger.search.study.plan_for", lambda *args: seen.append(args))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=30.0, resume=True)
     assert not seen
-    assert json.loads(json.dumps(outcome.evidence["plan"])) == before
+    done = json.loads(json.dumps(outcome.evidence["plan"]))
+    assert (done["arms"], done["rungs"][0], done["steps"]) == (before["arms"], before["rungs"][0], before["steps"])
+    assert done["verdict_seeds"] == outcome.finalists[0].against_default.seeds
     spent = optuna.load_study(study_name="s", storage=storage).user_attrs["spent"]
     assert spent["work"] > outcome.work, "the first session counts"
 

@@ -39,7 +39,7 @@ def draw(record: dict[str, Any], budgets: tuple[int, ...], path: Path) -> None:
     """A panel for each problem: median regret against evaluations."""
     import matplotlib.pyplot as plt
 
-    columns = min(4, len(record))
+    columns = min(3, len(record))
     lines = -(-len(record) // columns)
     figure, panels = plt.subplots(lines, columns, figsize=(3.6 * columns, 3.2 * lines), squeeze=False, sharex=True)
     names = sorted({name for samplers in record.values() for name in samplers})
@@ -59,7 +59,7 @@ def draw(record: dict[str, Any], budgets: tuple[int, ...], path: Path) -> None:
         panel.set_axis_off()
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=7, fontsize=8)
-    figure.supxlabel("evaluations", y=0.09)
+    figure.supxlabel("evaluations", y=0.08)
     figure.supylabel("median simple regret, points")
-    figure.tight_layout(rect=(0, 0.1, 1, 1))
+    figure.tight_layout(rect=(0.02, 0.1, 1, 1))
     figure.savefig(path, dpi=110)
