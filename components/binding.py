@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from typing import Any, Literal
 
@@ -90,6 +91,7 @@ class Bound:
         self.every = [p for members in self.members for p in members]
         self.kinds = [kind(p) for p in self.every]
         self.kernel = kernel(self.core, self.every, compile)
+        self.scheduled, self.taken = bool(config.needs_total_steps), int(groups[0]["step"])
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
@@ -100,6 +102,21 @@ class Bound:
             self._step_by_operations()
         else:
             self._step_compiled(self.kernel)
+        if self.scheduled and not torch.compiler.is_compiling():
+            self._warn_at_the_end()
+
+    def _warn_at_the_end(self) -> None:
+        """Says once, in the first step after the planned ones, that the schedule has left no learning rate."""
+        self.taken += 1
+        end = max(group["total_steps"] or 0 for group in self.numbers.groups)
+        if self.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return
+        if max(self.numbers.rates()) <= 0:
+            warnings.warn(
+                f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
+                "learning rate of further steps is 0. Build it for the whole training.",
+                stacklevel=5,
+            )
 
     def _step_compiled(self, kernel: Kernel | TritonKernel) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""

@@ -51,9 +51,8 @@ def step_time(task: Task, space: Space) -> Cost:
     """Measures what a step costs on a task's proxy model, on its device.
 
     The plain optimizer and each component of the space, alone with it, step in turns, when the first cost is asked for;
-    another time it will be a little different. A subset is taken to cost what
-    the plain one does and what each of its components adds; passes over memory that components share make that an upper
-    estimate.
+    another time it will be a little different. A subset is taken to cost what the plain one does and what each of its
+    components adds, which leaves out that components share passes over memory.
     """
 
     @cache
@@ -70,8 +69,8 @@ def step_time(task: Task, space: Space) -> Cost:
         extra = {name: float(np.median(seconds[str(i)] - plain)) for i, name in enumerate(space.components, start=1)}
         return float(np.median(plain)), extra
 
-    def time(config: Config) -> float:
+    def milliseconds(config: Config) -> float:
         base, extra = measured()
         return 1000 * (base + sum(max(0.0, extra[name]) for name in config.components))
 
-    return Cost("ms a step", time)
+    return Cost("ms a step", milliseconds)

@@ -112,7 +112,7 @@ class Explorer:
         self._asked: dict[Config, Trial] = {}
 
     def ask(self, count: int) -> list[Config]:
-        """That many new candidates; fewer where the space has no more."""
+        """That many new candidates, fewer where the space has no more, and those that nothing has been told of yet."""
         for _ in range(min(count, self.sampler.most - len(self.sampler.proposed))):
             trial = self.study.ask(self.sampler.distributions)
             config = self._config(trial.params)

@@ -137,6 +137,7 @@ def test_the_lr_is_visible_and_its_product_with_the_schedules_too() -> None:
 
 
 def test_asking_for_the_lr_changes_nothing() -> None:
+@pytest.mark.filterwarnings("ignore:the optimizer was built for")
     results = []
     for ask in (False, True):
         params = SMALL.leaves()
@@ -148,8 +149,6 @@ def test_asking_for_the_lr_changes_nothing() -> None:
         advance(optimizer, params, SMALL.grads)
         results.append(arrays(params))
     assert not differ(*results)
-
-
 def test_schedules_end_at_zero_and_stay_there() -> None:
     (p,) = SMALL.part("matrix").leaves()
     optimizer = ranger21([p], total_steps=5, lookahead=False)
@@ -684,3 +683,30 @@ def test_state_of_other_parameters_is_refused() -> None:
     saved = ranger21(one()).state_dict()
     with pytest.raises(ValueError, match="parameter group"):
         ranger21(one() + one()).load_state_dict(saved)
+
+
+@pytest.mark.parametrize("compiled", [False, "auto"])
+def test_a_training_beyond_its_end_is_told_so_once(compiled):
+    def steps(optimizer: torch.optim.Optimizer, count: int) -> list[str]:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(count):
+                optimizer.step()
+        return [str(w.message) for w in caught if "total_steps" in str(w.message)]
+
+    def parameter() -> torch.nn.Parameter:
+        p = torch.nn.Parameter(torch.ones(3, 2))
+        p.grad = torch.ones(3, 2)
+        return p
+
+    optimizer = Ranger21([parameter()], total_steps=6, compile=compiled)
+    assert steps(optimizer, 6) == []
+    (told,) = steps(optimizer, 4)
+    assert "built for total_steps=6" in told
+    resumed = Ranger21([parameter()], total_steps=6, compile=compiled)
+    resumed.load_state_dict(Ranger21([parameter()], total_steps=6).state_dict())
+    assert steps(resumed, 6) == []
+    assert len(steps(resumed, 1)) == 1
+    warm_up_only = Ranger21([parameter()], total_steps=6, compile=compiled, explore_exploit=False)
+    assert steps(warm_up_only, 9) == []
+    assert steps(Ranger21([parameter()], compile=compiled, explore_exploit=False, linear_warmup=False), 9) == []

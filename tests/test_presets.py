@@ -227,6 +227,7 @@ def rates(steps: int, total_steps: int, **components: object) -> list[float]:
     return result
 
 
+@pytest.mark.filterwarnings("ignore:the optimizer was built for")
 @pytest.mark.parametrize("name", ["cosine_annealing", "flat_cosine", "one_cycle", "chebyshev_steps"])
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 5])
 def test_a_schedule_is_a_number_in_the_shortest_training_and_beyond_its_end(name: str, total_steps: int) -> None:
