@@ -467,9 +467,11 @@ class Compilations:
 
 @pytest.fixture
 def compilations(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Compilations]:
-@pytest.mark.filterwarnings("ignore:the optimizer was built for")
     yield Compilations(monkeypatch, tmp_path)
     building.build_with.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore:the optimizer was built for")
 def test_a_training_is_compiled_once(compilations: Compilations) -> None:
     params = SMALL.leaves()
     optimizer = FULL.build(params, total_steps=12, compile=True)

@@ -137,7 +137,6 @@ def test_the_lr_is_visible_and_its_product_with_the_schedules_too() -> None:
 
 
 def test_asking_for_the_lr_changes_nothing() -> None:
-@pytest.mark.filterwarnings("ignore:the optimizer was built for")
     results = []
     for ask in (False, True):
         params = SMALL.leaves()
@@ -149,6 +148,9 @@ def test_asking_for_the_lr_changes_nothing() -> None:
         advance(optimizer, params, SMALL.grads)
         results.append(arrays(params))
     assert not differ(*results)
+
+
+@pytest.mark.filterwarnings("ignore:the optimizer was built for")
 def test_schedules_end_at_zero_and_stay_there() -> None:
     (p,) = SMALL.part("matrix").leaves()
     optimizer = ranger21([p], total_steps=5, lookahead=False)
