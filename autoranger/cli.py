@@ -204,7 +204,10 @@ def report(
     study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study that a search has made.")],
     storage: Annotated[str | None, typer.Option(help="Where it is: a journal file or a database URL.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--out", help="Write report.html, its figures and attribution.json into this folder.")
+        Path | None,
+        typer.Option(
+            "--out", help="Write a page, its figures, the finalists' configs and attribution.json into this folder."
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
