@@ -7,7 +7,6 @@ import json
 import shlex
 import shutil
 import sys
-import tempfile
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
@@ -20,9 +19,10 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.components.component import registry
-from autoranger.components.config import Config, load, read
+from autoranger.components.config import Config, check_writable, load, read
 from autoranger.components.errors import ConfigError, DataError
 from autoranger.components.presets import PRESETS
+from autoranger.search.plain import plain
 from autoranger.version import __version__
 
 app = typer.Typer(
@@ -355,8 +355,7 @@ def describe(name: str) -> dict[str, Any]:
 
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
-    finite = json.loads(json.dumps(value), parse_constant=lambda _: None)
-    sys.stdout.write(json.dumps(finite, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
@@ -394,11 +393,7 @@ def check_out(path: Path) -> None:
             read(path)
         except (ConfigError, DataError):
             raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
-    try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise DataError(f"cannot write to {path.parent}/ ({error.strerror}); choose another --out.") from None
+    check_writable(path.parent)
 
 
 def keep_previous(path: Path) -> Path | None:

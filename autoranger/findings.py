@@ -14,6 +14,7 @@ from autoranger.components.presets import RANGER21
 from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
+from autoranger.search.plain import plain
 from autoranger.search.verdict import Difference
 
 ROLES = {"default": "baseline", "adamw": "baseline", "random": "best of random subsets"}
@@ -235,12 +236,3 @@ def difference(data: Mapping[str, Any] | None) -> Difference | None:
         return None
     effect, low, high, p = (number(data[key]) for key in ("effect", "low", "high", "p"))
     return Difference(effect, low, high, p, int(data["seeds"]))
-
-
-def plain(value: Any) -> Any:
-    """Data with None in the place of numbers that JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

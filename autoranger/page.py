@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from importlib.resources import files
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from markupsafe import Markup
 
 from autoranger import wording
 from autoranger.charts import embed, figures, render
-from autoranger.components.config import write_whole
+from autoranger.components.config import check_writable, write_whole
 from autoranger.components.errors import ConfigError, DataError
 from autoranger.figures import canvas
 from autoranger.findings import Findings
@@ -34,13 +32,7 @@ def check_folder(path: Path) -> None:
         raise ConfigError(f"--out {path} is a file; name a folder.")
     canvas(1, 1)
     nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
-    try:
-        with tempfile.TemporaryFile(dir=nearest):
-            pass
-    except OSError as error:
-        raise DataError(
-            f"cannot write to {nearest}/ ({os.strerror(error.errno or 0)}); choose another --out."
-        ) from None
+    check_writable(nearest)
 
 
 def write_report(findings: Findings, folder: Path) -> list[Path]:

@@ -180,6 +180,15 @@ def load(source: str | os.PathLike[str]) -> Config:
     return Config.load(source)
 
 
+def check_writable(folder: Path) -> None:
+    """DataError where no file can be made in a folder; for a look before long work."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise DataError(f"cannot write to {folder}/ ({os.strerror(error.errno or 0)}); choose another --out.") from None
+
+
 def write_whole(path: Path, text: str) -> None:
     """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails."""
     content = text.encode()

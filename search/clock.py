@@ -6,8 +6,8 @@ import time
 from collections.abc import Sequence
 
 from autoranger.components.config import Config
-from autoranger.search.objectives import Trainer
 from autoranger.search.plan import Plan, Rung
+from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 
 SHARE = 0.7
@@ -43,7 +43,9 @@ class Clock(Progress):
         """Candidate-steps that a plan may claim in the time that is left."""
         return (SHARE * (self.budget or 0.0) - self.elapsed) * self.rate
 
-    def calibrate(self, population: Trainer, configs: Sequence[Config], candidates: int = 32, steps: int = 40) -> None:
+    def calibrate(
+        self, population: Population, configs: Sequence[Config], candidates: int = 32, steps: int = 40
+    ) -> None:
         """Measures candidate-steps per second on a small population."""
         mixed = [configs[i % len(configs)] for i in range(candidates)]
         population.train(mixed, [0], 4, splits=())

@@ -61,12 +61,12 @@ def step_time(task: Task, space: Space) -> Cost:
             params = [p for p in task.model().to(task.device).parameters() if p.requires_grad]
             for p in params:
                 p.grad = 1e-3 * torch.randn_like(p)
-        arms = [space.plain, *(space.arm([name]) for name in space.components)]
-        optimizers = {str(i): arm.build(params, 1_000_000) for i, arm in enumerate(arms)}
+        arms = {"": space.plain} | {name: space.arm([name]) for name in space.components}
+        optimizers = {name: arm.build(params, 1_000_000) for name, arm in arms.items()}
         seconds = take_turns(optimizers, params, ROUNDS)
-        plain = seconds["0"]
+        plain = seconds[""]
         # Differences within a round, so that a slow moment of the machine drops out.
-        extra = {name: float(np.median(seconds[str(i)] - plain)) for i, name in enumerate(space.components, start=1)}
+        extra = {name: float(np.median(seconds[name] - plain)) for name in space.components}
         return float(np.median(plain)), extra
 
     def milliseconds(config: Config) -> float:

@@ -115,7 +115,7 @@ class Explorer:
         """That many new candidates, fewer where the space has no more, and those that nothing has been told of yet."""
         for _ in range(min(count, self.sampler.most - len(self.sampler.proposed))):
             trial = self.study.ask(self.sampler.distributions)
-            config = self._config(trial.params)
+            config = self.space.config(trial.params)
             self._asked[config] = trial
             self.sampler.proposed.add(config)
         return list(self._asked)
@@ -138,10 +138,7 @@ class Explorer:
         values = [float(trial.value or 0.0) for trial in trials]
         if trials and isinstance(self.sampler.sampler, ModelSampler):
             values = self.sampler.sampler.expectations(self.study, trials)
-        return {self._config(trial.params): v for trial, v in zip(trials, values, strict=True)}
-
-    def _config(self, params: Mapping[str, Any]) -> Config:
-        return replace(self.space.arm(name for name in self.space.components if params[name]), lr=params["lr"])
+        return {self.space.config(trial.params): v for trial, v in zip(trials, values, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -180,7 +177,7 @@ class Exploration:
         half = self.size[0] * self.size[1] // 2
 
         def train(configs: Sequence[Config]) -> dict[Config, float]:
-            arms = {config: replace(config, lr=self.space.base.lr) for config in configs}
+            arms = {config: self.space.subset(config) for config in configs}
             new = [(arm, config.lr) for config, arm in arms.items() if config.lr not in raw.get(arm, {})]
             race.train(new, rung.steps, seeds, raw)
             return {config: value(raw[arm][config.lr]) for config, arm in arms.items()}
@@ -198,8 +195,7 @@ class Exploration:
             explorer.tell(train(asked))
             left -= len(asked)
         explorer.tell({config: found[config] for config in by_chance if config not in explorer.sampler.proposed})
-        luckiest = max(by_chance, key=lambda config: found[config])
-        race.protected[RANDOM] = replace(luckiest, lr=self.space.base.lr)
+        race.protected[RANDOM] = self.space.subset(max(by_chance, key=found.__getitem__))
         leaders = self.leaders(explorer.expected())[: rung.keep]
         scores = {arm: raw[arm] for arm in (*leaders, *race.protected.values())}
         race.extend(scores, rung, seeds)
@@ -208,7 +204,7 @@ class Exploration:
     def leaders(self, expected: Mapping[Config, float]) -> list[Config]:
         """The arms of candidates, by what is expected of them at their best rate, best first."""
         ranked = sorted(expected, key=lambda config: -expected[config])
-        return list(dict.fromkeys(replace(config, lr=self.space.base.lr) for config in ranked))
+        return list(dict.fromkeys(map(self.space.subset, ranked)))
 
     def random(self, count: int) -> list[Config]:
         """Different random candidates."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,22 +21,6 @@ METRIC = "metric"
 
 POINTS = 20
 """Looks at the validation data on the way to a target; between them the curve is taken to be straight."""
-
-
-class Trainer(Protocol):
-    """What a race needs of a population."""
-
-    def train(
-        self,
-        configs: Sequence[Config],
-        seeds: Sequence[int],
-        steps: int,
-        *,
-        splits: Sequence[str] = ("valid",),
-        progress: Callable[[int], None] = lambda done: None,
-        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
-    ) -> Scores:
-        """See `Population.train`."""
 
 
 class Reaching:
@@ -107,7 +90,7 @@ def steps_to(target: float, curves: Values, steps: int) -> Values:
     return found
 
 
-def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], Trainer]]:
+def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
     """The task with an objective for its metric, and what makes its population train for it.
 
     Args:

@@ -18,8 +18,9 @@ from optuna.trial import TrialState
 
 from autoranger.components.config import Config
 from autoranger.search.clock import Clock
-from autoranger.search.objectives import Trainer
+from autoranger.search.objectives import Reaching
 from autoranger.search.plan import Plan, Rung
+from autoranger.search.population import Population
 from autoranger.search.record import Record
 from autoranger.search.space import neighbours
 from autoranger.search.verdict import Values
@@ -87,7 +88,7 @@ class Race:
 
     def __init__(
         self,
-        population: Trainer,
+        population: Population | Reaching,
         record: Record,
         protected: Mapping[str, Config],
         clock: Clock,

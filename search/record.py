@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from json import dumps
 from pathlib import Path
@@ -17,7 +16,9 @@ from optuna.trial import TrialState, create_trial
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
+from autoranger.search.rounds import Round
 from autoranger.search.space import Space
 from autoranger.search.verdict import Values
 
@@ -77,7 +78,7 @@ class Record:
         self, storage: BaseStorage, name: str, space: Space, settings: Mapping[str, Any], *, resume: bool
     ) -> None:
         self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
-        self._open: dict[Config, dict[str, Values]] = {}
+        self._open: dict[Config, dict[Round, Values]] = {}
         self.recalled = 0
         try:
             if resume:
@@ -88,8 +89,7 @@ class Record:
             raise ConfigError(f"study '{name}' exists; continue it with --resume or choose another --study.") from None
         except KeyError:
             raise ConfigError(f"there is no study '{name}' to resume; leave out --resume to begin it.") from None
-        # Through JSON, as a storage returns it: tuples are lists there.
-        settings = json.loads(json.dumps(settings))
+        settings = plain(settings)  # as a storage returns it
         if resume:
             before = self.study.user_attrs.get("settings", {})
             others = [f"{k} {dumps(before.get(k))}, not {dumps(v)}" for k, v in settings.items() if before.get(k) != v]
@@ -112,18 +112,18 @@ class Record:
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
-        values = self.known.get(config, {}).get(key(steps, seeds))
+        values = self.known.get(config, {}).get(Round.of(steps, seeds).name)
         self.recalled += steps * len(values or [])
         return None if values is None else np.array([np.nan if v is None else v for v in values])
 
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
         """Notes the metric `[S]` of a candidate's round."""
-        self._open.setdefault(config, {})[key(steps, seeds)] = values
+        self._open.setdefault(config, {})[Round.of(steps, seeds)] = values
 
     def finish(self, config: Config, state: TrialState) -> None:
         """Writes a candidate's trial."""
         rounds = self._open.pop(config)
-        means = {spent(name): float(np.nanmean(v)) for name, v in rounds.items() if np.isfinite(v).any()}
+        means = {round_.spent: float(np.nanmean(v)) for round_, v in rounds.items() if np.isfinite(v).any()}
         finished = state if means else TrialState.FAIL
         trial = create_trial(
             state=finished,
@@ -133,7 +133,7 @@ class Record:
             intermediate_values=means,
             user_attrs={
                 "config": config.to_dict(),
-                "rounds": {name: [float(x) if np.isfinite(x) else None for x in v] for name, v in rounds.items()},
+                "rounds": {round_.name: plain(v.tolist()) for round_, v in rounds.items()},
             },
         )
         self.study.add_trial(trial)
@@ -141,7 +141,7 @@ class Record:
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
         for name, fact in facts.items():
-            self.study.set_user_attr(name, json.loads(json.dumps(fact), parse_constant=lambda _: None))
+            self.study.set_user_attr(name, plain(fact))
 
     def front(self) -> Study:
         """An empty study of metric and cost, beside this one; ConfigError where there is another one of its name."""
@@ -167,14 +167,3 @@ class Record:
         """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""
         for config in list(self._open):
             self.finish(config, TrialState.PRUNED)
-
-
-def key(steps: int, seeds: Sequence[int]) -> str:
-    """Name of a round: its length, its first seed and the number of seeds."""
-    return f"steps={steps} seeds={seeds[0]}+{len(seeds)}"
-
-
-def spent(round_key: str) -> int:
-    """Training steps of a round, from its key."""
-    steps, seeds = (part.split("=")[1] for part in round_key.split())
-    return int(steps) * int(seeds.split("+")[1])

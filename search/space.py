@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -110,6 +110,14 @@ class Space:
 
         switches = {name: CategoricalDistribution((False, True)) for name in self.components}
         return {"lr": FloatDistribution(low, high, log=True), **switches}
+
+    def config(self, params: Mapping[str, Any]) -> Config:
+        """A candidate from Optuna's parameters."""
+        return replace(self.arm(name for name in self.components if params[name]), lr=params["lr"])
+
+    def subset(self, config: Config) -> Config:
+        """The arm that a candidate is of."""
+        return replace(config, lr=self.base.lr)
 
     def params(self, config: Config) -> dict[str, bool | float]:
         """A candidate as Optuna's parameters."""

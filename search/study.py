@@ -125,12 +125,11 @@ def search(
     try:
         if budget is not None:
             clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-        every = sampler == GRID or (sampler == AUTO and space.size <= LISTED)
-        plan = plan or record.plan or planned(task, space, clock, every=every)
+        plan = plan or record.plan or planned(task, space, clock, sampler)
         race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
         called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
         opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
-        if sampler == GRID or (sampler == AUTO and plan.arms >= space.size):
+        if lists(sampler, space, plan.arms):
             opening = Grid(space.arms(plan.arms, seed), lrs)
         record.note(plan=plan.to_dict(), opening=opening.name)
         numbers = count(seed * 1_000_000)
@@ -167,15 +166,20 @@ def search(
     return outcome
 
 
-def planned(task: Task, space: Space, clock: Clock, *, every: bool) -> Plan:
+def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
+    """Whether the first round goes through a list of subsets, `arms` of which there is room for."""
+    return sampler == GRID or (sampler == AUTO and space.size <= arms)
+
+
+def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan:
     """The plan of a search for which there is none: what fits the budget, else the standard one.
 
     Args:
-        task, space, clock: of the search; the clock calibrated where there is a budget.
-        every: whether the standard plan has all subsets in the first round.
+        task, space, clock, sampler: of the search; the clock calibrated where there is a budget.
     """
     if clock.budget is None:
-        return make_plan(task.steps, arms=LISTED if every else EXPLORED, survivors=task.survivors)
+        arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
+        return make_plan(task.steps, arms=arms, survivors=task.survivors)
     plan = plan_for(task.steps, space.size, len(lr_grid(*task.lr_range)), clock.affordable, task.survivors)
     if plan.steps < task.steps:
         warnings.warn(

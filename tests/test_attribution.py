@@ -14,8 +14,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from autoranger.components.errors import ConfigError
 from autoranger.search.attribution import attribute, from_sample, from_study, from_table
-from autoranger.search.attribution.sample import Round, Sample
+from autoranger.search.attribution.sample import Sample
 from autoranger.search.attribution.seeds import between_seeds
+from autoranger.search.rounds import Round
 from autoranger.search.samplers import named
 from autoranger.search.table import Table
 

@@ -51,6 +51,25 @@ def lay_out(schedules: Mapping[bool, Schedule]) -> Layout:
     )
 
 
+COMMON = {
+    "add": "({} + {})",
+    "sub": "({} - {})",
+    "mul": "({} * {})",
+    "div": "({} / {})",
+    "gt": "({} > {})",
+    "ge": "({} >= {})",
+    "lt": "({} < {})",
+    "le": "({} <= {})",
+    "eq": "({} == {})",
+    "ne": "({} != {})",
+    "and": "({} & {})",
+    "or": "({} | {})",
+    "neg": "(-{})",
+    "fill": "{}",
+}
+"""Operations that all languages write alike."""
+
+
 class Language(ABC):
     """How a target language says what a printer has to say.
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.kernel.printer import Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.printer import COMMON, Language, Layout, indent, lay_out, print_passes
 from autoranger.components.kernel.schedule import Schedule
 
 FRAME = (Path(__file__).parent / "frame.h").read_text(encoding="utf-8")
@@ -34,19 +34,7 @@ class Cpp(Language):
     """
 
     operations = {
-        "add": "({} + {})",
-        "sub": "({} - {})",
-        "mul": "({} * {})",
-        "div": "({} / {})",
-        "neg": "(-{})",
-        "gt": "({} > {})",
-        "ge": "({} >= {})",
-        "lt": "({} < {})",
-        "le": "({} <= {})",
-        "eq": "({} == {})",
-        "ne": "({} != {})",
-        "and": "({} & {})",
-        "or": "({} | {})",
+        **COMMON,
         "not": "(!{})",
         "select": "({} ? {} : {})",
         **{
@@ -60,7 +48,6 @@ class Cpp(Language):
         "minimum": "minimum({}, {})",
         "remainder": "remainder({}, {})",
         "lerp": "lerp({}, {}, {})",
-        "fill": "{}",
         "number": "Number({})",
     }
     inputs = {

@@ -14,7 +14,7 @@ from itertools import zip_longest
 
 import torch
 
-from autoranger.components.kernel.printer import Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.printer import COMMON, Language, Layout, indent, lay_out, print_passes
 from autoranger.components.kernel.schedule import Schedule
 
 TYPES = {
@@ -79,19 +79,7 @@ class Triton(Language):
     """
 
     operations = {
-        "add": "({} + {})",
-        "sub": "({} - {})",
-        "mul": "({} * {})",
-        "div": "({} / {})",
-        "neg": "(-{})",
-        "gt": "({} > {})",
-        "ge": "({} >= {})",
-        "lt": "({} < {})",
-        "le": "({} <= {})",
-        "eq": "({} == {})",
-        "ne": "({} != {})",
-        "and": "({} & {})",
-        "or": "({} | {})",
+        **COMMON,
         "not": "(~{})",
         "select": "tl.where({}, {}, {})",
         **{name: f"tl.{name}({{}})" for name in ("sqrt", "abs", "floor")},
@@ -104,7 +92,6 @@ class Triton(Language):
         "minimum": "frame.minimum({}, {})",
         "remainder": "frame.remainder({}, {})",
         "lerp": "frame.lerp({}, {}, {})",
-        "fill": "{}",
     }
     sum_of = "frame.sum_of(partials + ({} * candidates + k) * all_items + first_item, item_count)"
     total_of = "frame.total_of(parts + ({} * candidates + k) * tensors, addresses, active, k, tensors)"

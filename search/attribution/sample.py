@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,28 +14,12 @@ from optuna.trial import FrozenTrial
 
 from autoranger.components.errors import ConfigError
 from autoranger.search.attribution.seeds import between_seeds
+from autoranger.search.rounds import Round
 
 Values = NDArray[np.float64]
 
-ROUND = re.compile(r"steps=(\d+) seeds=(\d+)\+(\d+)")
-"""The name of a round in a trial's attribute `rounds` (see `record.key`)."""
-
 LR = "lr"
 """The parameter that is not a switch."""
-
-
-@dataclass(frozen=True, order=True)
-class Round:
-    """Trainings that can be compared: of one length, on the same seeds.
-
-    Args:
-        steps: of each training.
-        first_seed, seeds: the first of the seeds, which follow each other, and how many they are.
-    """
-
-    steps: int
-    first_seed: int
-    seeds: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +72,7 @@ def largest_sample(study: Study) -> Sample:
     counts = Counter(round_ for trial in trials for round_, _ in results(trial))
     if not counts:
         raise ConfigError(f"study '{study.study_name}' has no trial of a search yet.")
-    shared = max(counts, key=lambda r: (counts[r], r.steps * r.seeds))
+    shared = max(counts, key=lambda r: (counts[r], r.spent))
     by_round: dict[Round, dict[tuple[frozenset[str], float], list[float]]] = {round_: {} for round_ in counts}
     for trial in trials:
         for round_, values in results(trial):
@@ -115,9 +98,9 @@ def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
     if not isinstance(noted, Mapping) or LR not in trial.params:
         return
     for name, values in noted.items():
-        match = ROUND.fullmatch(str(name))
-        if match and values:
-            yield Round(*map(int, match.groups())), [math.nan if v is None else float(v) for v in values]
+        round_ = Round.named(str(name))
+        if round_ and values:
+            yield round_, [math.nan if v is None else float(v) for v in values]
 
 
 def candidate(trial: FrozenTrial) -> tuple[frozenset[str], float]:
