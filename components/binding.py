@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -14,10 +15,11 @@ from torch.nn import Parameter
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.components.kernel.build import UnavailableError
+from autoranger.components.kernel.interpret import Interpreter
 from autoranger.components.kernel.launch import Kernel
 from autoranger.components.kernel.program import UntraceableError
 from autoranger.components.kernel.triton_launch import TritonKernel
-from autoranger.components.rows import row_shape
+from autoranger.components.rows import can_look, row_shape
 from autoranger.components.step import Stack, Step
 
 Compile = bool | Literal["auto"]
@@ -91,15 +93,18 @@ class Bound:
         self.every = [p for members in self.members for p in members]
         self.kinds = [kind(p) for p in self.every]
         self.kernel = kernel(self.core, self.every, compile)
+        self.interpreter = None if self.kernel else interpreter(self.core, self.every)
         self.scheduled, self.taken = bool(config.needs_total_steps), int(groups[0]["step"])
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
         # Parameters may have been replaced since, by `model.half()` for one; what is compiled is for what they were.
-        changed = self.kernel is not None and self.kinds != [kind(p) for p in self.every]
+        changed = self.kinds != [kind(p) for p in self.every]
         if self.kernel is None or changed or torch.compiler.is_compiling():
-            self._step_by_operations()
+            # The interpreter looks at values, which a step that somebody records or compiles must not.
+            as_recorded = not changed and can_look(self.core.lr)
+            self._step_by_operations((self.interpreter if as_recorded else None) or self.core)
         else:
             self._step_compiled(self.kernel)
         if self.scheduled and not torch.compiler.is_compiling():
@@ -129,7 +134,7 @@ class Bound:
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
         increment_version([p for p in self.every if p.grad is not None])
 
-    def _step_by_operations(self) -> None:
+    def _step_by_operations(self, operations: Callable[..., None]) -> None:
         """The step as operations of torch on stacks of tensors."""
         thetas, grads, masks = [], [], []
         for members in self.members:
@@ -138,7 +143,7 @@ class Bound:
             grads.append(gather([gradient(p) for p in members]) if any(present) else None)
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
-        self.core(thetas, grads, masks)
+        operations(thetas, grads, masks)
         for members, theta, grad in zip(self.members, thetas, grads, strict=True):
             if grad is not None:
                 scatter(theta, members)
@@ -150,8 +155,7 @@ def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | Trito
     if not compile or not params or (compile == "auto" and device not in AUTOMATIC):
         return None
     try:
-        if any(type(p) not in (Tensor, Parameter) for p in params):
-            raise UntraceableError("a parameter is of a special kind")
+        require_plain(params)
         if device not in BACKENDS:
             raise UntraceableError(f"the parameters are on {device}, for which there are no kernels")
         return BACKENDS[device](core, params)
@@ -159,6 +163,21 @@ def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | Trito
         if compile == "auto":
             return None
         raise ConfigError(f'the step cannot be compiled: {error}; pass compile="auto" to do without.') from None
+
+
+def interpreter(core: Step, params: list[Tensor]) -> Interpreter | None:
+    """The step as recorded operations, where there can be any: faster than the step itself, on a CPU."""
+    try:
+        require_plain(params)
+        return Interpreter(core, params) if core.lr.is_cpu else None
+    except UntraceableError:
+        return None
+
+
+def require_plain(params: list[Tensor]) -> None:
+    """UntraceableError where a parameter is of a subclass, of which nobody knows what it does."""
+    if any(type(p) not in (Tensor, Parameter) for p in params):
+        raise UntraceableError("a parameter is of a special kind")
 
 
 def kind(p: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:

@@ -6,14 +6,19 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from autoranger import Config
+from autoranger.components import binding
 from autoranger.components.binding import STACKED_BELOW
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
@@ -31,11 +36,18 @@ def compiler() -> None:
     """Steps are compiled where they can be, as they are for users."""
 
 
+@pytest.fixture
+def interpreter() -> None:
+    """Steps that are not compiled run as recorded, as they do for users."""
+
+
 @pytest.fixture(autouse=True)
 def operations_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No compiler, and so no wait for one, unless a test asks for it; test_kernel.py proves that both ways agree."""
+    """Steps run as the components say unless a test asks for more; test_kernel.py and others prove that all agree."""
     if "compiler" not in request.fixturenames:
         monkeypatch.setenv("CXX", "none-in-this-test")
+    if "interpreter" not in request.fixturenames:
+        monkeypatch.setattr(binding, "interpreter", lambda *_: None)
 
 
 STEPS = 30
@@ -188,3 +200,35 @@ def assert_close(actual: Sequence[Array], expected: Sequence[Array], tolerance: 
 def differ(one: Sequence[Array], other: Sequence[Array]) -> bool:
     """Whether any parameter differs in any bit."""
     return any(not np.array_equal(x, y, equal_nan=True) for x, y in zip(one, other, strict=True))
+
+
+class Transfers(TorchDispatchMode):
+    """Records operators that have a tensor on the CPU: with parameters elsewhere, each is a transfer that waits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **kwargs or {})
+        if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in tree_leaves((args, kwargs, result))):
+            self.found.append(str(func))
+        return result
+
+
+class Uploads(TorchFunctionMode):
+    """Records calls that make a tensor elsewhere from the host's numbers, which a dispatch mode does not see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **kwargs or {})
+        if func in (torch.tensor, torch.as_tensor, torch.asarray) and result.device.type != "cpu":
+            self.found.append(func.__name__)
+        return result

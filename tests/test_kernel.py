@@ -6,7 +6,7 @@ import copy
 import io
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,55 +23,47 @@ from autoranger.components.binding import Bound, kernel
 from autoranger.components.component import registry
 from autoranger.components.kernel import build as building
 from autoranger.components.kernel import launch
-from autoranger.components.kernel.program import Level, Program, UntraceableError
+from autoranger.components.kernel.program import Program, UntraceableError
 from autoranger.components.kernel.record import Recorder, record
 from autoranger.components.kernel.schedule import Schedule
-from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.components.rows import choose, row_norm, tensor_mean
 from autoranger.components.step import Step
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
 from tests.conftest import Population as Candidates
+from tests.recorded import (
+    CONFIGS,
+    FULL,
+    GLOBAL,
+    NUMBERS,
+    SPECIAL,
+    Counting,
+    Masking,
+    MatricesOnly,
+    Measuring,
+    Missing,
+    Peeking,
+    Rounding,
+    Scalar,
+    assert_agree,
+    check_program,
+    gradient_of_another_type,
+    in_half,
+    negative_view,
+    operated,
+    programs,
+    replaced,
+    run,
+    shared,
+    trained,
+    transposed,
+    with_eight,
+)
 from tests.references import reference
 
 pytestmark = [
     pytest.mark.usefixtures("compiler"),
     pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="needs a C++ compiler"),
 ]
-
-NUMBERS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
-FULL = Config(**NUMBERS, components=dict.fromkeys(RANGER21, True))
-GLOBAL = Config(**NUMBERS, components={"stable_weight_decay": {"scope": "global"}, "global_norm_clipping": {}})
-
-
-def with_eight(name: str) -> Config:
-    """A component and those of Ranger21 that go with it."""
-    eight = [other for other in RANGER21 if not registry[name].excludes(registry[other])]
-    return Config(**NUMBERS, components=dict.fromkeys([name, *eight], True))
-
-
-CONFIGS = {
-    "adamw": Config(**NUMBERS),
-    "ranger21": FULL,
-    "global sums": GLOBAL,
-    **{name: Config(**NUMBERS, components={name: {}}) for name in registry},
-    **{f"{name} and the eight": with_eight(name) for name in registry if name not in RANGER21},
-    **{f"preset {name}": Config.preset(name, lr=1e-2) for name in PRESETS},
-}
-
-
-def run(config: Config, problem: Problem, dtype: torch.dtype = torch.float64, **how: Any) -> list[Tensor]:
-    """The parameters and all state after the problem's steps."""
-    params = problem.leaves(dtype)
-    optimizer = config.build(params, total_steps=problem.total_steps, **how)
-    advance(optimizer, params, problem.grads)
-    state = [value for p in params for _, value in sorted(optimizer.state.get(p, {}).items())]
-    return [p.detach().double() for p in params] + [value.double() for value in state]
-
-
-def assert_agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
-    for i, (x, y) in enumerate(zip(ours, theirs, strict=True)):
-        torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m, i=i: f"{i}: {m}")
-
 
 # Numbers
 
@@ -144,94 +136,16 @@ def test_candidates_may_differ_in_everything() -> None:
 
 # Any program, in any order of stores
 
-UNARY, BINARY = ("neg", "abs", "floor"), ("add", "sub", "mul", "maximum", "minimum")
-
-
-def evaluate(program: Program, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What a program stores, from all inputs as they were."""
-    functions = {"neg": np.negative, "abs": np.abs, "floor": np.floor, "add": np.add, "sub": np.subtract}
-    functions |= {"mul": np.multiply, "maximum": np.maximum, "minimum": np.minimum, "select": np.where}
-    functions |= {"gt": np.greater, "row_sum": lambda x: x.sum(-1, keepdims=True)}
-    functions |= {"tensor_sum": lambda x: x.sum((-2, -1), keepdims=True)}
-    known: dict[Any, Any] = {}
-
-    def value(node: Any) -> Any:
-        if not hasattr(node, "op"):
-            return node
-        if node not in known:
-            args = [value(a) for a in node.args]
-            known[node] = inputs[node.name] if node.op == "input" else functions[node.op](*args)
-        return known[node]
-
-    return {target.name: np.broadcast_to(value(v), inputs[target.name].shape) for target, v in program.stores.items()}
-
-
-@st.composite
-def programs(draw: st.DrawFn) -> Program:
-    """A random program over θ, a gradient and three state tensors, of which any may be stored into any."""
-    program = Program()
-    names = ["theta", "grad", "state a.x", "state a.y", "state a.z"]
-    values: list[Any] = [program.input(name, Level.ELEMENT) for name in names]
-    for _ in range(draw(st.integers(3, 14))):
-        pick = lambda: values[draw(st.integers(0, len(values) - 1))]  # noqa: E731
-        kind = draw(st.sampled_from(["unary", "binary", "binary", "select", "row", "tensor"]))
-        if kind == "unary":
-            values.append(program.make(draw(st.sampled_from(UNARY)), pick()))
-        elif kind == "binary":
-            values.append(program.make(draw(st.sampled_from(BINARY)), pick(), pick()))
-        elif kind == "select":
-            values.append(program.make("select", program.make("gt", pick(), pick()), pick(), pick()))
-        else:
-            element = next(v for v in [pick(), *values] if v.level == Level.ELEMENT)
-            total = program.make("mul", program.make("row_sum", element), 0.125)
-            values.append(total if kind == "row" else program.make("mul", program.make("tensor_sum", total), 0.125))
-    elements = [v for v in values if v.level == Level.ELEMENT]
-    for target in values[:1] + values[2:5]:
-        chosen = elements[draw(st.integers(0, len(elements) - 1))]
-        if chosen is not target:
-            program.stores[target] = chosen
-    return program
-
-
-class Bare(Step):
-    """A step without components, to hold the state of a random program."""
-
-    class Holder(Component, register=False):
-        stage = Stage.WEIGHTS
-        state = dict.fromkeys("xyz", torch.zeros_like)
-
-    def __init__(self) -> None:
-        super().__init__([Config()], None, dtype=torch.float64, device=torch.device("cpu"))
-        holder = self.Holder([{}], torch.float64, torch.device("cpu"))
-        holder.id = "a"  # type: ignore[misc]
-        self.links = [type(self.links[0])(holder, gated=False)]
-
 
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(program=programs(), seed=st.integers(0, 99))
 def test_any_program_is_scheduled_right(program: Program, seed: int) -> None:
-    """Every store is of the old values, however the passes overwrite them."""
-    if not program.stores:
-        return
-    rng = np.random.default_rng(seed)
-    values = {
-        name: rng.integers(-4, 5, (3, 5)).astype(float) for name in ["theta", "grad", "x", "y", "z"]
-    }  # whole numbers and factors of ⅛: sums are exact, in whatever order
-    step = Bare()
-    stack = step.add(torch.tensor(values["theta"]).view(1, 1, 3, 5), matrix=True)
-    for name, buffer in stack.named_state().items():
-        buffer.copy_(torch.tensor(values[name[-1]]).view_as(buffer))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "record", lambda *_: program)
-        compiled = launch.Kernel(step, [torch.tensor(values["theta"])])
-    theta, grad = torch.tensor(values["theta"]), torch.tensor(values["grad"])
-    compiled([theta], [grad])
-    expected = evaluate(
-        program, {name if name in ("theta", "grad") else f"state a.{name}": v for name, v in values.items()}
-    )
-    after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
-    for name, value in expected.items():
-        np.testing.assert_allclose(after[name].view(3, 5).numpy(), value, rtol=1e-12, err_msg=program.signature())
+    check_program(program, seed, launch.Kernel)
+
+
+@pytest.mark.parametrize("program", SPECIAL.values(), ids=SPECIAL)
+def test_special_programs_are_scheduled_right(program: Program) -> None:
+    check_program(program, 0, launch.Kernel)
 
 
 @pytest.mark.parametrize(("config", "passes", "sweeps"), [(Config(), 1, 1), (FULL, 2, 1), (GLOBAL, 5, 4)])
@@ -265,46 +179,6 @@ def test_threads_may_record_at_the_same_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 # What may happen to tensors between steps
-
-
-def trained(change: Callable[[nn.Parameter, torch.optim.Optimizer], None], **how: Any) -> list[Tensor]:
-    """A matrix and its state after three steps, with a change before the last one."""
-    p = nn.Parameter(torch.linspace(-1, 1, 64 * 50).view(64, 50))
-    optimizer = FULL.build([p], total_steps=10, **how)
-    for t in range(3):
-        p.grad = torch.full_like(p, 0.1 * (t + 1)) * torch.arange(50)
-        if t == 2:
-            change(p, optimizer)
-        optimizer.step()
-    return [p.detach().double(), *(value.double() for _, value in sorted(optimizer.state[p].items()))]
-
-
-def in_half(p: nn.Parameter, _: object) -> None:
-    p.data, p.grad = p.data.half(), None
-    p.grad = torch.ones_like(p)
-
-
-def gradient_of_another_type(p: nn.Parameter, _: object) -> None:
-    p.grad = None
-    p.grad_dtype = None
-    p.grad = torch.ones(p.shape, dtype=torch.bfloat16)
-
-
-def negative_view(p: nn.Parameter, _: object) -> None:
-    p.grad = torch._neg_view(torch.ones_like(p))
-
-
-def transposed(p: nn.Parameter, _: object) -> None:
-    p.data = p.data.t().contiguous().t()
-
-
-def replaced(p: nn.Parameter, _: object) -> None:
-    p.data = p.data.clone() * 2
-
-
-def shared(p: nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
-    for value in optimizer.state[p].values():
-        value.untyped_storage()._share_filename_cpu_()
 
 
 @pytest.mark.parametrize("change", [in_half, gradient_of_another_type, negative_view, transposed, replaced, shared])
@@ -345,66 +219,6 @@ def test_nothing_to_update_is_fine() -> None:
 # Components of others
 
 
-class Counting(Component, register=False):
-    """Keeps state of another type than the parameters."""
-
-    stage = Stage.GRADIENT
-    state = {"seen": lambda theta: torch.zeros_like(theta, dtype=torch.uint8)}
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=x.grad * 2, state={"seen": x.state["seen"] + 1})
-
-
-class Rounding(Component, register=False):
-    """Goes through whole numbers."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=x.grad + (x.grad * 7).to(torch.int64).to(x.grad.dtype))
-
-
-class Masking(Component, register=False):
-    """Calculates with truth values."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        positive, negative = ((y > 0).to(x.grad.dtype) for y in (x.grad, -x.grad))
-        return x._replace(grad=x.grad * positive / (positive + negative + negative))
-
-
-class Scalar(Component, register=False):
-    """A rate that is the same for everybody."""
-
-    stage = Stage.RATE
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(rate=torch.tensor(0.5, dtype=torch.float32))
-
-
-class Missing(Component, register=False):
-    """Puts NaN where the gradient is small."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=torch.where(x.grad.abs() < 1e-2, torch.nan, x.grad))
-
-
-class MatricesOnly(Component, register=False):
-    """Reads a sum over all tensors for some of them only."""
-
-    stage = Stage.GRADIENT
-    collective = True
-
-    def collect(self, x: Signals) -> Sequence[Tensor]:
-        return (tensor_mean(x.grad * x.grad),)
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=x.grad / x.collected[0]) if x.matrix else x
-
-
 @pytest.mark.parametrize("beside", [(), ("global_norm_clipping",), ("stable_weight_decay",)], ids=str)
 @pytest.mark.parametrize("cls", [Counting, Rounding, Masking, Scalar, Missing, MatricesOnly])
 def test_whatever_a_component_does_the_result_is_the_same(
@@ -415,35 +229,14 @@ def test_whatever_a_component_does_the_result_is_the_same(
     assert_agree(run(config, SMALL), run(config, SMALL, compile=False), 1e-9)
 
 
-EDGES = torch.tensor([0.0, -0.0, 1.0, -1.0, 2.5, -2.5, 1e-310, 1e300, torch.inf, -torch.inf, torch.nan])
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(
     "operation", [torch.maximum, torch.minimum, torch.remainder, torch.add, torch.div, torch.lt, torch.atan2]
 )
-def test_operations_are_torchs_at_the_edges(
-    operation: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operations_are_torchs_at_the_edges(operation: Callable[[Tensor, Tensor], Tensor], dtype: torch.dtype) -> None:
     """Signs of zero, infinities, NaN: what is stored is what torch would store. (The last one has no rule.)"""
-
-    class Operating(Component, register=False):
-        stage = Stage.WEIGHTS
-
-        def forward(self, x: Signals) -> Signals:
-            return x._replace(theta=operation(x.theta, x.grad).to(x.theta.dtype))
-
-    monkeypatch.setitem(registry, Operating.id, Operating)
-    results = []
-    for compiled in ("auto", False):
-        p = nn.Parameter(EDGES.double().repeat_interleave(len(EDGES)).view(11, 11).to(dtype))
-        p.grad = EDGES.double().repeat(len(EDGES)).view(11, 11).to(dtype)
-        # A rate of zero leaves θ + 0·u, which spoils infinities: so no update at all.
-        config = Config(lr=1e-3, components={Operating.id: {}, "sgd_momentum": {}})
-        optimizer = config.build([p], compile=compiled)
-        optimizer.step()
-        results.append(p.detach().double())
-    torch.testing.assert_close(*results, rtol=1e-6, atol=0, equal_nan=True)
+    ours, theirs = (operated(operation, dtype, compile=how) for how in ("auto", False))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0, equal_nan=True)
 
 
 # One compilation
@@ -553,24 +346,6 @@ def test_a_compiler_that_knows_few_options_will_do(monkeypatch: pytest.MonkeyPat
 
 
 # Where it cannot be had
-
-
-class Peeking(Component, register=False):
-    """Decides by values, which nothing recorded could repeat."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=x.grad * 2) if float(x.grad.sum()) > 0 else x
-
-
-class Measuring(Component, register=False):
-    """Computes with a shape, which differs between tensors."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        return x._replace(grad=x.grad * x.grad.shape[-1])
 
 
 @pytest.fixture(params=[Peeking, Measuring])

@@ -18,10 +18,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from autoranger import Component, Config, ConfigError, Signals, Stage
+from autoranger import Config, ConfigError
 from autoranger.components import binding
 from autoranger.components.component import registry
-from autoranger.components.kernel import launch, triton_build, triton_launch, triton_source
+from autoranger.components.kernel import triton_build, triton_launch, triton_source
 from autoranger.components.kernel.launch import schedules
 from autoranger.components.kernel.program import Program
 from autoranger.components.kernel.triton_launch import Sent, TritonKernel
@@ -29,15 +29,16 @@ from autoranger.components.presets import RANGER21
 from autoranger.components.step import Step
 from tests.conftest import PROBLEM, Array, Problem, assert_close
 from tests.conftest import Population as Candidates
-from tests.test_kernel import (
+from tests.recorded import (
     CONFIGS,
-    EDGES,
     FULL,
     GLOBAL,
     NUMBERS,
-    Bare,
+    SPECIAL,
+    Everything,
     assert_agree,
-    evaluate,
+    check_program,
+    operated,
     programs,
     with_eight,
 )
@@ -72,20 +73,6 @@ QUICK = CONFIGS | {
     "lookahead": Config(**NUMBERS, components=SOON),
     "ranger21": Config(**NUMBERS, components=dict.fromkeys(RANGER21, True) | SOON),
 }
-
-
-class Everything(Component, register=False):
-    """Calls each operation that there is."""
-
-    stage = Stage.GRADIENT
-
-    def forward(self, x: Signals) -> Signals:
-        g, some = x.grad, x.grad.abs() + 0.5
-        either, both = (g > 0.1) | ~(g >= -0.1), (g < 0.3) & (g <= 0.2) & (g != 0)
-        grad = some.exp() + torch.expm1(-some) + some.log() + torch.log1p(some) + g.cos() - g.sin() + g.tanh()
-        grad = grad * some**1.7 + some.rsqrt() + some.sqrt() / 3 + g.sign() - (3 * g).floor() + g % 0.3 + g % -0.3
-        grad = grad + torch.where(either, g, torch.inf).clamp(-0.2, 0.3) + torch.where(both == either, 1.0, -g)
-        return x._replace(grad=torch.lerp(grad, either.to(g.dtype), 0.7) + torch.nn.functional.softplus(g))
 
 
 def emulated(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,51 +157,22 @@ def test_every_operation_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("operation", [torch.maximum, torch.minimum, torch.remainder, torch.div, torch.lt])
-def test_operations_are_torchs_at_the_edges(
-    operation: Callable[[Tensor, Tensor], Tensor], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_operations_are_torchs_at_the_edges(operation: Callable[[Tensor, Tensor], Tensor]) -> None:
     """Signs of zero, infinities, NaN: what is stored is what torch would store."""
-
-    class Operating(Component, register=False):
-        stage = Stage.WEIGHTS
-
-        def forward(self, x: Signals) -> Signals:
-            return x._replace(theta=operation(x.theta, x.grad).to(x.theta.dtype))
-
-    monkeypatch.setitem(registry, Operating.id, Operating)
-    results = []
-    for compiled in (True, False):
-        p = nn.Parameter(EDGES.double().repeat_interleave(len(EDGES)).view(11, 11).to(DEVICE))
-        p.grad = EDGES.double().repeat(len(EDGES)).view(11, 11).to(DEVICE)
-        optimizer = Config(lr=1e-3, components={Operating.id: {}, "sgd_momentum": {}}).build([p], compile=compiled)
-        optimizer.step()
-        results.append(p.detach())
-    torch.testing.assert_close(*results, rtol=1e-6, atol=0, equal_nan=True)
+    ours, theirs = (operated(operation, torch.float64, DEVICE.type, compile=how) for how in (True, False))
+    torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=0, equal_nan=True)
 
 
 @pytest.mark.usefixtures("small_tiles")
 @settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(program=programs(), seed=st.integers(0, 99))
 def test_any_program_is_printed_right(program: Program, seed: int) -> None:
-    """With whole numbers and factors of ⅛, so that sums are exact."""
-    if not program.stores:
-        return
-    rng = np.random.default_rng(seed)
-    values = {name: rng.integers(-4, 5, (3, 5)).astype(float) for name in ("theta", "grad", "x", "y", "z")}
-    theta, grad = (torch.tensor(values[name], device=DEVICE) for name in ("theta", "grad"))
-    step = Bare().to(DEVICE)
-    stack = step.add(theta.view(1, 1, 3, 5), matrix=True)
-    for name, buffer in stack.named_state().items():
-        buffer.copy_(torch.tensor(values[name[-1]]).view_as(buffer))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "record", lambda *_: program)
-        compiled = TritonKernel(step, [theta])
-    compiled([theta], [grad])
-    expected = evaluate(program, {n if n in ("theta", "grad") else f"state a.{n}": v for n, v in values.items()})
-    after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
-    for name, value in expected.items():
-        found = after[name].view(3, 5).cpu().numpy()
-        np.testing.assert_allclose(found, value, rtol=1e-12, err_msg=program.signature())
+    check_program(program, seed, TritonKernel, DEVICE.type)
+
+
+@pytest.mark.parametrize("program", SPECIAL.values(), ids=SPECIAL)
+def test_special_programs_are_printed_right(program: Program) -> None:
+    check_program(program, 0, TritonKernel, DEVICE.type)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,23 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from autoranger import Component, Config, Signals, Stage
 from autoranger.components.component import registry
 from autoranger.components.presets import RANGER21
-from tests.conftest import SMALL, Array, Population, Problem, assert_close, feed, follow, populate
+from tests.conftest import (
+    SMALL,
+    Array,
+    Population,
+    Problem,
+    Transfers,
+    Uploads,
+    assert_close,
+    feed,
+    follow,
+    populate,
+)
 
 K = 12
 FULL = Config(lr=1e-2, weight_decay=0.1, components=dict.fromkeys(RANGER21, True))
@@ -308,38 +317,6 @@ def test_no_step_of_an_optimizer_waits_for_the_device(tensor_lr: bool) -> None:
         with Operations() as operations:
             optimizer.step()
         assert not operations.waits
-
-
-class Transfers(TorchDispatchMode):
-    """Records operators that have a tensor on the CPU: with parameters elsewhere, each is a transfer that waits."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **kwargs or {})
-        if any(isinstance(x, Tensor) and x.device.type == "cpu" for x in tree_leaves((args, kwargs, result))):
-            self.found.append(str(func))
-        return result
-
-
-class Uploads(TorchFunctionMode):
-    """Records calls that make a tensor elsewhere from the host's numbers, which a dispatch mode does not see."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def __torch_function__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        result = func(*args, **kwargs or {})
-        if func in (torch.tensor, torch.as_tensor, torch.asarray) and result.device.type != "cpu":
-            self.found.append(func.__name__)
-        return result
 
 
 @pytest.mark.parametrize("c", [FULL, GLOBAL], ids=["all eight", "global scope"])

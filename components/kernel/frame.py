@@ -73,13 +73,13 @@ def count(counts, width, addresses, active, steps, candidates, tensors):
 @triton.jit
 def maximum(a, b):
     """The larger one."""
-    return tl.where((a > b) | (a != a), a, b)
+    return tl.where(a > b, a, tl.where(a != a, a, b))
 
 
 @triton.jit
 def minimum(a, b):
     """The smaller one."""
-    return tl.where((a < b) | (a != a), a, b)
+    return tl.where(a < b, a, tl.where(a != a, a, b))
 
 
 @triton.jit

@@ -147,7 +147,7 @@ class Printer:
     def print_pass(self, name: str, number: int) -> list[str]:
         """One pass as a function."""
         this, kept, language = self.schedule.passes[number], self.schedule.kept, self.language
-        needed = self.schedule.needed([*this.stores.values(), *this.kept, *this.parts.values()], number)
+        needed = self.schedule.needed(this.roots, number)
         lines = [self._declare(n, number) for n in needed if n.level == Level.SCALAR]
         for total, part in this.parts.items():
             lines.append(language.part.format(total=total.name, value=self._value(part)))

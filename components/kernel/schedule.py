@@ -36,6 +36,11 @@ class Pass:
     parts: dict[Node, Node | float] = field(default_factory=dict)
 
     @property
+    def roots(self) -> list[Node | float]:
+        """What it is there for."""
+        return [*self.stores.values(), *self.kept, *self.parts.values()]
+
+    @property
     def last(self) -> int:
         """The stage that stores."""
         return max(self.sums, default=0)
@@ -131,7 +136,7 @@ class Schedule:
         this = self.passes[number]
         this.kept = [n for n in self.kept if self.time(n)[0] == number]
         this.parts = {t: t.args[0] for t in self.program.totals if self._part_time(t) == number}
-        for node in self.needed([*this.stores.values(), *this.kept, *this.parts.values()], number):
+        for node in self.needed(this.roots, number):
             if node.op == "row_sum" and not self.is_kept(node, number):
                 at = max(self.stage(a, number) for a in node.operands)
                 this.sums.setdefault(at, []).append(node)

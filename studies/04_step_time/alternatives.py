@@ -2,7 +2,8 @@
 
 usage: python studies/04_step_time/alternatives.py
 
-- operations: the step as operations of torch on stacks of tensors, one after another (`compile=False`);
+- blocks: the recorded step as operations of torch on blocks of rows, without a compiler (`compile=False`);
+- operations: the step as operations of torch on whole stacks of tensors, as components say it;
 - one graph: `torch.compile` of the whole step, all stacks in one graph;
 - one stack, any shape: `torch.compile(dynamic=True)` of the step of a single stack, called for each;
 - kernel: the recorded step in C++, and variants of it that undo one of its decisions.
@@ -17,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -25,7 +27,7 @@ from torch import nn
 from autoranger import Config
 from autoranger.bench import MODELS, machine
 from autoranger.components.binding import Bound, gather
-from autoranger.components.kernel import build, launch
+from autoranger.components.kernel import build, interpret, launch
 from autoranger.components.step import Step
 
 HERE = Path(__file__).parent
@@ -75,6 +77,27 @@ def one_stack_any_shape() -> Callable[[], None]:
     return run
 
 
+def operations() -> Callable[[], None]:
+    own = bound(False)
+    own.interpreter = None
+    return own.step
+
+
+def blocks(size: int) -> Callable[[], None]:
+    """With blocks of that many numbers; the size is looked up in every step."""
+    own, usual = bound(False), interpret.BLOCK
+    interpret.BLOCK = size
+    assert own.interpreter is not None
+    own.interpreter.registers = interpret.Registers(own.core)
+
+    def run() -> None:
+        interpret.BLOCK = size
+        own.step()
+        interpret.BLOCK = usual
+
+    return run
+
+
 def kernel(change: Callable[[str], str] = lambda source: source) -> Callable[[], None]:
     original = launch.build
     launch.build = lambda source: original(change(source))
@@ -105,7 +128,8 @@ ALTERNATIVES: dict[str, Callable[[], Callable[[], None]]] = {
     "kernel, second pass backwards": lambda: kernel(back_and_forth),
     "kernel, products fused into sums": lambda: kernel(fused_products),
     "kernel, one thread for each tensor": lambda: kernel(no_sharing),
-    "operations": lambda: bound(False).step,
+    **{f"blocks of {size:,}": partial(blocks, size) for size in (1 << 14, 1 << 16, interpret.BLOCK, 1 << 20)},
+    "operations": operations,
     "torch.compile, one stack of any shape": one_stack_any_shape,
     "torch.compile, one graph": one_graph,
 }
