@@ -60,9 +60,12 @@ class Chunk:
 
     def poll(self) -> bool:
         """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
-        if self.failed.any():
-            self.alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
-        return not bool(self.failed.all())
+        failed = int(self.failed.sum())
+        if failed:
+            alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
+            # In place from the second time on: what is captured in a CUDA graph reads it where it is.
+            self.alive = alive if self.alive is None else self.alive.copy_(alive)
+        return failed < self.rows
 
     @torch.no_grad()
     def score(self, split: Split) -> NDArray[np.float64]:

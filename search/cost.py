@@ -11,6 +11,7 @@ import torch
 
 from autoranger.components.config import Config
 from autoranger.components.step import Step
+from autoranger.search.rows import forked
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns
@@ -57,7 +58,7 @@ def step_time(task: Task, space: Space) -> Cost:
 
     @cache
     def measured() -> tuple[float, dict[str, float]]:
-        with torch.random.fork_rng():
+        with forked(task.device):
             params = [p for p in task.model().to(task.device).parameters() if p.requires_grad]
             for p in params:
                 p.grad = 1e-3 * torch.randn_like(p)

@@ -29,11 +29,20 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize
 
 
+EXHAUSTED = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
+"""What the CPU's allocator, CUDA, cuBLAS and cuDNN say when memory has run out."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on whatever device."""
+    """Whether an error says that memory has run out, on whatever device, or follows from one that does.
+
+    One inside the capture of a CUDA graph ends the capture, and that raises an error of its own.
+    """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, RuntimeError) and any(words in str(error) for words in EXHAUSTED):
+        return True
+    return error.__context__ is not None and is_out_of_memory(error.__context__)
 
 
 def release(device: torch.device) -> None:

@@ -22,7 +22,9 @@ from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, DataError, first_line
 from autoranger.search.chunk import Chunk
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
-from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, looped, repeat, reseed, vectorized
+from autoranger.search.precision import check_precision, full, mixed
+from autoranger.search.replay import Replayed
+from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, forked, looped, repeat, reseed, vectorized
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.workers import Counted, Workers
 
@@ -39,9 +41,9 @@ POLL = 8
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 """Most bytes of the rows' inputs, and of their parameters, in a chunk."""
 
-CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, 1 << 20)}
+CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, (1 << 16) - 1)}
 """Fewest and most rows of a chunk. On a CPU fewer than 8 do not pay, however large, and more than 512 no longer do
-(studies/10_population_throughput)."""
+(studies/10_population_throughput); a GPU's grids of blocks end there in their second and third direction."""
 
 SHARE = 32
 """The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
@@ -54,10 +56,22 @@ class Population:
     Args:
         task: data, model, loss and metric; on `task.device`.
         rows: most rows trained at once; chosen for the device where None.
+        precision: in which models run, in training and scoring: torch.bfloat16 for mixed precision as by
+            `torch.autocast`, None for float32. Parameters, their gradients and the optimizer's state, loss and metric
+            are float32 either way.
+        graphs: whether steps are replayed as CUDA graphs. Off by default since nobody has measured what it brings. A
+            model that vmap refuses runs without.
+
+    Raises:
+        ConfigError: where the task is wrong by itself, or precision or graphs are not for its device.
     """
 
-    def __init__(self, task: Task, rows: int | None = None) -> None:
+    def __init__(
+        self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool = False
+    ) -> None:
         keep_freed_memory()
+        if graphs and task.device.type != "cuda":
+            raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
         self.task, self.device = task, task.device
         self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
         self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
@@ -67,7 +81,12 @@ class Population:
         self._local = threading.local()
         self.rows = rows or self._affordable_rows()
         self._inits: dict[int, tuple[Tensors, Tensors]] = {}
+        self.precision = precision
+        check_precision(precision, self.device, self._init(0)[0].values())
         self._over_rows, self._noisy = self._probe()
+        self.stream: torch.cuda.Stream | None = None
+        if graphs and self._over_rows is vectorized:
+            self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
     def skeleton(self) -> nn.Module:
@@ -107,7 +126,7 @@ class Population:
         chunks = list(self._chunks(configs, len(seeds), workers))
         for seed in seeds:
             self._init(seed)  # here, since making a model draws from the global generator
-        with torch.random.fork_rng(), Workers(min(workers, len(chunks))) as pool:
+        with forked(self.device), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
                 chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))
@@ -143,11 +162,12 @@ class Population:
         stopped: Callable[[], bool],
     ) -> Scores:
         chunk = Chunk(self, configs, seeds, steps)
+        advance, alive = self._runner(chunk), chunk.alive
         points = {round(steps * (i + 1) / curve): i for i in range(curve)}
         scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         told = 0
         for t, (inputs, targets) in enumerate(self._batches(seeds, steps), start=1):
-            chunk.advance(inputs, targets)
+            advance(inputs, targets)
             if t in points:
                 scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
             if t % POLL == 0:
@@ -155,8 +175,14 @@ class Population:
                 told += POLL
                 if stopped() or not chunk.poll():
                     break
+                if chunk.alive is not alive:  # from now on steps leave rows out
+                    advance, alive = self._runner(chunk), chunk.alive
         progress(chunk.rows * (steps - told))
         return scores | {split: chunk.score(self.data[split]) for split in splits}
+
+    def _runner(self, chunk: Chunk) -> Callable[[Tensor, Tensor], None]:
+        """How to advance a chunk. The chunk must not hold it: in a cycle, memory would wait for the collector."""
+        return chunk.advance if self.stream is None else Replayed(chunk.advance, self.stream)
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
@@ -196,7 +222,13 @@ class Population:
 
     def _one(self, head: Head) -> Call:
         """The loss or metric of one row."""
-        return lambda params, buffers, x, y: head(functional_call(self.skeleton, (params, buffers), (x,)), y)
+
+        def call(params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
+            with mixed(self.device, self.precision):
+                output = functional_call(self.skeleton, (params, buffers), (x,))
+            return head(full(output, self.precision), y)
+
+        return call
 
     def _init(self, seed: int) -> tuple[Tensors, Tensors]:
         """Trained parameters of a new model, and everything else in it that differs between seeds."""
@@ -208,8 +240,8 @@ class Population:
         return self._inits[seed]
 
     def _model(self, seed: int) -> nn.Module:
-        with torch.random.fork_rng():
-            reseed(torch.device("cpu"), seed)
+        with forked(self.device):
+            reseed(self.device, seed)
             try:
                 return self.task.model().to(self.device)
             except (ConfigError, DataError):
@@ -227,7 +259,7 @@ class Population:
         loss = self._one(self.task.loss)
         try:
             params, buffers = self.start(1, [0])
-            with torch.random.fork_rng():
+            with forked(self.device):
                 before = torch.get_rng_state()
                 first, others = ({name: x[0] for name, x in part.items()} for part in (params, buffers))
                 value = loss(first, others, inputs, targets)
@@ -242,7 +274,7 @@ class Population:
         if value.shape != ():
             raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
         try:
-            with torch.random.fork_rng():
+            with forked(self.device):
                 vectorized(loss)(params, buffers, inputs[None], targets[None])
         except Exception as error:
             refusal = f"torch.func.vmap refuses this model ({first_line(error)}); training one by one, slower."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -44,7 +45,7 @@ def looped(call: Call) -> Call:
         results = []
         for row in range(len(next(iter(params.values())))):
             seed = row % len(inputs)
-            with torch.random.fork_rng():
+            with forked(inputs.device):
                 mine, others = ({name: value[row] for name, value in part.items()} for part in (params, buffers))
                 results.append(call(mine, others, inputs[seed], targets[seed]))
         return torch.stack(results)
@@ -57,11 +58,21 @@ def repeat(x: Tensor, times: int) -> Tensor:
     return x.repeat(times, *[1] * (x.dim() - 1))
 
 
+def forked(device: torch.device) -> AbstractContextManager[None]:
+    """What is drawn inside leaves the global generators alone, the CPU's and this device's, and no other is touched."""
+    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+
+
 def reseed(device: torch.device, seed: int) -> None:
-    """Seeds one device's global generator; `torch.manual_seed` would take as long as ten operations on the way."""
-    on_cpu = device.type == "cpu"
-    generator = torch.default_generator if on_cpu else torch.cuda.default_generators[device.index or 0]
-    generator.manual_seed(seed)
+    """Seeds the global generators that work on a device may draw from, its own and the CPU's.
+
+    `torch.manual_seed`, which is for all devices, would take as long as ten operations.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.init()  # type: ignore[no-untyped-call]  # before that there are no generators
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(seed)
 
 
 def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor:

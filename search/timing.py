@@ -35,7 +35,7 @@ def time_step(optimizer: Optimizer, params: Sequence[Tensor]) -> float:
 
     def wait() -> None:
         if params[0].is_cuda:
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(params[0].device)
 
     wait()
     begin = time.perf_counter()

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoranger.search.tasks.shakespeare import Transformer
 from autoranger.search.tasks.task import Task
 
 
@@ -39,6 +40,39 @@ class Normalized(Toy):
     def model(self) -> nn.Module:
         # No bias before the normalization: its true gradient is zero, and what is left is amplified rounding noise.
         return nn.Sequential(nn.Linear(4, 6, bias=False), nn.BatchNorm1d(6), nn.Tanh(), nn.Linear(6, 2))
+
+
+class Pictures(Toy):
+    """Two noisy classes of pictures of 6×6 pixels, for convolutions with batch normalization."""
+
+    def data(self):
+        generator = torch.Generator().manual_seed(0)
+        x = torch.randn(96, 2, 6, 6, generator=generator)
+        y = (x[:, 0, :3].mean(dim=(-2, -1)) > x[:, 1, 3:].mean(dim=(-2, -1))).long()
+        return {"train": (x[:48], y[:48]), "valid": (x[48:72], y[48:72]), "test": (x[72:], y[72:])}
+
+    def model(self) -> nn.Module:
+        return nn.Sequential(
+            *(nn.Conv2d(2, 6, 3, bias=False), nn.BatchNorm2d(6), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Flatten(), nn.Linear(24, 2)),
+        )
+
+
+class Text(Toy):
+    """What comes next in a sequence with a simple rule, by the transformer of `shakespeare` in small."""
+
+    def data(self):
+        generator = torch.Generator().manual_seed(0)
+        start = torch.randint(0, 7, (96, 1), generator=generator)
+        every = (start + torch.arange(9).square()) % 7
+        x, y = every[:, :-1].contiguous(), every[:, 1:].contiguous()
+        return {"train": (x[:48], y[:48]), "valid": (x[48:72], y[48:72]), "test": (x[72:], y[72:])}
+
+    def model(self) -> nn.Module:
+        return Transformer(characters=7, context=8, width=16, heads=2, blocks=1, hidden=16)
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        return -self.loss(output, target)
 
 
 class Noisy(Toy):

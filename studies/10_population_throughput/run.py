@@ -1,11 +1,14 @@
 """Candidate-steps per second of a population, for the proxy of every task, against training one model after another.
 
 usage: python studies/10_population_throughput/run.py [--tasks digits fashion …] [--repeats 3] [--seconds 1.5]
+       python studies/10_population_throughput/run.py --device cuda [--minutes 8]
 
 (a) one model after another with `torch.optim.AdamW(fused=True)`, with all threads or one, whichever is faster;
 (b) an Optuna study with one model for each trial and `n_jobs=2`, same optimizer;
 and populations of K candidates with AdamW, with full Ranger21, and with the 256 subsets that a search begins with.
 Steps of training alone, without scoring; everything in turns, `repeats` times, medians.
+
+With `--device cuda` see gpu.py: other contestants, `--minutes` in all, each figure once.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import replace
 from itertools import cycle, islice
 from pathlib import Path
 
+import gpu
 import optuna
 import torch
 
@@ -129,16 +133,20 @@ def main() -> None:
         "--tasks", nargs="+", default=["digits", "diabetes", "fashion", "shakespeare", "cifar", "cifar_nf"]
     )
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=1.5)
+    parser.add_argument("--seconds", type=float, help="of each measurement: 1.5, or 0.2 on a GPU")
+    parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    if args.device != "cpu":
+        gpu.measure(args.tasks, args.device, args.seconds or 0.2, 60 * args.minutes, HERE / "record_gpu.json")
+        return
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     path = HERE / f"record_{args.device}.json"
     record = json.loads(path.read_text()) if path.exists() else {"tasks": {}}
     record |= {"machine": machine(args.device), "repeats": args.repeats}
     for name in args.tasks:
         trainer = Population(find(name)(args.device))
-        calls = contestants(trainer, args.seconds)
+        calls = contestants(trainer, args.seconds or 1.5)
         speeds: dict[str, list[float]] = {key: [] for key in calls}
         for _ in range(args.repeats):
             for key, call in calls.items():

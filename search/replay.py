@@ -1,0 +1,69 @@
+"""CUDA graphs: what a call has the device do, recorded once and then repeated without Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from autoranger.components.errors import ConfigError, first_line
+from autoranger.search.memory import is_out_of_memory
+
+
+class Replayed:
+    """A function of tensors which changes other tensors in place, captured as a CUDA graph and then replayed.
+
+    The first calls run as they are, on the stream of the capture, where libraries then have what they set up for each
+    stream (torch's notes on whole-network capture). They count like all others, and so does the call of the capture,
+    which runs nothing: it is followed by a replay. Random numbers follow the generator's seed at each replay.
+
+    Args:
+        call: what to capture. It must not look at a value. Besides its arguments it may read and change only what
+            stays where it is in memory; when anything else about it changes, make another `Replayed`.
+        stream: where to warm up and capture, not the device's default one. Several may share it, one after another.
+        warmups: how many calls run as they are, at least one.
+
+    Raises:
+        ConfigError: in the call of the capture, where it does what a graph cannot, such as looking at a value.
+    """
+
+    def __init__(self, call: Callable[..., None], stream: torch.cuda.Stream, warmups: int = 3) -> None:
+        self._call, self._stream, self._left = call, stream, warmups
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._inputs: tuple[Tensor, ...] = ()
+
+    def __call__(self, *inputs: Tensor) -> None:
+        """`call(*inputs)`; the inputs have the same shapes and types every time."""
+        with torch.cuda.device(inputs[0].device):
+            if self._left:
+                self._left -= 1
+                self._warm_up(inputs)
+                return
+            if self._graph is None:
+                self._graph = self._capture(inputs)
+            else:
+                for held, new in zip(self._inputs, inputs, strict=True):
+                    held.copy_(new)
+            self._graph.replay()
+
+    def _warm_up(self, inputs: tuple[Tensor, ...]) -> None:
+        """Each stream waits for the other, so that neither reuses memory which the other still reads."""
+        current = torch.cuda.current_stream()
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._call(*inputs)
+        current.wait_stream(self._stream)
+
+    def _capture(self, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
+        self._inputs = tuple(x.clone() for x in inputs)
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # The outer context returns from the stream where `graph` fails to, which it does when a capture has failed.
+            with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
+                self._call(*self._inputs)
+        except RuntimeError as error:
+            if is_out_of_memory(error):
+                raise
+            raise ConfigError(f"a step cannot be a CUDA graph ({first_line(error)}); train without graphs.") from error
+        return graph
