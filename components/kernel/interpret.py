@@ -11,7 +11,6 @@ from torch import Tensor
 
 from autoranger.components.kernel.blocks import Blocks
 from autoranger.components.kernel.launch import schedules
-from autoranger.components.kernel.printer import TRUTHS
 from autoranger.components.kernel.program import Level, Node, UntraceableError
 from autoranger.components.kernel.scalars import Scalar, Scalars, bare
 from autoranger.components.kernel.schedule import Schedule
@@ -19,8 +18,8 @@ from autoranger.components.kernel.schedule import Schedule
 if TYPE_CHECKING:
     from autoranger.components.step import Stack, Step
 
-BLOCK = 1 << 18
-"""Numbers of a tensor that are dealt with at once: more bring nothing, and fewer cost calls (studies/04_step_time)."""
+BLOCK = 1 << 19
+"""Numbers of a tensor that are dealt with at once: more bring little, and fewer cost calls (studies/04_step_time)."""
 
 
 class Interpreter:
@@ -140,7 +139,7 @@ class Turn:
         stack.count += 1 if mask is None else mask
         self.tensors = interpreter.states[stack] | {"theta": theta, "grad": grad}
         self.dtype = interpreter.step.dtype
-        self.in_place = mask is None and all(x.dtype == self.dtype for x in self.tensors.values())
+        self.in_place = mask is None and all(x.dtype is self.dtype for x in self.tensors.values())
         self.kept: dict[Node, Tensor] = {}
 
     def sweep(self, number: int) -> Iterator[tuple[str, Scalar]]:
@@ -165,16 +164,20 @@ class Turn:
             return bare(self.stack.count)
         return float(self.stack.shape[2 if node.name == "rows" else 3])
 
-    def _keep(self, node: Node) -> Tensor:
-        """Memory for a value of each row."""
-        dtype = torch.bool if node.op in TRUTHS else self.dtype
-        self.kept[node] = torch.empty(*self.stack.shape[:3], 1, dtype=dtype, device="cpu")
-        return self.kept[node]
+    def _keep(self, node: Node, here: Callable[[Tensor], Tensor], value: Tensor) -> None:
+        """Keeps a block's values of rows for later passes."""
+        shape = torch.Size([*self.stack.shape[:3], 1])
+        if here is whole:
+            self.kept[node] = value.expand(shape)
+        else:
+            if node not in self.kept:
+                self.kept[node] = value.new_empty(shape)
+            here(self.kept[node]).copy_(value)
 
     def _run(self, number: int) -> None:
         blocks = self.plan.blocks(number, self.values, self.in_place)
         scalars = as_tensors([self.values[self.plan.scalars.slots[s]] for s in blocks.scalars], self.dtype)
-        keeps = [self._keep(node) for node in self.schedule.passes[number].kept]
+        keeps = self.schedule.passes[number].kept
         loads = [self.kept[node] if node.level == Level.ROW else self.tensors[node.name] for node in blocks.loads]
         targets = [self.tensors[node.name] for node in blocks.targets]
         for here in cuts(self.stack.shape):
@@ -187,8 +190,8 @@ class Turn:
             values = blocks.run(shape, given, [*outs, *self.registers.of(shape, blocks.registers)])
             for i, value in zip(blocks.late, values, strict=False):
                 outs[i].copy_(value if self.mask is None else torch.where(here(self.mask), value, outs[i]))
-            for keep, value in zip(keeps, values[len(blocks.late) :], strict=True):
-                here(keep).copy_(value)
+            for node, value in zip(keeps, values[len(blocks.late) :], strict=True):
+                self._keep(node, here, value)
 
 
 def conditions(schedule: Schedule, number: int) -> list[Node]:
@@ -209,10 +212,15 @@ def cuts(shape: torch.Size) -> Iterator[Callable[[Tensor], Tensor]]:
     """Functions that each take a block out of a tensor of this shape, or of one that broadcasts to it."""
     axis, length = longest(shape)
     if length >= shape[axis]:
-        yield lambda x: x
+        yield whole
     else:
         for start in range(0, shape[axis], length):
             yield partial(cut, axis, start, min(length, shape[axis] - start))
+
+
+def whole(x: Tensor) -> Tensor:
+    """The only block."""
+    return x
 
 
 def cut(axis: int, start: int, length: int, x: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,8 +49,14 @@ def bound(compiled: bool) -> Bound:
     return Bound(CONFIG, optimizer.param_groups, {}, compiled)
 
 
-def one_graph() -> Callable[[], None]:
+def uninterpreted() -> Bound:
     own = bound(False)
+    own.interpreter = None
+    return own
+
+
+def one_graph() -> Callable[[], None]:
+    own = uninterpreted()
     own.core.forward = torch.compile(own.core.forward, fullgraph=True)  # type: ignore[method-assign]
     return own.step
 
@@ -78,24 +85,20 @@ def one_stack_any_shape() -> Callable[[], None]:
 
 
 def operations() -> Callable[[], None]:
-    own = bound(False)
-    own.interpreter = None
-    return own.step
+    return uninterpreted().step
 
 
 def blocks(size: int) -> Callable[[], None]:
-    """With blocks of that many numbers; the size is looked up in every step."""
-    own, usual = bound(False), interpret.BLOCK
-    interpret.BLOCK = size
-    assert own.interpreter is not None
-    own.interpreter.registers = interpret.Registers(own.core)
+    """With blocks of that many numbers, which is looked up in every step."""
 
-    def run() -> None:
-        interpret.BLOCK = size
-        own.step()
+    def patched(call: Callable[[], Any]) -> Any:
+        usual, interpret.BLOCK = interpret.BLOCK, size
+        result = call()
         interpret.BLOCK = usual
+        return result
 
-    return run
+    own: Bound = patched(lambda: bound(False))
+    return lambda: patched(own.step)
 
 
 def kernel(change: Callable[[str], str] = lambda source: source) -> Callable[[], None]:
@@ -128,7 +131,7 @@ ALTERNATIVES: dict[str, Callable[[], Callable[[], None]]] = {
     "kernel, second pass backwards": lambda: kernel(back_and_forth),
     "kernel, products fused into sums": lambda: kernel(fused_products),
     "kernel, one thread for each tensor": lambda: kernel(no_sharing),
-    **{f"blocks of {size:,}": partial(blocks, size) for size in (1 << 14, 1 << 16, interpret.BLOCK, 1 << 20)},
+    **{f"blocks of {size:,}": partial(blocks, size) for size in (1 << 14, 1 << 16, 1 << 18, interpret.BLOCK, 1 << 20)},
     "operations": operations,
     "torch.compile, one stack of any shape": one_stack_any_shape,
     "torch.compile, one graph": one_graph,
