@@ -1,8 +1,8 @@
-"""Rows that train together, and how they advance by a step."""
+"""Rows that train together: which do, and how they advance by a step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autoranger.components.binding import compute_dtype, kernel
+from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
@@ -82,3 +83,18 @@ class Chunk:
             total += value.double() * len(x)
         means = torch.where(self.failed, torch.nan, total / len(inputs))
         return means.cpu().numpy().reshape(self.shape)
+
+
+def alike(configs: Sequence[Config], size: int) -> Iterator[list[int]]:
+    """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
+    costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
+    costly.sort(key=lambda name: -len(registry[name].state))
+    kinds = [tuple(name in c.components for name in costly) for c in configs]
+    chunk: list[int] = []
+    for k in sorted(range(len(configs)), key=lambda k: kinds[k]):
+        if len(chunk) == size or (2 * len(chunk) >= size and kinds[k] != kinds[chunk[-1]]):
+            yield chunk
+            chunk = []
+        chunk.append(k)
+    if chunk:
+        yield chunk

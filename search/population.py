@@ -17,10 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, DataError, first_line
-from autoranger.search.chunk import Chunk
+from autoranger.search.chunk import Chunk, alike
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
 from autoranger.search.precision import check_precision, full, mixed
 from autoranger.search.replay import Replayed
@@ -123,7 +122,8 @@ class Population:
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
         scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         workers = 1 if self._noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
-        chunks = list(self._chunks(configs, len(seeds), workers))
+        size = max(1, min(self.rows // len(seeds), -(-len(configs) // workers)))
+        chunks = list(alike(configs, size))
         for seed in seeds:
             self._init(seed)  # here, since making a model draws from the global generator
         with forked(self.device), Workers(min(workers, len(chunks))) as pool:
@@ -281,18 +281,3 @@ class Population:
             warnings.warn(refusal, stacklevel=2)
             return looped, noisy
         return vectorized, noisy
-
-    def _chunks(self, configs: Sequence[Config], seeds: int, workers: int) -> Iterator[list[int]]:
-        """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
-        costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
-        costly.sort(key=lambda name: -len(registry[name].state))
-        kinds = [tuple(name in c.components for name in costly) for c in configs]
-        size = max(1, min(self.rows // seeds, -(-len(configs) // workers)))
-        chunk: list[int] = []
-        for k in sorted(range(len(configs)), key=lambda k: kinds[k]):
-            if len(chunk) == size or (2 * len(chunk) >= size and kinds[k] != kinds[chunk[-1]]):
-                yield chunk
-                chunk = []
-            chunk.append(k)
-        if chunk:
-            yield chunk

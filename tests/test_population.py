@@ -11,7 +11,7 @@ import torch
 from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import RANGER21
-from autoranger.search.chunk import Chunk
+from autoranger.search.chunk import Chunk, alike
 from autoranger.search.population import Population, batch_order, reseed
 from tests import toy
 
@@ -138,7 +138,7 @@ def test_progress_adds_up_and_reports_cover_everything():
 
 def test_alike_candidates_share_chunks():
     subsets = [Config(components={name: {} for name in chosen}) for chosen in (RANGER21, (), RANGER21[:3], ()) * 8]
-    chunks = list(Population(toy.Toy(), rows=8)._chunks(subsets, 1, 1))
+    chunks = list(alike(subsets, 8))
     assert sorted(k for chunk in chunks for k in chunk) == list(range(len(subsets)))
     assert all(len(chunk) <= 8 for chunk in chunks)
     plain = [chunk for chunk in chunks if any(not subsets[k].components for k in chunk)]
