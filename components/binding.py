@@ -103,8 +103,8 @@ class Bound:
         changed = self.kinds != [kind(p) for p in self.every]
         if self.kernel is None or changed or torch.compiler.is_compiling():
             # The interpreter looks at values, which a step that somebody records or compiles must not.
-            as_recorded = not changed and can_look(self.core.lr)
-            self._step_by_operations((self.interpreter if as_recorded else None) or self.core)
+            plain = self.interpreter is None or changed or not can_look(self.core.lr)
+            self._step_by_operations(self.core if plain else self.interpreter)  # type: ignore[arg-type]
         else:
             self._step_compiled(self.kernel)
         if self.scheduled and not torch.compiler.is_compiling():

@@ -28,19 +28,24 @@ class Layers(TorchFunctionMode):
 
     Autocast acts on what vmap makes of a layer: a product in low precision, to which a bias is added in float32, and on
     a CPU a convolution of a name that it does not know. A normalization computes in float32 and returns what it got.
+    Where a model switches autocast off, layers are as they are. Inside layers that torch itself puts together, such as
+    multi-head attention, this does not act, but autocast does: products are in low precision all the same.
 
     Args:
+        kind: of the device.
         dtype: of low precision.
     """
 
-    def __init__(self, dtype: torch.dtype) -> None:
+    def __init__(self, kind: str, dtype: torch.dtype) -> None:
         super().__init__()
-        self.dtype = dtype
+        self.kind, self.dtype = kind, dtype
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if not torch.is_autocast_enabled(self.kind):
+            return func(*args, **kwargs)
         if func in LAYERS:
             args, kwargs = tree_map(self._lower, (args, kwargs))
         elif func in NORMALIZATIONS and args[0].dtype == self.dtype:
@@ -58,7 +63,7 @@ def mixed(device: torch.device, precision: torch.dtype | None) -> Iterator[None]
         yield
         return
     # No cache of casts: under vmap and in a CUDA graph it would outlive what it was made from.
-    with torch.autocast(device.type, precision, cache_enabled=False), Layers(precision):
+    with torch.autocast(device.type, precision, cache_enabled=False), Layers(device.type, precision):
         yield
 
 

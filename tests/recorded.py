@@ -16,7 +16,7 @@ from autoranger.components.component import registry
 from autoranger.components.kernel import launch
 from autoranger.components.kernel.program import Level, Node, Program
 from autoranger.components.presets import PRESETS, RANGER21
-from autoranger.components.rows import tensor_mean
+from autoranger.components.rows import row_mean, tensor_mean
 from autoranger.components.step import Step
 from tests.conftest import Problem, advance
 
@@ -87,13 +87,16 @@ def programs(draw: st.DrawFn) -> Program:
     values: list[Any] = [program.input(name, Level.ELEMENT) for name in names]
     for _ in range(draw(st.integers(3, 14))):
         pick = lambda: values[draw(st.integers(0, len(values) - 1))]  # noqa: E731
-        kind = draw(st.sampled_from(["unary", "binary", "binary", "select", "row", "tensor"]))
+        kind = draw(st.sampled_from(["unary", "binary", "binary", "select", "skip", "row", "tensor"]))
         if kind == "unary":
             values.append(program.make(draw(st.sampled_from(UNARY)), pick()))
         elif kind == "binary":
             values.append(program.make(draw(st.sampled_from(BINARY)), pick(), pick()))
         elif kind == "select":
             values.append(program.make("select", program.make("gt", pick(), pick()), pick(), pick()))
+        elif kind == "skip":  # a choice whose outcome is known for whole tensors: there has been one update
+            early = program.make("gt", draw(st.sampled_from([0.5, 1.5])), program.input("updates", Level.SCALAR))
+            values.append(program.make("select", early, pick(), pick()))
         else:
             element = next(v for v in [pick(), *values] if v.level == Level.ELEMENT)
             total = program.make("mul", program.make("row_sum", element), 0.125)
@@ -179,7 +182,7 @@ def check_program(
         patch.setattr(launch, "record", lambda *_: program)
         make(step, [theta])([theta], [grad])
     after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
-    for name, value in evaluate(program, inputs).items():
+    for name, value in evaluate(program, inputs | {"updates": np.ones((1, 1))}).items():
         found = after[name].view(3, 5).cpu().numpy()
         np.testing.assert_allclose(found, value, rtol=1e-12, err_msg=program.signature())
 
@@ -288,6 +291,87 @@ class MatricesOnly(Component, register=False):
 
     def forward(self, x: Signals) -> Signals:
         return x._replace(grad=x.grad / x.collected[0]) if x.matrix else x
+
+
+class Storing(Component, register=False):
+    """Stores a choice that is needed again once a sum over the tensor is known, when a branch of it has changed."""
+
+    stage = Stage.GRADIENT
+    state = {"chosen": torch.zeros_like, "other": torch.ones_like}
+
+    def forward(self, x: Signals) -> Signals:
+        chosen = torch.where(x.updates % 2 == 0, x.state["other"], x.grad)
+        scale = tensor_mean(x.grad * x.grad)
+        return x._replace(grad=chosen * scale, state={"chosen": chosen, "other": x.grad * 2})
+
+
+class Keeping(Component, register=False):
+    """Keeps a choice between rows' values."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        chosen = torch.where(x.updates % 2 == 0, 1.0, row_mean(x.grad))
+        return x._replace(grad=x.grad * chosen * tensor_mean(x.grad * x.grad))
+
+
+class Twice(Component, register=False):
+    """Needs the parameters and its state as they were, after it has said what becomes of them."""
+
+    stage = Stage.GRADIENT
+    state = {"before": torch.clone, "mean": torch.zeros_like}
+
+    def forward(self, x: Signals) -> Signals:
+        mean = torch.lerp(x.state["mean"], x.grad, 0.3)
+        grad = mean - x.state["mean"] + (x.theta - x.state["before"])
+        return x._replace(grad=grad, state={"before": x.theta, "mean": mean})
+
+
+class Nesting(Component, register=False):
+    """Chooses by choices between truth values."""
+
+    stage = Stage.GRADIENT
+
+    def forward(self, x: Signals) -> Signals:
+        either = torch.where(x.theta > 0, x.grad > 0.1, x.grad < -0.1)
+        return x._replace(grad=torch.where(either, x.grad, -0.5 * x.grad))
+
+
+class Flags(Component, register=False):
+    """Has truth values as state, and calculates with them, also as with numbers."""
+
+    stage = Stage.GRADIENT
+    state = {"seen": lambda theta: torch.zeros_like(theta, dtype=torch.bool)}
+
+    def forward(self, x: Signals) -> Signals:
+        seen, large, positive = x.state["seen"], x.grad.abs() > 0.1, x.grad > 0
+        grad = x.grad * (1 - 0.5 * seen) * torch.maximum(large, positive) + large * positive * x.theta
+        return x._replace(grad=grad, state={"seen": large})
+
+
+class Coarse(Component, register=False):
+    """Keeps state of a lower type, which rounds it when it is stored and not before."""
+
+    stage = Stage.GRADIENT
+    state = {"sum": lambda theta: torch.zeros_like(theta, dtype=torch.bfloat16)}
+
+    def forward(self, x: Signals) -> Signals:
+        added = x.state["sum"] + x.grad
+        return x._replace(grad=added * (1 + 0 * tensor_mean(added)), state={"sum": added})
+
+
+class Unrecordable(Component, register=False):
+    """A schedule that calls what has no rule."""
+
+    stage = Stage.RATE
+
+    def forward(self, x: Signals) -> Signals:
+        return x._replace(rate=x.rate * (1 + torch.atan2(x.step, x.total + 1)))
+
+
+ODD = (Counting, Rounding, Masking, Scalar, Missing, MatricesOnly)
+ODD += (Storing, Keeping, Twice, Nesting, Flags, Coarse, Unrecordable)
+"""Components that are awkward in some way, and have to work all the same."""
 
 
 class Everything(Component, register=False):

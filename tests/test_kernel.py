@@ -35,15 +35,10 @@ from tests.recorded import (
     FULL,
     GLOBAL,
     NUMBERS,
+    ODD,
     SPECIAL,
-    Counting,
-    Masking,
-    MatricesOnly,
     Measuring,
-    Missing,
     Peeking,
-    Rounding,
-    Scalar,
     assert_agree,
     check_program,
     gradient_of_another_type,
@@ -220,7 +215,7 @@ def test_nothing_to_update_is_fine() -> None:
 
 
 @pytest.mark.parametrize("beside", [(), ("global_norm_clipping",), ("stable_weight_decay",)], ids=str)
-@pytest.mark.parametrize("cls", [Counting, Rounding, Masking, Scalar, Missing, MatricesOnly])
+@pytest.mark.parametrize("cls", ODD)
 def test_whatever_a_component_does_the_result_is_the_same(
     cls: type[Component], beside: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population, batch_order
+from autoranger.search.precision import mixed
 from autoranger.search.rows import reseed
 from tests import toy
 
@@ -154,3 +155,11 @@ def test_a_precision_that_cannot_be_is_said_in_one_sentence(task: toy.Toy, preci
 
 def test_a_model_in_double_precision_trains_without() -> None:
     assert np.isfinite(Population(Double()).train(CONFIGS, [0], 3)["valid"]).all()
+
+
+def test_a_model_may_switch_it_off() -> None:
+    layer, x = nn.Linear(3, 2), torch.ones(1, 3)
+    with mixed(torch.device("cpu"), torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+        with torch.autocast("cpu", enabled=False):
+            assert layer(x).dtype == torch.float32

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.kernel.generated import function, named
-from autoranger.components.kernel.printer import TRUTHS, settle
-from autoranger.components.kernel.program import Level, Node, walk
+from autoranger.components.kernel.program import Level, Node, is_truth, walk
 from autoranger.components.kernel.schedule import Schedule
 
 Value = Node | float
@@ -54,7 +53,8 @@ class Blocks:
         self, schedule: Schedule, number: int, known: Mapping[Node, bool], dtype: torch.dtype, *, in_place: bool
     ) -> None:
         this = schedule.passes[number]
-        changed = {target: v for target, value in this.stores.items() if (v := settle(value, known)) is not target}
+        new = {target: schedule.settle(value, number, known) for target, value in this.stores.items()}
+        changed = {target: value for target, value in new.items() if value is not target}
         operations, results = find(schedule, number, known, [*changed.values(), *this.kept])
         operations = fuse(operations, results)
         used = dict.fromkeys([*(a for o in operations for a in o.args), *results])
@@ -62,11 +62,11 @@ class Blocks:
         self.targets = list(changed)
         self.scalars = [value for value in used if isinstance(value, Node) and not is_tensor(value)]
         self.loads = [value for value in used if isinstance(value, Node) and is_tensor(value) and value not in made]
-        new, kept = results[: len(changed)], results[len(changed) :]
-        into = assign(operations, results, dict(zip(new, self.targets, strict=True)) if in_place else {})
+        stored, kept = results[: len(changed)], results[len(changed) :]
+        into = assign(operations, results, dict(zip(stored, self.targets, strict=True)) if in_place else {})
         places: list[object] = [*self.targets, *dict.fromkeys(place for place in into.values() if place not in changed)]
         self.registers = len(places) - len(self.targets)
-        self.late = [i for i, value in enumerate(new) if into.get(value) is not self.targets[i]]
+        self.late = [i for i, value in enumerate(stored) if into.get(value) is not self.targets[i]]
 
         constants = [value for value in used if not isinstance(value, Node)]
         values = [*constants, *self.scalars, *self.loads, *(o.node for o in operations)]
@@ -75,9 +75,11 @@ class Blocks:
         lines = [f"{names[value]} = given[{i}]" for i, value in enumerate(given)]
         for o in operations:
             args = [*(["shape"] if o.op == "row_sum" else []), *(names[a] for a in o.args)]
+            if o.op == "pow" and not isinstance(o.args[1], Node):
+                args[-1] = f"float('{o.args[1]}')"  # torch has quick ways for some numbers
             args += [f"out=places[{places.index(into[o.node])}]"] if o.node in into else []
             lines.append(f"{names[o.node]} = do_{o.op}({', '.join(args)})")
-        found = [names[value] for value in (*(new[i] for i in self.late), *kept)]
+        found = [names[value] for value in (*(stored[i] for i in self.late), *kept)]
         lines.append(f"return [{', '.join(found)}]")
         meanings: dict[str, object] = {names[c]: torch.tensor(c, dtype=dtype, device="cpu") for c in constants}
         meanings |= named(OPERATIONS) | {"do_number": lambda x: x.to(dtype)}
@@ -98,7 +100,7 @@ def find(
     instead: dict[Value, Value] = {}
 
     def settled(value: Value) -> Value:
-        value = settle(value, known)
+        value = schedule.settle(value, number, known)
         value = value.args[0] if isinstance(value, Node) and value.op == "fill" else value
         return instead.get(value, value)
 
@@ -108,11 +110,15 @@ def find(
     operations = []
     for node in walk((v for root in roots if isinstance(v := settled(root), Node) and is_tensor(v)), ingredients):
         place = schedule.stored(node, number)
-        if place and node.op in TRUTHS:
+        if place and is_truth(node):
             operations.append(Operation(node, "ne", [place, 0.0]))
         elif place:
             instead[node] = place
-        elif node.op != "input" and not schedule.is_kept(node, number):
+        elif node.op == "input" or schedule.is_kept(node, number):
+            continue
+        elif node.op == "number" and not is_truth(node.args[0]):
+            instead[node] = settled(node.args[0])  # everything is computed in one type
+        else:
             operations.append(Operation(node, node.op, [settled(a) for a in node.args]))
     results = [settled(root) for root in roots]
     made = {o.node for o in operations}
@@ -162,7 +168,7 @@ def assign(
     for i, o in enumerate(operations):
         ended = [into[a] for a in dict.fromkeys(o.args) if a in into and last[a] == i and a not in targets]
         free += ended
-        if o.node in whole and o.op in WITH_PLACE:
+        if o.node in whole and o.op in WITH_PLACE and not is_truth(o.node):
             target = targets.get(o.node)
             if target and last.get(target, 0) <= i:
                 into[o.node] = target

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from autoranger.components.component import SCALARS
 from autoranger.components.kernel.blocks import Blocks
 from autoranger.components.kernel.launch import schedules
 from autoranger.components.kernel.program import Level, Node, UntraceableError
@@ -38,13 +39,18 @@ class Interpreter:
         self.states = {stack: {f"state {k}": x for k, x in stack.named_state().items()} for stack in step.stacks}
         if any(x.shape != stack.shape for stack, state in self.states.items() for x in state.values()):
             raise UntraceableError("a state is not of its parameter's shape")
-        rounded = [theta.dtype for theta in thetas if theta.dtype != step.dtype]
-        found = schedules(step, rounded[0] if rounded else step.dtype, rates=True)
+        rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
+        try:
+            found = schedules(step, step.dtype, rates=True, rounded=rounded)
+            self.rates = True
+        except UntraceableError:  # a schedule may be beyond recording where the rest is not
+            found = schedules(step, step.dtype, rounded=rounded)
+            self.rates = False
         self.plans = {matrix: Plan(schedule, step.dtype) for matrix, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
         self.inputs = {
-            "steps" if name == "steps" else f"step {name}": x for name, x in step.named_buffers(recurse=False)
+            "steps" if name == "steps" else f"step: {name}": x for name, x in step.named_buffers(recurse=False)
         }
         for component in step.chain:
             self.inputs |= {f"{component.id} {name}": x for name, x in component.named_buffers()}
@@ -58,6 +64,9 @@ class Interpreter:
     ) -> None:
         """Updates `thetas` and the state in place; see `Step.forward`."""
         self.step.steps += 1
+        if not self.rates:
+            now = self.step.scalars()
+            self.inputs |= {f"signal {name}": getattr(now, name).expand_as(now.lr) for name in SCALARS}
         common: dict[tuple[bool, int], list[Scalar]] = {}
         totals: dict[str, Scalar] = {}
         turns = []
@@ -71,6 +80,7 @@ class Interpreter:
             parts = [part for turn in turns for part in turn.sweep(sweep)]
             for name, part in parts:
                 totals[name] = totals.get(name, 0.0) + part
+        self.registers.shrink()
 
     def _common(self, matrix: bool, group: int) -> list[Scalar]:
         """The values that all tensors of a kind and of a parameter group have in common."""
@@ -78,7 +88,7 @@ class Interpreter:
         def read(slot: int) -> Scalar:
             name = scalars.reads[slot].name
             x = self.inputs[name]
-            return bare(x[:, group : group + 1] if name.startswith("step ") else x)
+            return bare(x[:, group : group + 1] if name.startswith(("step: ", "signal ")) else x)
 
         scalars = self.plans[matrix].scalars
         values = [*scalars.beginning]
@@ -115,10 +125,17 @@ class Registers:
     def of(self, shape: torch.Size, count: int) -> list[Tensor]:
         """The first `count` registers, in the shape of a block."""
         while len(self.all) < count:
-            self.all.append(self.like.new_empty(self.size))
+            with torch.inference_mode(False):  # they may outlive it
+                self.all.append(self.like.new_empty(self.size))
         views = self.views.setdefault(shape, [])
         views += [register[: shape.numel()].view(shape) for register in self.all[len(views) :]]
         return views[:count]
+
+    def shrink(self) -> None:
+        """Frees them at the end of a step where long rows have made them larger than blocks should be."""
+        if self.size > BLOCK:
+            self.all.clear()
+            self.views.clear()
 
 
 class Turn:
@@ -179,13 +196,14 @@ class Turn:
         scalars = as_tensors([self.values[self.plan.scalars.slots[s]] for s in blocks.scalars], self.dtype)
         keeps = self.schedule.passes[number].kept
         loads = [self.kept[node] if node.level == Level.ROW else self.tensors[node.name] for node in blocks.loads]
+        casts = [node.level == Level.ELEMENT for node in blocks.loads]
         targets = [self.tensors[node.name] for node in blocks.targets]
         for here in cuts(self.stack.shape):
             shape = here(self.tensors["theta"]).shape
             outs = [*map(here, targets)]
             given = [
                 *map(here, scalars),
-                *(x if x.dtype in (self.dtype, torch.bool) else x.to(self.dtype) for x in map(here, loads)),
+                *(here(x).to(self.dtype) if cast else here(x) for x, cast in zip(loads, casts, strict=True)),
             ]
             values = blocks.run(shape, given, [*outs, *self.registers.of(shape, blocks.registers)])
             for i, value in zip(blocks.late, values, strict=False):

@@ -9,14 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoranger.components.kernel.program import Level, Node, UntraceableError, walk
+from autoranger.components.kernel.program import Level, Node, is_truth, walk
 from autoranger.components.kernel.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
 """Conditions for which a loop is written twice, so that what a tensor skips costs it nothing."""
-
-TRUTHS = ("gt", "ge", "lt", "le", "eq", "ne", "and", "or", "not")
-"""Operations whose result is a truth value."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +34,10 @@ class Layout:
 
 
 def lay_out(schedules: Mapping[bool, Schedule]) -> Layout:
-    """What the passes of all kinds of tensors need; UntraceableError where they cannot go through the same sweeps."""
+    """What the passes of all kinds of tensors need."""
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
     own = {"theta", "grad", "updates", "rows", "columns", "steps", *states}
-    if len({tuple(s.sweep(t) for t in s.program.totals) for s in schedules.values()}) > 1:
-        raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     return Layout(
         scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
         states=states,
@@ -179,9 +174,10 @@ class Printer:
         self, sums: Sequence[Node], stores: Mapping[Node, Node | float], number: int, known: dict[Node, bool]
     ) -> list[str]:
         """A loop over the elements of a row; one for each outcome of conditions that let a tensor skip work."""
-        changed = {t: v for t, value in stores.items() if (v := settle(value, known)) is not t}
+        changed = {t: v for t, value in stores.items() if (v := self.schedule.settle(value, number, known)) is not t}
         elements = self._elements([*(a for s in sums for a in s.args), *changed.values()], number, known)
-        conditions = [n.args[0] for n in elements if n.op == "select" and skips(n.args[0])]
+        choices = [n for n in elements if n.op == "select" and not self.schedule.is_at_hand(n, number)]
+        conditions = [n.args[0] for n in choices if skips(n.args[0])]
         if conditions and len(known) < MOST_BRANCHES:
             condition = conditions[0]
             assert isinstance(condition, Node)
@@ -189,14 +185,14 @@ class Printer:
             return self.language.branch(self._value(condition), yes, no)
         body = [self._declare(n, number, known) for n in elements]
         body += [self.language.store.format(pointer=self._pointer(t), value=self._value(v)) for t, v in changed.items()]
-        added = {self._value(s): self._value(settle(s.args[0], known)) for s in sums}
+        added = {self._value(s): self._value(self.schedule.settle(s.args[0], number, known)) for s in sums}
         return self.language.columns(body, added) if body or added else []
 
     def _elements(self, roots: Iterable[Node | float], number: int, known: Mapping[Node, bool]) -> list[Node]:
         """The values that a loop deals with for each element, ingredients first, where some conditions are known."""
 
         def settled(values: Iterable[Node | float]) -> Iterator[Node]:
-            nodes = (settle(value, known) for value in values)
+            nodes = (self.schedule.settle(value, number, known) for value in values)
             return (n for n in nodes if isinstance(n, Node) and n.level == Level.ELEMENT)
 
         return walk(settled(roots), lambda node: settled(self.schedule.ingredients(node, number)))
@@ -220,13 +216,13 @@ class Printer:
         if node.op == "input":
             if node.name in language.inputs:
                 return language.inputs[node.name]
-            scalar = language.scalar.format(self.layout.scalars.index(node.name))
-            return f"({scalar} != 0)" if node.name.endswith(" switch") else scalar
+            return truth(node, language.scalar.format(self.layout.scalars.index(node.name)))
         if node.op == "tensor_sum":
             return language.sum_of.format(self.schedule.kept.index(node.args[0]))  # type: ignore[arg-type]
         if node.op == "total":
             return language.total_of.format(node.name)
-        return language.operations[node.op].format(*(self._value(settle(a, known)) for a in node.args))
+        args = (self.schedule.settle(a, number, known) for a in node.args)
+        return language.operations[node.op].format(*map(self._value, args))
 
     def _number(self, node: Node) -> int:
         return self._numbers.setdefault(node, len(self._numbers))
@@ -256,14 +252,7 @@ def print_passes(
 
 def truth(node: Node, number: str) -> str:
     """What has been stored as a number, as the truth value that it was."""
-    return f"({number} != 0)" if node.op in TRUTHS else number
-
-
-def settle(value: Node | float, known: Mapping[Node, bool]) -> Node | float:
-    """What a value is where conditions are known: a branch of a choice."""
-    while isinstance(value, Node) and value.op == "select" and (condition := value.args[0]) in known:
-        value = value.args[1] if known[condition] else value.args[2]  # type: ignore[index]
-    return value
+    return f"({number} != 0)" if is_truth(node) else number
 
 
 def skips(condition: Node | float) -> bool:

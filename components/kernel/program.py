@@ -42,6 +42,22 @@ class Node:
         return (a for a in self.args if isinstance(a, Node))
 
 
+TRUTHS = ("gt", "ge", "lt", "le", "eq", "ne", "and", "or", "not")
+"""Operations whose result is a truth value."""
+
+LOGICAL = ("and", "or", "not")
+"""Operations on truth values."""
+
+
+def is_truth(value: Node | float) -> bool:
+    """Whether a value is a truth value, or a choice between some."""
+    if not isinstance(value, Node):
+        return False
+    if value.op == "select":
+        return all(map(is_truth, value.args[1:]))
+    return value.op in TRUTHS or value.name.endswith(" switch")
+
+
 def walk(roots: Iterable[Node], ingredients: Callable[[Node], Iterable[Node]]) -> list[Node]:
     """Everything that the roots are made of, each value once and after its ingredients; the roots, too."""
     order: dict[Node, None] = {}
@@ -81,6 +97,11 @@ class Program:
         levels = [a.level for a in args if isinstance(a, Node)]
         if not levels:
             raise UntraceableError(f"{op} of constants")
+        truths = list(map(is_truth, args))
+        if op in LOGICAL and not all(truths):
+            raise UntraceableError(f"{op} of numbers")
+        if op not in (*TRUTHS, "select", "number") and all(truths):
+            raise UntraceableError(f"{op} of truth values")
         level = {"row_sum": Level.ROW, "tensor_sum": Level.SCALAR}.get(op, max(levels))
         key = (op, args)
         if key not in self._known:

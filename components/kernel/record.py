@@ -29,7 +29,7 @@ def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) ->
         step: what to record.
         matrix: whether the tensors have more than one dimension.
         dtype: of parameters, gradients and state.
-        rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step lr" and so on, and
+        rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step: lr" and so on, and
             "steps", their count); else what comes out of that stage is an input ("signal lr" and so on).
 
     Raises:
@@ -54,7 +54,7 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
             recorder.input(buffer, f"{link.component.id} {name}")
     if rates:
         for name, buffer in step.named_buffers(recurse=False):
-            recorder.input(buffer, "steps" if buffer is step.steps else f"step {name}")
+            recorder.input(buffer, "steps" if buffer is step.steps else f"step: {name}")
         with recorder:
             x = step.scalars()
     else:

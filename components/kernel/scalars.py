@@ -81,7 +81,9 @@ def bare(x: Tensor) -> Scalar:
 
 def choose(condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """`a` where a condition holds, else `b`."""
-    return torch.where(condition, a, b) if isinstance(condition, Tensor) else a if condition else b
+    if not isinstance(condition, Tensor):
+        return a if condition else b
+    return torch.where(condition, *(torch.tensor(x, dtype=torch.float64) if type(x) is float else x for x in (a, b)))
 
 
 def quick(python: Callable[..., float], torchs: Callable[..., Tensor]) -> Callable[..., Scalar]:

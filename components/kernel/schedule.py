@@ -9,7 +9,7 @@ Between passes nothing is kept but sums and what is stored anyway: other values 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -105,11 +105,23 @@ class Schedule:
         """Whether pass `number` finds this row's value where an earlier one left it."""
         return node.level == Level.ROW and node.op != "input" and self.time(node)[0] < number
 
+    def is_at_hand(self, node: Node, number: int) -> bool:
+        """Whether pass `number` finds this value stored or kept."""
+        return self.stored(node, number) is not None or self.is_kept(node, number)
+
     def ingredients(self, node: Node, number: int) -> Iterable[Node]:
         """What pass `number` needs to have this value: nothing, where it is at hand."""
-        if self.stored(node, number) or self.is_kept(node, number) or node.op in ("tensor_sum", "total"):
+        if self.is_at_hand(node, number) or node.op in ("tensor_sum", "total"):
             return ()
         return node.operands
+
+    def settle(self, value: Node | float, number: int, known: Mapping[Node, bool]) -> Node | float:
+        """What pass `number` takes for a value where conditions are known: a branch of a choice that it has to make."""
+        while isinstance(value, Node) and value.op == "select" and (condition := value.args[0]) in known:
+            if self.is_at_hand(value, number):
+                break  # the branch may have been overwritten since
+            value = value.args[1] if known[condition] else value.args[2]  # type: ignore[index]
+        return value
 
     def needed(self, roots: Iterable[Node | float], number: int) -> list[Node]:
         """All values that pass `number` deals with to have the roots, ingredients first."""

@@ -94,7 +94,7 @@ class TritonKernel:
 
     def _find_scalars(self, names: Sequence[str]) -> list[Tensor]:
         """The scalars that a recorded step reads, by the names that `record` has given them."""
-        known = {f"step {name}": buffer for name, buffer in self.step.named_buffers(recurse=False)}
+        known = {f"step: {name}": buffer for name, buffer in self.step.named_buffers(recurse=False)}
         known |= {f"signal {name}": signal for name, signal in self._signals.items()}
         for component in self.step.chain:
             known |= {f"{component.id} {name}": buffer for name, buffer in component.named_buffers()}
