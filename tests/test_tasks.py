@@ -19,7 +19,7 @@ from autoranger import Config, ConfigError, cli
 from autoranger.search import tasks
 from autoranger.search.population import Population
 from autoranger.search.tasks import fashion, shakespeare
-from autoranger.search.tasks.cifar import Cifar, flip, shift
+from autoranger.search.tasks.cifar import Cifar, cut_out, flip, shift
 from autoranger.search.tasks.diabetes import Diabetes
 from autoranger.search.tasks.digits import Digits
 from autoranger.search.tasks.fashion import Fashion
@@ -317,6 +317,25 @@ def test_a_broken_entry_point_does_not_break_others(tmp_path, monkeypatch):
 
 
 # Pictures
+
+
+def test_cutout_removes_one_square_of_each_image():
+    torch.manual_seed(0)
+    images = torch.rand(200, 3, 8, 8) + 1
+    cut = cut_out(images, 4)
+    gone = cut == 0
+    assert torch.equal(cut[~gone], images[~gone])
+    assert (gone.sum(dim=(-2, -1)) == 16).all()
+    assert torch.equal(gone.any(dim=-1).sum(dim=-1), torch.full((200, 3), 4))
+    assert torch.equal(gone.any(dim=-2).sum(dim=-1), torch.full((200, 3), 4))
+    assert gone.any(dim=0).all(), "it may be anywhere"
+
+
+@pytest.mark.parametrize(("device", "smoothing"), [("cpu", 0.0), ("cuda", 0.2)])
+def test_labels_are_smoothed_for_the_larger_net_only(device, smoothing):
+    scores, labels = torch.randn(50, 10), torch.randint(0, 10, (50,))
+    expected = torch.nn.functional.cross_entropy(scores, labels, label_smoothing=smoothing)
+    torch.testing.assert_close(Cifar(device).loss(scores, labels), expected)
 
 
 def test_augmentation_moves_and_mirrors_whole_images():

@@ -26,8 +26,9 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 class Cifar(Task):
     """50,000 images of which 5,000 validate, and 10,000 test images.
 
-    On a GPU: 32×32 with flips and shifts, a ResNet with batch normalization, 14 epochs. On a CPU: 16×16 and 2,000
-    images for each of validation and test, a three-layer convolutional net, so that a search takes minutes.
+    On a GPU: 32×32 with flips, shifts and cutout, a ResNet with batch normalization, smoothed labels, 28 epochs. On a
+    CPU: 16×16 and 2,000 images for each of validation and test, a three-layer convolutional net, so that a search takes
+    minutes.
     """
 
     name = "cifar"
@@ -38,7 +39,8 @@ class Cifar(Task):
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         super().__init__(device, data_dir)
         self.side = 16 if self.small else 32
-        self.batch_size, self.steps, self.full_steps = (32, 400, 4000) if self.small else (256, 2500, 10_000)
+        self.batch_size, self.steps, self.full_steps = (32, 400, 4000) if self.small else (256, 5000, 20_000)
+        self.smoothing = 0.0 if self.small else 0.2
 
     def data(self) -> Mapping[str, Split]:
         folder = find(self.data_dir)
@@ -53,7 +55,14 @@ class Cifar(Task):
         return small_net() if self.small else ResNet()
 
     def augment(self, inputs: Tensor) -> Tensor:
-        return inputs if self.small else shift(flip(inputs), self.side // 8)
+        return inputs if self.small else cut_out(shift(flip(inputs), self.side // 8), self.side // 4)
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """Cross entropy; on a GPU a part `smoothing` of each label is spread over all classes."""
+        if not self.smoothing:
+            return super().loss(output, target)
+        own = output.gather(-1, target[..., None])[..., 0]
+        return (output.logsumexp(dim=-1) - torch.lerp(own, output.mean(dim=-1), self.smoothing)).mean()
 
     def _prepare(self, images: Tensor) -> Tensor:
         """Bytes `[N, 3, 32, 32]` to normalized floats `[N, 3, side, side]`."""
@@ -104,13 +113,14 @@ def small_net() -> nn.Module:
 
 
 def norm_conv(inputs: int, outputs: int, *, pool: bool = False) -> nn.Sequential:
-    """3×3 convolution, batch normalization, ReLU, and a 2×2 maximum where `pool`."""
-    layers = [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
-    return nn.Sequential(*layers, *([nn.MaxPool2d(2)] if pool else []))
+    """3×3 convolution, a 2×2 maximum where `pool`, batch normalization, GELU."""
+    pooling = [nn.MaxPool2d(2)] if pool else []
+    convolution = nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+    return nn.Sequential(convolution, *pooling, nn.BatchNorm2d(outputs), nn.GELU())
 
 
 class ResNet(nn.Module):
-    """ResNet-9 of half width: four stages, two residual blocks, 1.6 M parameters (Page 2018, DAWNBench)."""
+    """ResNet-9 of half width: four stages, two residual blocks, 1.6 M parameters (after Page 2018, DAWNBench)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,6 +142,17 @@ def flip(inputs: Tensor) -> Tensor:
     """Each image mirrored with probability ½."""
     mirrored = torch.rand(len(inputs), 1, 1, 1, device=inputs.device) < 0.5
     return torch.where(mirrored, inputs.flip(-1), inputs)
+
+
+def cut_out(inputs: Tensor, size: int = 8) -> Tensor:
+    """Each image with a square of the mean color somewhere (DeVries and Taylor 2017, arXiv 1708.04552)."""
+    count, _, height, width = inputs.shape
+    top = torch.randint(0, height + 1 - size, (count, 1, 1), device=inputs.device)
+    left = torch.randint(0, width + 1 - size, (count, 1, 1), device=inputs.device)
+    rows = torch.arange(height, device=inputs.device).view(1, height, 1)
+    columns = torch.arange(width, device=inputs.device).view(1, 1, width)
+    inside = (rows >= top) & (rows < top + size) & (columns >= left) & (columns < left + size)
+    return inputs.masked_fill(inside[:, None], 0.0)
 
 
 def shift(inputs: Tensor, most: int = 4) -> Tensor:

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from autoranger.search.tasks.cifar import Cifar
+from autoranger.search.tasks.cifar import Cifar, flip, shift
 
 
 class CifarNormalizerFree(Cifar):
@@ -25,6 +25,11 @@ class CifarNormalizerFree(Cifar):
         super().__init__(device, data_dir)
         self.side = 16
         self.batch_size, self.steps, self.full_steps = (32, 160, 1600) if self.small else (128, 1000, 10_000)
+
+        self.smoothing = 0.0
+
+    def augment(self, inputs: Tensor) -> Tensor:
+        return inputs if self.small else shift(flip(inputs), self.side // 8)
 
     def model(self) -> nn.Module:
         return BottleneckResNet(16 if self.small else 32)

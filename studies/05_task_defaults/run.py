@@ -30,6 +30,7 @@ OPTIMIZERS = ("adamw", "ranger21")
 RATES = lr_grid(1e-4, 1.0)
 LENGTHS = {
     "cifar": (100, 200, 400, 800),
+    "cifar_nf": (80, 160, 320),
     "diabetes": (50, 100, 200, 300, 1000),
     "digits": (100, 300, 1000, 3000),
     "fashion": (100, 200, 400, 1000, 3000),
