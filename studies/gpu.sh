@@ -12,7 +12,7 @@ limit=300 run python -m pytest -q tests/test_kernel_gpu.py tests/test_population
 limit=420 run python studies/04_step_time/run.py --device cuda --tune
 limit=540 run python studies/10_population_throughput/run.py --device cuda --minutes 8
 for seed in 0 1 2; do
-    limit=120 run python studies/12_cifar_alone/run.py 3e-3 --seed $seed --device cuda
-    limit=120 run python studies/12_cifar_alone/run.py 3e-3 --components linear_warmup explore_exploit \
+    limit=180 run python studies/12_cifar_alone/run.py 3e-3 --seed $seed --device cuda
+    limit=180 run python studies/12_cifar_alone/run.py 3e-3 --components linear_warmup explore_exploit \
         --weight-decay 5e-2 --seed $seed --device cuda
 done
