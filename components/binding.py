@@ -99,14 +99,16 @@ class Bound:
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        # Parameters may have been replaced since, by `model.half()` for one; what is compiled is for what they were.
-        changed = self.kinds != [kind(p) for p in self.every]
-        if self.kernel is None or changed or torch.compiler.is_compiling():
-            # The interpreter looks at values, which a step that somebody records or compiles must not.
-            plain = self.interpreter is None or changed or not can_look(self.core.lr)
-            self._step_by_operations(self.core if plain else self.interpreter)  # type: ignore[arg-type]
-        else:
+        # Parameters may have been replaced since, by `model.half()` for one; what is recorded is for what they were.
+        recorded = self.kernel is not None or self.interpreter is not None
+        fits = recorded and self.kinds == [kind(p) for p in self.every]
+        if self.kernel is not None and fits and not torch.compiler.is_compiling():
             self._step_compiled(self.kernel)
+        # The interpreter looks at values, which a step that somebody records or compiles must not.
+        elif self.interpreter is not None and fits and can_look(self.core.lr):
+            self._step_by_operations(self.interpreter)
+        else:
+            self._step_by_operations(self.core)
         if self.scheduled and not torch.compiler.is_compiling():
             self._warn_at_the_end()
 

@@ -18,7 +18,7 @@ from autoranger.components.kernel.program import Level, Node, Program
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.components.rows import row_mean, tensor_mean
 from autoranger.components.step import Step
-from tests.conftest import Problem, advance
+from tests.conftest import SMALL, Problem, advance, feed
 
 NUMBERS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}
 FULL = Config(**NUMBERS, components=dict.fromkeys(RANGER21, True))
@@ -53,6 +53,18 @@ def run(config: Config, problem: Problem, dtype: torch.dtype = torch.float64, **
 def assert_agree(ours: Sequence[Tensor], theirs: Sequence[Tensor], tolerance: float) -> None:
     for i, (x, y) in enumerate(zip(ours, theirs, strict=True)):
         torch.testing.assert_close(x, y, rtol=tolerance, atol=tolerance, equal_nan=True, msg=lambda m, i=i: f"{i}: {m}")
+
+
+def run_in_groups(**how: Any) -> list[Tensor]:
+    """The parameters after steps with two parameter groups, each with numbers of its own, one of which change."""
+    params = SMALL.leaves()
+    groups = [{"params": params[:5], "lr": 0.03}, {"params": params[5:], "betas": (0.5, 0.9), "total_steps": 20}]
+    optimizer = FULL.build(groups, total_steps=12, **how)
+    for t, grads in enumerate(SMALL.grads):
+        optimizer.param_groups[1]["lr"] = 0.02 / (t + 1)
+        feed(params, grads)
+        optimizer.step()
+    return [p.detach() for p in params]
 
 
 # Random programs

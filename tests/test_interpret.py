@@ -42,6 +42,7 @@ from tests.recorded import (
     programs,
     replaced,
     run,
+    run_in_groups,
     shared,
     trained,
     transposed,
@@ -109,17 +110,7 @@ def test_types_may_be_mixed(cls: type[Component] | None, monkeypatch: pytest.Mon
 
 
 def test_groups_have_their_own_numbers() -> None:
-    def train() -> list[Tensor]:
-        params = SMALL.leaves()
-        groups = [{"params": params[:5], "lr": 0.03}, {"params": params[5:], "betas": (0.5, 0.9), "total_steps": 20}]
-        optimizer = FULL.build(groups, total_steps=12, compile=False)
-        for t, grads in enumerate(SMALL.grads):
-            optimizer.param_groups[1]["lr"] = 0.02 / (t + 1)
-            feed(params, grads)
-            optimizer.step()
-        return [p.detach() for p in params]
-
-    compared(train, 1e-10)
+    compared(lambda: run_in_groups(compile=False), 1e-10)
 
 
 @pytest.mark.usefixtures("block")

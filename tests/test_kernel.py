@@ -48,6 +48,7 @@ from tests.recorded import (
     programs,
     replaced,
     run,
+    run_in_groups,
     shared,
     trained,
     transposed,
@@ -99,17 +100,7 @@ def test_threads_make_no_difference(config: Config) -> None:
 
 
 def test_groups_have_their_own_numbers() -> None:
-    results = []
-    for compiled in (True, False):
-        params = SMALL.leaves()
-        groups = [{"params": params[:5], "lr": 0.03}, {"params": params[5:], "betas": (0.5, 0.9), "total_steps": 20}]
-        optimizer = FULL.build(groups, total_steps=12, compile=compiled)
-        for t, grads in enumerate(SMALL.grads):
-            optimizer.param_groups[1]["lr"] = 0.02 / (t + 1)
-            feed(params, grads)
-            optimizer.step()
-        results.append(arrays(params))
-    assert_close(*results, 1e-10)
+    assert_agree(run_in_groups(compile=True), run_in_groups(compile=False), 1e-10)
 
 
 def test_candidates_may_differ_in_everything() -> None:

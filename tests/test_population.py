@@ -18,9 +18,7 @@ from tests import toy
 pytestmark = pytest.mark.usefixtures("compiler")
 
 CONFIGS = [
-    Config.preset("ranger21", lr=0.03),
-    Config(lr=0.01),
-    Config(lr=0.1, weight_decay=0.1, components={"lookahead": {"k": 3}, "norm_loss": {}}),
+    *toy.CONFIGS,
     Config(lr=0.03, betas=(0.8, 0.95), components={"positive_negative_momentum": {}, "explore_exploit": {}}),
     Config(lr=0.3, components={"adaptive_gradient_clipping": {}, "gradient_centralization": {}}),
 ]

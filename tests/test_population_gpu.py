@@ -28,16 +28,10 @@ from autoranger.search.tasks.shakespeare import Shakespeare
 from autoranger.search.tasks.task import Task
 from tests import toy
 from tests.conftest import Transfers, Uploads
+from tests.toy import CONFIGS, SEEDS, WILD
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
-CONFIGS = [
-    Config.preset("ranger21", lr=0.03),
-    Config(lr=0.01),
-    Config(lr=0.1, weight_decay=0.1, components={"lookahead": {"k": 3}, "norm_loss": {}}),
-]
-WILD = Config(lr=1e38)
-SEEDS = [3, 11]
 STEPS = 20
 
 

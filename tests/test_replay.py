@@ -23,14 +23,8 @@ from autoranger.search.memory import is_out_of_memory
 from autoranger.search.population import POLL, Population
 from autoranger.search.replay import Replayed
 from tests import toy
+from tests.toy import CONFIGS, SEEDS, WILD
 
-CONFIGS = [
-    Config.preset("ranger21", lr=0.03),
-    Config(lr=0.01),
-    Config(lr=0.1, weight_decay=0.1, components={"lookahead": {"k": 3}, "norm_loss": {}}),
-]
-WILD = Config(lr=1e38)
-SEEDS = [3, 11]
 STEPS = 3 * POLL + 4
 
 

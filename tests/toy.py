@@ -6,8 +6,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from autoranger import Config
 from autoranger.search.tasks.shakespeare import Transformer
 from autoranger.search.tasks.task import Task
+
+CONFIGS = [
+    Config.preset("ranger21", lr=0.03),
+    Config(lr=0.01),
+    Config(lr=0.1, weight_decay=0.1, components={"lookahead": {"k": 3}, "norm_loss": {}}),
+]
+WILD = Config(lr=1e38)
+"""Diverges at once."""
+SEEDS = [3, 11]
 
 
 class Toy(Task):

@@ -13,6 +13,7 @@ from autoranger.components.component import SCALARS
 from autoranger.components.kernel.blocks import Blocks
 from autoranger.components.kernel.launch import schedules
 from autoranger.components.kernel.program import Level, Node, UntraceableError
+from autoranger.components.kernel.record import scalar_inputs
 from autoranger.components.kernel.scalars import Scalar, Scalars, bare
 from autoranger.components.kernel.schedule import Schedule
 
@@ -49,11 +50,7 @@ class Interpreter:
         self.plans = {matrix: Plan(schedule, step.dtype) for matrix, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
-        self.inputs = {
-            "steps" if name == "steps" else f"step: {name}": x for name, x in step.named_buffers(recurse=False)
-        }
-        for component in step.chain:
-            self.inputs |= {f"{component.id} {name}": x for name, x in component.named_buffers()}
+        self.inputs = scalar_inputs(step, self.rates)
 
     @torch.no_grad()
     def __call__(

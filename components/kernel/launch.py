@@ -11,7 +11,7 @@ from torch import Tensor
 
 from autoranger.components.kernel.build import build
 from autoranger.components.kernel.program import UntraceableError
-from autoranger.components.kernel.record import record
+from autoranger.components.kernel.record import record, scalar_inputs
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.source import STORAGE, print_step
 
@@ -56,7 +56,7 @@ class Kernel:
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
         self._state = [x for stack in step.stacks for x in (stack.count, *stack.named_state().values())]
         self._places = [x.data_ptr() for x in self._state]
-        buffers = {f"{c.id} {name}": buffer for c in step.chain for name, buffer in c.named_buffers()}
+        buffers = scalar_inputs(step, rates=False)
         names = list(zip(self._scalars, self.layout.scalars, strict=False))
         self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
         self._signals = [(place, name.removeprefix("signal ")) for place, name in names if name not in buffers]

@@ -49,12 +49,9 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     def example(name: str) -> Tensor:
         return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
 
-    for link in step.links:
-        for name, buffer in link.component.named_buffers():
-            recorder.input(buffer, f"{link.component.id} {name}")
+    for name, buffer in scalar_inputs(step, rates).items():
+        recorder.input(buffer, name)
     if rates:
-        for name, buffer in step.named_buffers(recurse=False):
-            recorder.input(buffer, "steps" if buffer is step.steps else f"step: {name}")
         with recorder:
             x = step.scalars()
     else:
@@ -79,6 +76,16 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
                     recorder.store(state[name], value)
         recorder.store(theta, x.theta)
     return recorder.program
+
+
+def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
+    """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
+    components = [link.component for link in step.links]
+    named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
+    if rates:
+        for name, buffer in step.named_buffers(recurse=False):
+            named["steps" if buffer is step.steps else f"step: {name}"] = buffer
+    return named
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

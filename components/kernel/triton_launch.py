@@ -16,6 +16,7 @@ from torch import Tensor
 from autoranger.components.component import SCALARS
 from autoranger.components.kernel.launch import check, schedules, spread
 from autoranger.components.kernel.program import UntraceableError
+from autoranger.components.kernel.record import scalar_inputs
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.triton_build import build
 from autoranger.components.kernel.triton_source import TILES, TYPES, print_kernels
@@ -94,10 +95,8 @@ class TritonKernel:
 
     def _find_scalars(self, names: Sequence[str]) -> list[Tensor]:
         """The scalars that a recorded step reads, by the names that `record` has given them."""
-        known = {f"step: {name}": buffer for name, buffer in self.step.named_buffers(recurse=False)}
+        known = scalar_inputs(self.step, rates=True)
         known |= {f"signal {name}": signal for name, signal in self._signals.items()}
-        for component in self.step.chain:
-            known |= {f"{component.id} {name}": buffer for name, buffer in component.named_buffers()}
         return [known[name] for name in names]
 
 

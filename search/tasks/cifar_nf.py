@@ -25,7 +25,6 @@ class CifarNormalizerFree(Cifar):
         super().__init__(device, data_dir)
         self.side = 16
         self.batch_size, self.steps, self.full_steps = (32, 160, 1600) if self.small else (128, 1000, 10_000)
-
         self.smoothing = 0.0
 
     def augment(self, inputs: Tensor) -> Tensor:
