@@ -63,7 +63,16 @@ class Replayed:
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._call(*self._inputs)
         except RuntimeError as error:
+            release_noise(self._inputs[0].device)
             if is_out_of_memory(error):
                 raise
             raise ConfigError(f"a step cannot be a CUDA graph ({first_line(error)}); train without graphs.") from error
         return graph
+
+
+def release_noise(device: torch.device) -> None:
+    """Random numbers can be drawn again after a capture that has failed: torch's generator still waits for its end."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        generator = torch.cuda.default_generators[index]
+        generator.graphsafe_set_state(generator.clone_state())

@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from autoranger import Config
+from autoranger import Config, ConfigError
 from autoranger.components import binding
 from autoranger.components.component import registry
 from autoranger.search.chunk import Chunk
@@ -120,7 +121,10 @@ def test_a_gpu_and_a_cpu_agree(kind: type[toy.Toy]) -> None:
 
 
 class LongText(toy.Text):
-    """With more than 3,072 characters in a batch, for which an embedding's gradient has another kernel."""
+    """With more than 3,072 characters in a batch, for which an embedding's gradient has another kernel.
+
+    That kernel adds up in any order, so a training at a high learning rate differs from one run to the next.
+    """
 
     batch_size = 512
 
@@ -132,7 +136,8 @@ def test_graphs_change_nothing(kind: type[toy.Toy], precision: torch.dtype | Non
     """With dropout, noise on the batches, and rows that diverge; twice, since the second training reuses memory."""
     population = Population(kind("cuda"), rows=4, precision=precision, graphs=True)
     plain = Population(kind("cuda"), rows=4, precision=precision)
-    for configs in ([*CONFIGS, WILD], CONFIGS):
+    tame = [replace(c, lr=min(c.lr, 0.01)) for c in CONFIGS] if kind is LongText else CONFIGS
+    for configs in ([*tame, WILD], tame):
         found, expected = (p.train(configs, SEEDS, STEPS, curve=2) for p in (population, plain))
         for name in ("valid", "curve"):
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-2 if precision else 1e-3)
@@ -225,3 +230,18 @@ def test_training_leaves_the_gpus_generator_alone() -> None:
     torch.cuda.manual_seed(5)
     population.train(CONFIGS[:1], [0], 3)
     assert (torch.rand(3, device="cuda") == expected).all()
+
+
+class Looking(toy.Noisy):
+    """With a loss that looks at a value, which a capture forbids."""
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        return super().loss(output, target) * (2 if int(target.sum()) < 0 else 1)
+
+
+@cuda
+def test_random_numbers_go_on_after_a_capture_that_has_failed() -> None:
+    with pytest.raises(ConfigError, match="cannot be a CUDA graph"):
+        Population(Looking("cuda"), graphs=True).train(CONFIGS, SEEDS, STEPS)
+    found, expected = (Population(toy.Noisy("cuda"), graphs=g).train(CONFIGS, SEEDS, STEPS) for g in (True, False))
+    np.testing.assert_allclose(found["valid"], expected["valid"], rtol=1e-3)

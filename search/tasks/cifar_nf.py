@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from autoranger.search.tasks.cifar import Cifar, flip, shift
+from autoranger.search.tasks.task import Task
 
 
 class CifarNormalizerFree(Cifar):
@@ -26,6 +28,10 @@ class CifarNormalizerFree(Cifar):
         self.side = 16
         self.batch_size, self.steps, self.full_steps = (32, 160, 1600) if self.small else (128, 1000, 10_000)
         self.smoothing = 0.0
+
+    def full(self) -> Self:
+        """At full length, the same net on the same images."""
+        return Task.full(self)
 
     def augment(self, inputs: Tensor) -> Tensor:
         return inputs if self.small else shift(flip(inputs), self.side // 8)

@@ -1,4 +1,4 @@
-"""How long a step takes on a GPU: torch's fused AdamW, the step as operations of torch, and as Triton kernels.
+"""How long a step takes on a GPU: fused AdamW, and ours as operations, as Triton kernels and by `torch.compile`.
 
 Called by `run.py --device cuda`. A contestant takes `TOGETHER` steps at once before the device is waited for, as it
 would in a training, and in turns with the others. Each is measured as Python calls it, where the time to launch may
@@ -11,17 +11,18 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import inductor
 import numpy as np
 import torch
 from torch import nn
-from torch.optim import AdamW, Optimizer
+from torch.optim import AdamW
 
 from autoranger import Config
 from autoranger.bench import MODELS, machine
 from autoranger.components.kernel import triton_launch
 from autoranger.components.kernel.triton_source import TILES
 
-TOGETHER = 20
+TOGETHER = 5
 REFERENCE = "torch AdamW (fused)"
 
 ADAMW_NUMBERS = 7.0  # read g, θ, m and v; write θ, m and v
@@ -31,7 +32,7 @@ RANGER21_NUMBERS = 13.4  # 6 + 7.4: see the README; 10.4 where the second pass f
 class Eager:
     """Some steps, one after another."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Any) -> None:
         self.optimizer = optimizer
 
     def step(self) -> None:
@@ -42,7 +43,8 @@ class Eager:
 class Captured:
     """The same as a CUDA graph. The steps before it compile and allocate."""
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Any) -> None:
+        self.optimizer = optimizer  # whose state the graph works on
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):
@@ -77,8 +79,8 @@ def wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def contestants() -> dict[str, Callable[[list[nn.Parameter]], Optimizer]]:
-    found: dict[str, Callable[[list[nn.Parameter]], Optimizer]] = {
+def contestants() -> dict[str, Callable[[list[nn.Parameter]], Any]]:
+    found: dict[str, Callable[[list[nn.Parameter]], Any]] = {
         REFERENCE: lambda params: AdamW(params, lr=1e-5, fused=True, capturable=True),
         "torch AdamW (foreach)": lambda params: AdamW(params, lr=1e-5, foreach=True, capturable=True),
     }
@@ -89,6 +91,15 @@ def contestants() -> dict[str, Callable[[list[nn.Parameter]], Optimizer]]:
                 params, 1_000_000, compile=compiled
             )
     return found
+
+
+def by_inductor(**options: Any) -> dict[str, Callable[[list[nn.Parameter]], Any]]:
+    """What is compared once `torch.compile` is done, which takes a minute for each model."""
+    config = Config.preset("ranger21", lr=1e-5)
+    both = {name: build for name, build in contestants().items() if name in (REFERENCE, "ranger21 (Triton)")}
+    return both | {
+        "ranger21 (torch.compile)": lambda params: inductor.Compiled(config, params, 1_000_000, options=options)
+    }
 
 
 def parameters(model: str, device: str) -> list[nn.Parameter]:
@@ -124,19 +135,34 @@ def launches(model: str, device: str) -> int:
     return sum(counted)
 
 
-def measure(model: str, device: str, rounds: int) -> dict[str, Any]:
+def timings(
+    builds: Mapping[str, Callable[[list[nn.Parameter]], Any]], model: str, device: str, rounds: int
+) -> dict[str, dict[str, float]]:
     """Medians and quartiles of a step, in seconds, and the ratio to fused AdamW in the same round."""
     params = parameters(model, device)
     ways: dict[str, Any] = {}
-    for name, build in contestants().items():
-        ways[name] = Eager(build(params))
+    first: dict[str, float] = {}
+    for name, build in builds.items():
+        begin = time.perf_counter()
+        ways[name] = Eager(optimizer := build(params))
+        optimizer.step()
+        wait(device)
+        first[name] = time.perf_counter() - begin
         ways[f"{name}, graph"] = Captured(build(params))
     seconds = take_turns(ways, device, rounds)
-    timings = {}
+    found = {}
     for name, taken in seconds.items():
         low, median, high = np.quantile(taken, (0.25, 0.5, 0.75)).tolist()
         reference = seconds[f"{REFERENCE}, graph" if name.endswith("graph") else REFERENCE]
-        timings[name] = {"median": median, "low": low, "high": high, "ratio": float(np.median(taken / reference))}
+        found[name] = {"median": median, "low": low, "high": high, "ratio": float(np.median(taken / reference))}
+        if name in first:
+            found[name]["first"] = first[name]
+    return found
+
+
+def measure(model: str, device: str, rounds: int) -> dict[str, Any]:
+    """All contestants but `torch.compile`, and what is known of our kernels besides."""
+    params, found = parameters(model, device), timings(contestants(), model, device, rounds)
     size = sum(p.numel() for p in params)
     bytes_moved = {REFERENCE: 4 * size * ADAMW_NUMBERS, "ranger21 (Triton)": 4 * size * RANGER21_NUMBERS}
     return {
@@ -144,10 +170,10 @@ def measure(model: str, device: str, rounds: int) -> dict[str, Any]:
         "parameters": size,
         "tensors": len(params),
         "rounds": rounds,
-        "timings": timings,
+        "timings": found,
         "launches of ranger21 (Triton)": launches(model, device),
         "terabytes per second": {
-            name: moved / timings[f"{name}, graph"]["median"] / 1e12 for name, moved in bytes_moved.items()
+            name: moved / found[f"{name}, graph"]["median"] / 1e12 for name, moved in bytes_moved.items()
         },
         "disagreement": disagreement(model, device),
         "machine": machine(device),

@@ -1,6 +1,6 @@
 """How long a step takes, for four models: runs `autoranger bench --peers` for each, and keeps record and figure.
 
-usage: python studies/04_step_time/run.py [--device cpu] [--models gpt resnet50 …] [--tune]
+usage: python studies/04_step_time/run.py [--device cpu] [--models gpt resnet50 …] [--tune] [--compiled]
 
 Compiled steps are made anew, so that the time of a first step is that of a machine that has never seen it; the second
 time, from the cache, is recorded beside it. With `--device cuda` other things are compared (see `gpu.py`), and
@@ -27,7 +27,7 @@ from autoranger.figures import draw_bench
 
 HERE = Path(__file__).parent
 ROUNDS = {"mlp": 1000}
-GPU_MODELS = ["mlp", "gpt", "resnet50"]
+GPU_MODELS = ["gpt", "resnet50", "mlp"]
 
 
 def first_steps(model: str, device: str) -> dict[str, float]:
@@ -45,20 +45,26 @@ def first_steps(model: str, device: str) -> dict[str, float]:
     return found
 
 
-def on_gpu(models: list[str], device: str, tune: bool) -> None:
+def on_gpu(models: list[str], device: str, tune: bool, compiled: bool) -> None:
     """Writes `record_gpu.json`, and prints what is in it."""
     path = HERE / "record_gpu.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     for model in models:
-        record[model] = result = gpu.measure(model, device, rounds=40)
+        result = record.setdefault(model, {})
+        if compiled:
+            result["torch.compile"] = found = gpu.timings(gpu.by_inductor(), model, device, rounds=30)
+        else:
+            result |= gpu.measure(model, device, rounds=30)
+            found = result["timings"]
+            print(f"{model}: {result['launches of ranger21 (Triton)']} launches, {result['terabytes per second']} TB/s")
+            print(f"  both ways differ by {result['disagreement']:.2g} learning rates after seven steps")
+        for name, timing in found.items():
+            print(f"  {timing['median'] * 1e6:10.1f} µs {timing['ratio']:8.2f}  {name}", flush=True)
+        path.write_text(json.dumps(record, indent=1) + "\n")
         if tune:
             result["tuning"] = gpu.tune(model, device, rounds=20)
+            path.write_text(json.dumps(record, indent=1) + "\n")
             print(*(f"{seconds * 1e6:10.1f} µs  {tile}" for tile, seconds in result["tuning"].items()), sep="\n")
-        path.write_text(json.dumps(record, indent=1) + "\n")
-        print(f"{model}: {result['launches of ranger21 (Triton)']} launches, {result['terabytes per second']} TB/s")
-        print(f"  both ways differ by {result['disagreement']:.2g} learning rates after seven steps")
-        for name, timing in result["timings"].items():
-            print(f"  {timing['median'] * 1e6:10.1f} µs {timing['ratio']:8.2f}  {name}", flush=True)
 
 
 def main() -> None:
@@ -66,10 +72,11 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--models", nargs="+")
     parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--compiled", action="store_true", help="on a GPU: only what `torch.compile` makes of the step")
     args = parser.parse_args()
     kind = args.device.split(":")[0]
     if kind == "cuda":
-        on_gpu(args.models or GPU_MODELS, args.device, args.tune)
+        on_gpu(args.models or GPU_MODELS, args.device, args.tune, args.compiled)
         return
     path = HERE / f"record_{kind}.json"
     record = json.loads(path.read_text()) if path.exists() else {}

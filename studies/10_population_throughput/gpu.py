@@ -1,6 +1,6 @@
 """The measurement on a GPU, for `run.py --device cuda`: ways to run a population, against ways to train one model.
 
-A population is {operations, compiled} × {float32, bfloat16} × {no graphs, graphs}; one model is trained with
+A population is {float32, bfloat16} × {graphs, no graphs}; one model is trained with
 `torch.optim.AdamW(fused=True)` in both precisions, as it is and as a CUDA graph of a whole step. Candidate-steps per
 second, from the difference between a long and a short training, so that neither compilation nor capture counts.
 
@@ -23,7 +23,6 @@ import torch
 
 from autoranger import Config
 from autoranger.bench import machine
-from autoranger.components import binding
 from autoranger.components.errors import first_line
 from autoranger.search.population import POLL, Population, batch_order
 from autoranger.search.replay import Replayed
@@ -31,10 +30,10 @@ from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
 
-SIZES = (16, 256, 1, 1024, 64, 4)
+SIZES = (256, 64, 1, 16, 1024)
 """Candidates, in the order in which they are measured."""
 
-WAYS = list(product(("operations", "compiled"), ("float32", "bfloat16"), ("no graphs", "graphs")))
+WAYS = list(product(("float32", "bfloat16"), ("graphs", "no graphs")))
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 SHORT, LONG = POLL, 4 * POLL
 """Steps of the trainings whose difference counts; the long one gets longer where that would take no time at all."""
@@ -112,15 +111,14 @@ def alone_figures(trainer: Population, seconds: float) -> Iterator[tuple[str, fl
 def population_figures(task: Task, seconds: float, end: float) -> Iterator[tuple[str, int, float | str]]:
     """For each arm, way and size; none is measured after `end`."""
     space, grid = Space(), lr_grid(*task.lr_range)
-    arms = {"ranger21": space.default, "adamw": space.plain}
+    arms = {"ranger21": [space.default], "256 subsets": space.arms(256, 0), "adamw": [space.plain]}
     failed: dict[str, int] = {}
 
     @cache
     def trainer(precision: str, graphs: str) -> Population:
         return Population(task, precision=PRECISIONS[precision], graphs=graphs == "graphs")
 
-    def rate(configs: list[Config], step: str, precision: str, graphs: str) -> float:
-        binding.AUTOMATIC = ("cpu", "cuda") if step == "compiled" else ()  # where a population compiles its step
+    def rate(configs: list[Config], precision: str, graphs: str) -> float:
         train = partial(trainer(precision, graphs).train, configs, [0], splits=())
         return len(configs) * steps_per_second(train, task.device, seconds)
 
@@ -131,7 +129,8 @@ def population_figures(task: Task, seconds: float, end: float) -> Iterator[tuple
         elif size > failed.get(label, size):
             yield label, size, f"left out: nor did {failed[label]} work"
         else:
-            configs = [replace(arms[arm], lr=lr) for lr in islice(cycle(grid), size)]
+            pairs = zip(cycle(arms[arm]), cycle(grid), strict=False)
+            configs = [replace(config, lr=lr) for config, lr in islice(pairs, size)]
             found = noted(partial(rate, configs, *way))
             if isinstance(found, str):
                 failed[label] = size

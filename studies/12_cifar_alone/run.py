@@ -1,4 +1,4 @@
-"""How far does `cifar`'s proxy for a GPU get when it is trained alone, by one optimizer, in ordinary mixed precision?
+"""How far does `cifar`'s full model for a GPU get when it is trained alone, by one optimizer, in mixed precision?
 
 usage: python studies/12_cifar_alone/run.py LR [--components linear_warmup explore_exploit …] [--weight-decay 1e-4]
                                                [--seed 0] [--steps N] [--device cpu|cuda] [--data FOLDER]
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.components.presets import RANGER21
+from autoranger.search.replay import Replayed
 from autoranger.search.rows import batch_order, reseed
 from autoranger.search.tasks.cifar import Cifar
 
@@ -40,7 +41,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     asked = parser.parse_args()
     device = torch.device(asked.device)
-    task = Cifar("cuda", asked.data)  # the larger proxy, wherever it is trained
+    task = Cifar("cuda", asked.data).full()  # the larger model, wherever it is trained
     steps = asked.steps or task.steps
     data = {name: (channels_last(x.to(device)), y.to(device)) for name, (x, y) in task.data().items()}
     torch.manual_seed(asked.seed)
@@ -49,15 +50,21 @@ def main() -> None:
     optimizer = config.build(model.parameters(), total_steps=steps)
 
     inputs, targets = data["train"]
-    losses, begin = [], time.perf_counter()
-    for t, chosen in enumerate(batch_order(len(inputs), task.batch_size, steps, asked.seed).to(device), start=1):
-        reseed(device, t)
+    losses, begin, loss = [], time.perf_counter(), torch.zeros((), device=device)
+
+    def step(x: Tensor, y: Tensor) -> None:
         optimizer.zero_grad()
         with mixed(device):
-            output = model(channels_last(task.augment(inputs[chosen])))
-        loss = task.loss(output.float(), targets[chosen])
-        loss.backward()
+            output = model(x)
+        found = task.loss(output.float(), y)
+        found.backward()
         optimizer.step()
+        loss.copy_(found.detach())
+
+    advance = Replayed(step, torch.cuda.Stream(device)) if device.type == "cuda" else step
+    for t, chosen in enumerate(batch_order(len(inputs), task.batch_size, steps, asked.seed).to(device), start=1):
+        reseed(device, t)
+        advance(channels_last(task.augment(inputs[chosen])), targets[chosen])
         if t % TOLD == 0 or t == steps:
             losses.append(round(loss.item(), 4))
             print(f"{t:,} steps, {time.perf_counter() - begin:.1f} s, loss {losses[-1]}", flush=True)
@@ -84,7 +91,7 @@ def main() -> None:
 
 def mixed(device: torch.device) -> torch.autocast:
     """Matrix products and convolutions in bfloat16."""
-    return torch.autocast(device.type, torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, cache_enabled=False)  # as a CUDA graph needs it
 
 
 def channels_last(images: Tensor) -> Tensor:
