@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -237,7 +239,7 @@ class Compilations:
         building.build_with.cache_clear()
         original = building.compile_to
 
-        def counted(*args: Any) -> bool:
+        def counted(*args: Any) -> str:
             self.count += 1
             return original(*args)
 
@@ -320,15 +322,49 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.Monk
     assert building.cache().is_dir()
 
 
-def test_a_compiler_that_knows_few_options_will_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Neither the machine's own instructions nor threads."""
-    real = building.find_compiler()
-    script = tmp_path / "modest"
-    script.write_text(f'#!/bin/sh\ncase "$*" in *native*|*fopenmp*) exit 1;; esac\nexec {real} "$@"\n')
+def compiler_of(monkeypatch: pytest.MonkeyPatch, place: Path, lines: str) -> None:
+    """Makes a shell script the compiler."""
+    script = place / "compiler"
+    script.write_text(f"#!/bin/sh\n{lines}\n")
     script.chmod(0o755)
     monkeypatch.setenv("CXX", str(script))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert_agree(run(FULL, SMALL, compile=True), run(FULL, SMALL, compile=False), 1e-9)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    building.build_with.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("refused", "taken"), [("*native*|*fopenmp*", ""), ("*fopenmp*|*march*", "-mcpu=native"), ("*native*", "-fopenmp")]
+)
+def test_a_compiler_that_knows_few_options_will_do(
+    refused: str, taken: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without the machine's own instructions, threads, or both; the second process finds what it has made."""
+    real = building.find_compiler()
+    known = f'real="$(echo "$@" | sed s/-mcpu=native//)"; echo "$*" >> {tmp_path}/commands; exec {real} $real'
+    compiler_of(monkeypatch, tmp_path, f'case "$*" in *--version*) ;; {refused}) exit 1;; esac\n{known}')
+    for _ in range(2):
+        building.build_with.cache_clear()
+        assert_agree(run(FULL, SMALL, compile=True), run(FULL, SMALL, compile=False), 1e-9)
+    (command,) = (line for line in (tmp_path / "commands").read_text().splitlines() if "--version" not in line)
+    assert [word for word in command.split() if word.startswith(("-march", "-mcpu", "-fopenmp"))] == taken.split()
+
+
+def test_what_a_compiler_has_against_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    compiler_of(monkeypatch, tmp_path, 'echo "In file included:" >&2; echo "/x.h:3: error: no bits here" >&2; exit 1')
+    with pytest.raises(ConfigError, match=r"cannot be compiled: .*compiler fails \(/x\.h:3: error: no bits here\);"):
+        run(FULL, SMALL, compile=True)
+    assert_agree(run(FULL, SMALL), run(FULL, SMALL, compile=False), 1e-9)
+
+
+@pytest.mark.skipif(not shutil.which("clang++"), reason="needs clang++")
+@pytest.mark.parametrize("library", ["libstdc++", "libc++"])
+def test_clang_and_its_own_library_compile_it(library: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    empty = ["clang++", f"-stdlib={library}", "-include", "cmath", "-x", "c++", "-fsyntax-only", os.devnull]
+    if subprocess.run(empty, capture_output=True, check=False).returncode:
+        pytest.skip(f"needs {library}")
+    compiler_of(monkeypatch, tmp_path, f'exec clang++ -stdlib={library} "$@"')
+    for config in (FULL, Config(components={"chebyshev_steps": {}}), Config(components={"one_cycle": {}})):
+        assert_agree(run(config, SMALL, compile=True), run(config, SMALL, compile=False), 1e-9)
 
 
 # Where it cannot be had

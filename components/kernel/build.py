@@ -13,12 +13,17 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+from autoranger.components.errors import first_line
+
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared")
 """What every compiler understands. Neither errno nor floating-point traps are looked at, which lets loops vectorize;
 NaN and infinities keep their meaning, and g − mean(g) is zero where it should be: products are not fused into sums."""
 
-EXTRAS = (("-march=native", "-fopenmp"), ("-mcpu=native", "-fopenmp"), ("-fopenmp",), ())
-"""What makes it faster, the first that the compiler takes."""
+NATIVE = (("-march=native",), ("-mcpu=native",))
+"""The processor's own instructions, as compilers call them on one kind of processor or another."""
+
+EXTRAS = (*((*native, "-fopenmp") for native in NATIVE), *NATIVE, ("-fopenmp",), ())
+"""What makes it faster, the first that the compiler takes. Some come without OpenMP, for threads."""
 
 
 class UnavailableError(Exception):
@@ -33,18 +38,22 @@ def build(source: str) -> Callable[[int], None]:
 @lru_cache(maxsize=256)
 def build_with(compiler: str, source: str) -> Callable[[int], None]:
     """`build`, by a certain compiler."""
+    complaint = ""
     for extra in EXTRAS:
         key = "\n".join([source, identity(compiler), *FLAGS, *extra])
         library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
         for again in (False, True):  # what does not load is damaged, or of another system: made anew once
-            if (library.exists() and not again) or compile_to(library, source, [compiler, *FLAGS, *extra]):
+            missing = again or not library.exists()
+            complaint = compile_to(library, source, [compiler, *FLAGS, *extra]) if missing else ""
+            if not complaint:
                 try:
                     step = ctypes.CDLL(str(library)).step
-                except (OSError, AttributeError):
+                except (OSError, AttributeError) as error:
+                    complaint = first_line(error)
                     continue
                 step.argtypes, step.restype = [ctypes.c_void_p], None
                 return step
-    raise UnavailableError(f"{compiler} cannot compile the step")
+    raise UnavailableError(f"{compiler} fails ({complaint})")
 
 
 def find_compiler() -> str:
@@ -94,15 +103,19 @@ def scratch() -> Path:
     return Path(tempfile.mkdtemp(prefix="autoranger-"))
 
 
-def compile_to(library: Path, source: str, command: list[str]) -> bool:
-    """Compiles; the library appears whole or not at all. False where the compiler refuses."""
+def compile_to(library: Path, source: str, command: list[str]) -> str:
+    """Compiles; the library appears whole or not at all. Returns what the compiler says against it, or nothing."""
     try:
         with tempfile.TemporaryDirectory(dir=library.parent) as folder:
             text, product = Path(folder, "step.cpp"), Path(folder, "step.so")
             text.write_text(source, encoding="utf-8")
-            done = subprocess.run([*command, str(text), "-o", str(product)], capture_output=True, check=False)
+            done = subprocess.run(
+                [*command, str(text), "-o", str(product)], capture_output=True, text=True, errors="replace", check=False
+            )
             if done.returncode == 0:
                 product.replace(library)
-            return done.returncode == 0
-    except OSError:  # a full disk
-        return False
+                return ""
+            said = [line for line in done.stderr.splitlines() if "error" in line] or [f"status {done.returncode}"]
+            return said[0].removeprefix(f"{text}:")
+    except OSError as error:  # a full disk
+        return first_line(error)

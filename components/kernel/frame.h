@@ -115,7 +115,7 @@ inline Number sign(Number a) { return Number(a > 0) - Number(a < 0); }
 inline Number lerp(Number a, Number b, Number w) {
   return std::abs(w) < Number(0.5) ? a + w * (b - a) : b - (b - a) * (1 - w);
 }
-inline Number remainder(Number a, Number b) {
+inline Number floor_remainder(Number a, Number b) {
   const Number r = std::fmod(a, b);
   return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }

@@ -46,7 +46,7 @@ class Cpp(Language):
         "sign": "sign({})",
         "maximum": "maximum({}, {})",
         "minimum": "minimum({}, {})",
-        "remainder": "remainder({}, {})",
+        "remainder": "floor_remainder({}, {})",
         "lerp": "lerp({}, {}, {})",
         "number": "Number({})",
     }
