@@ -27,29 +27,27 @@ unit: $(VENV)/tested
 	$(BIN)/pytest
 
 $(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
-	@$(announce)
 	$(PIP) .
 	@touch $@
-	@echo "Installed in $(VENV). To use it in this shell: source $(BIN)/activate"
+	@$(activate)
 
 $(VENV)/tested: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
-	@$(announce)
 	$(PIP) '.[test]'
 	@touch $(VENV)/installed $@
+	@$(activate)
 
-# A half-made environment would pass for one the next time, so it goes.
+activate = echo "Installed in $(VENV). To use it in this shell: source $(BIN)/activate"
+
+# An environment that could only be made by half is removed: the next call would take it for one.
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
-	"autoranger needs Python 3.11 or newer, and $(PYTHON) is none; name another: make search PYTHON=python3.13" >&2; exit 1; }
+	"autoranger needs Python 3.11 or newer, which '$(PYTHON)' is not; name one: make search PYTHON=python3.13" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { echo \
-	"$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	"'$(PYTHON)' cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
-
-define announce
-echo "Installing packages into $(VENV), which takes minutes where torch is not at hand. What is downloaded: 0.3 GB with a"; \
-echo "torch for the CPU; 3 GB (7 GB on disk) with CUDA, which the package index has for Linux. Without a GPU, spare it:"; \
-echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make search"
-endef
+	@echo "Packages come next, once. From the package index torch has CUDA on Linux: 3 GB to download, 6 GB on disk. Without a"
+	@echo "GPU torch for the CPU does, with which all is 0.4 GB and 1.3 GB; for that, stop this and run"
+	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make search"
 
 clean:
 	rm -rf $(VENV) build *.egg-info src/*.egg-info
