@@ -1,8 +1,13 @@
 # Two commands on a fresh machine: `make search` and `make test`. Both make their own virtual environment first.
+#
+#   make search PYTHON=python3.13   with another Python
+#   make test CONSTRAINTS=          with the newest packages there are, not those that the project is tested with
 
 PYTHON ?= python3
+CONSTRAINTS ?= constraints.txt
 VENV := .venv
 BIN := $(VENV)/bin
+PIP = $(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS:%=--constraint %) --editable
 
 .PHONY: search test lint types unit clean
 
@@ -15,24 +20,34 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# The folders components/ and search/ live inside the package only once installed; the type checker needs a tree of it.
 types: $(VENV)/tested
-	rm -rf build/types && mkdir -p build/types/autoranger
-	cp -r autoranger/. build/types/autoranger
-	cp -r components search build/types/autoranger
-	MYPYPATH=build/types $(BIN)/mypy -p autoranger
+	$(BIN)/mypy
 
 unit: $(VENV)/tested
 	$(BIN)/pytest
 
-$(VENV)/installed: pyproject.toml constraints.txt
-	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
-	touch $@
+$(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) .
+	@touch $@
+	@$(activate)
 
-$(VENV)/tested: $(VENV)/installed
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[test]'
-	touch $@
+$(VENV)/tested: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
+	$(PIP) '.[test]'
+	@touch $(VENV)/installed $@
+	@$(activate)
+
+activate = echo "Installed in $(VENV). To use it in this shell: source $(BIN)/activate"
+
+# An environment that could only be made by half is removed: the next call would take it for one.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo \
+	"autoranger needs Python 3.11 or newer, which '$(PYTHON)' is not; name one: make search PYTHON=python3.13" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo \
+	"'$(PYTHON)' cannot make virtual environments; on Debian or Ubuntu: sudo apt install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); exit 1; }
+	@echo "Packages come next, once. From the package index torch has CUDA on Linux: 3 GB to download, 6 GB on disk. Without a"
+	@echo "GPU torch for the CPU does, with which all is 0.4 GB and 1.3 GB; for that, stop this and run"
+	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make search"
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build *.egg-info src/*.egg-info

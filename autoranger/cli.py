@@ -22,6 +22,7 @@ from autoranger.components.component import registry
 from autoranger.components.config import Config, check_writable, load, read
 from autoranger.components.errors import ConfigError, DataError
 from autoranger.components.presets import PRESETS
+from autoranger.search.commands import program
 from autoranger.search.plain import plain
 from autoranger.version import __version__
 
@@ -144,7 +145,7 @@ def search(
         err.print(f"interrupted. What was trained is in study '{escape(name)}'; continue with")
         again = [word for word in sys.argv[1:] if word != "--resume"]
         named = ["--storage", place] * (storage is None) + ["--study", name] * (study is None)
-        command = shlex.join(["autoranger", *again, *named, "--resume"])
+        command = f"{program()} {shlex.join([*again, *named, '--resume'])}"
         err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     if kept := keep_previous(out_path):
@@ -154,7 +155,7 @@ def search(
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
     else:
         named = ["--storage", storage] if storage else []
-        print_outcome(out, outcome, out_path, shlex.join(["autoranger", "report", name, *named]))
+        print_outcome(out, outcome, out_path, f"{program()} {shlex.join(['report', name, *named])}")
 
 
 @app.command()
@@ -285,7 +286,7 @@ def presets(as_json: Json = False) -> None:
         print_json({name: about[name] | {"config": Config.preset(name).to_dict()} for name in PRESETS})
         return
     print_table("preset", {name: (preset.summary, preset.source) for name, preset in PRESETS.items()}, "what", "source")
-    out.print("\nIn full: autoranger show PRESET")
+    out.print(f"\nIn full: {escape(program())} show PRESET", highlight=False, soft_wrap=True)
 
 
 @app.command()

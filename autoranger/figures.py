@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.commands import installs
 
 if TYPE_CHECKING:
     from autoranger.bench import Bench
@@ -27,7 +28,7 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ConfigError("figures need Matplotlib: pip install 'autoranger[figures]'.") from None
+        raise ConfigError(f"figures need Matplotlib: {installs('matplotlib')}") from None
     figure = Figure(figsize=(width, height), layout="constrained")
     axes = figure.add_subplot()
     axes.spines[["top", "right"]].set_visible(False)

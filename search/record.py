@@ -16,6 +16,7 @@ from optuna.trial import TrialState, create_trial
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.search.commands import program
 from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
 from autoranger.search.rounds import Round
@@ -97,7 +98,7 @@ class Record:
                 raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same.")
             if "outcome" in self.study.user_attrs:
                 raise ConfigError(
-                    f"study '{name}' is finished; see autoranger report {name}, or choose another --study."
+                    f"study '{name}' is finished; see {program()} report {name}, or choose another --study."
                 )
             for trial in self.study.get_trials(deepcopy=False):
                 config = Config.from_dict(trial.user_attrs["config"])

@@ -44,14 +44,14 @@ Schedule = Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRSchedule
 
 def package(name: str) -> Any:
     """A package that only tests need; they skip where it is not installed."""
-    return pytest.importorskip(name, reason=f"{name} is not installed: pip install 'autoranger[test]'")
+    return pytest.importorskip(name, reason=f"{name} is not installed; make test installs it")
 
 
 def timm(module: str) -> ModuleType:
     """One file of timm's optimizers. All of timm would need a torchvision that fits torch; its optimizers do not."""
     spec = find_spec("timm")
     if spec is None or not spec.submodule_search_locations:
-        pytest.skip("timm is not installed: pip install 'autoranger[test]'")
+        pytest.skip("timm is not installed; make test installs it")
     with pytest.MonkeyPatch.context() as patch:
         for name, folder in (("timm", ""), ("timm.optim", "/optim")):
             empty = ModuleType(name)
@@ -239,7 +239,7 @@ def test_a_schedule_is_a_number_in_the_shortest_training_and_beyond_its_end(name
 def test_chebyshev_steps_are_those_of_another_implementation() -> None:
     chebyshev = import_module("pytorch_optimizer.lr_scheduler.chebyshev") if find_spec("pytorch_optimizer") else None
     if chebyshev is None:
-        pytest.skip("pytorch_optimizer is not installed: pip install 'autoranger[test]'")
+        pytest.skip("pytorch_optimizer is not installed; make test installs it")
     # Theirs are 20 wide unless told otherwise.
     expected = chebyshev.get_chebyshev_steps(16, small_m=0.1)[chebyshev.get_chebyshev_permutation(16)]
     np.testing.assert_allclose(rates(32, 32, chebyshev_steps={"levels": 4}), np.repeat(expected, 2), rtol=1e-12)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
@@ -344,7 +345,7 @@ def test_without_matplotlib_the_fix_is_said_before_the_work(autoranger, monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     code, out, err = autoranger("report", "s", "--out", "r")
     assert (code, out) == (2, "")
-    assert "pip install 'autoranger[figures]'" in err
+    assert re.search("pip install .*matplotlib", err)
     assert not Path("r").exists()
     assert autoranger("report", "s")[0] == 0, "the text needs no figures"
 

@@ -85,7 +85,7 @@ def test_every_sampler_has_a_name(name):
 
 def test_a_missing_package_is_an_error_that_names_it(monkeypatch):
     monkeypatch.setitem(SAMPLERS, "cmaes", lambda seed: importlib.import_module("no_such_package"))
-    with pytest.raises(ConfigError, match="pip install no_such_package"):
+    with pytest.raises(ConfigError, match=r"pip install .*no_such_package"):
         named("cmaes")
 
 

@@ -110,6 +110,8 @@ EXPECTED = {
     "constraints.txt",
     "pyproject.toml",
     "search",
+    "setup.py",
+    "src",
     "studies",
     "tests",
 }

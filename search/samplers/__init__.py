@@ -11,6 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
 from autoranger.components.errors import ConfigError, unknown
+from autoranger.search.commands import installs
 from autoranger.search.samplers.bayes import BayesSampler
 from autoranger.search.samplers.comband import ComBandSampler
 from autoranger.search.samplers.combucb import CombUcbSampler
@@ -49,5 +50,5 @@ def named(name: str = DEFAULT, seed: int | None = None) -> BaseSampler:
             return SAMPLERS[name](seed)
     except ImportError as error:
         raise ConfigError(
-            f"sampler '{name}' needs a package that is not installed: pip install {error.name}."
+            f"sampler '{name}' needs a package that is not installed: {installs(str(error.name))}"
         ) from None

@@ -1,0 +1,31 @@
+"""Commands that a message tells its user to type, written so that they work where the program was started."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import sys
+import sysconfig
+from importlib.util import find_spec
+from pathlib import Path
+
+
+def program() -> str:
+    """`autoranger`, or its path where the shell would not find the one of this environment."""
+    started = Path(sys.argv[0])
+    return from_here(started if started.stem == "autoranger" else Path(sysconfig.get_path("scripts"), "autoranger"))
+
+
+def installs(package: str) -> str:
+    """What installs a package for the Python that runs now."""
+    python = from_here(Path(sys.executable))
+    return f"{python} -m pip install {package}" if find_spec("pip") else f"uv pip install --python {python} {package}"
+
+
+def from_here(file: Path) -> str:
+    """A program's name if the shell finds this very one by it, else its path, relative where that is short."""
+    found = shutil.which(file.name)
+    if not file.is_file() or (found is not None and Path(found).absolute() == file.absolute()):
+        return file.name
+    below = file.absolute().is_relative_to(Path.cwd())
+    return shlex.quote(str(file.absolute().relative_to(Path.cwd()) if below else file.absolute()))
