@@ -14,11 +14,10 @@ from torch.nn import Parameter
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.components.kernel.build import UnavailableError
-from autoranger.components.kernel.interpret import Interpreter
-from autoranger.components.kernel.launch import Kernel
-from autoranger.components.kernel.program import UntraceableError
-from autoranger.components.kernel.triton_launch import TritonKernel
+from autoranger.components.kernel.cpp.launch import Kernel
+from autoranger.components.kernel.errors import UnavailableError, UntraceableError
+from autoranger.components.kernel.interpreter.interpret import Interpreter
+from autoranger.components.kernel.triton.launch import TritonKernel
 from autoranger.components.rows import can_look, row_shape
 from autoranger.components.step import Stack, Step
 

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from autoranger import Component, Config, Signals, Stage
 from autoranger.components.component import registry
-from autoranger.components.kernel import launch
-from autoranger.components.kernel.program import Level, Node, Program
+from autoranger.components.kernel.recording import plan
+from autoranger.components.kernel.recording.program import Level, Node, Program
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.components.rows import row_mean, tensor_mean
 from autoranger.components.step import Step
@@ -191,7 +191,7 @@ def check_program(
     for name, buffer in stack.named_state().items():
         buffer.copy_(torch.tensor(inputs[f"state {name}"]).view_as(buffer))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "record", lambda *_: program)
+        patch.setattr(plan, "record", lambda *_: program)
         make(step, [theta])([theta], [grad])
     after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
     for name, value in evaluate(program, inputs | {"updates": np.ones((1, 1))}).items():

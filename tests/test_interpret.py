@@ -16,11 +16,11 @@ from autoranger import Component, Config
 from autoranger.components import binding
 from autoranger.components.binding import Bound
 from autoranger.components.component import registry
-from autoranger.components.kernel import blocks, interpret, scalars
-from autoranger.components.kernel.interpret import Interpreter
-from autoranger.components.kernel.printer import COMMON
-from autoranger.components.kernel.program import Program
-from autoranger.components.kernel.source import Cpp
+from autoranger.components.kernel.cpp.source import Cpp
+from autoranger.components.kernel.interpreter import blocks, interpret, scalars
+from autoranger.components.kernel.interpreter.interpret import Interpreter
+from autoranger.components.kernel.recording.printer import COMMON
+from autoranger.components.kernel.recording.program import Program
 from tests.conftest import PROBLEM, SMALL, advance, arrays, assert_close, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (

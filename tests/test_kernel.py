@@ -23,11 +23,13 @@ from torch import Tensor, nn
 from autoranger import Component, Config, ConfigError, Ranger21, Signals, Stage
 from autoranger.components.binding import Bound, kernel
 from autoranger.components.component import registry
-from autoranger.components.kernel import build as building
-from autoranger.components.kernel import launch
-from autoranger.components.kernel.program import Program, UntraceableError
-from autoranger.components.kernel.record import Recorder, record
-from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.cache import cache
+from autoranger.components.kernel.cpp import build as building
+from autoranger.components.kernel.cpp import launch
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.program import Program
+from autoranger.components.kernel.recording.record import Recorder, record
+from autoranger.components.kernel.recording.schedule import Schedule
 from autoranger.components.rows import choose, row_norm, tensor_mean
 from autoranger.components.step import Step
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
@@ -295,7 +297,7 @@ def test_a_damaged_library_is_made_anew(
     run(FULL, SMALL.first(2), compile=True)
     (library,) = tmp_path.rglob("*.so")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another"))
-    building.cache().joinpath(library.name).write_bytes(b"damaged")
+    cache().joinpath(library.name).write_bytes(b"damaged")
     building.build_with.cache_clear()
     assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
     assert compilations.count == 2
@@ -306,11 +308,11 @@ def test_a_folder_that_others_can_write_is_not_trusted(monkeypatch: pytest.Monke
     place.mkdir(parents=True)
     place.chmod(0o777)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert building.cache() != place
+    assert cache() != place
     place.chmod(0o700)
-    assert building.cache() == place
+    assert cache() == place
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    assert building.cache().is_absolute()
+    assert cache().is_absolute()
 
 
 def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -319,7 +321,7 @@ def test_a_user_without_a_home_has_a_cache_all_the_same(monkeypatch: pytest.Monk
 
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", homeless)
-    assert building.cache().is_dir()
+    assert cache().is_dir()
 
 
 def compiler_of(monkeypatch: pytest.MonkeyPatch, place: Path, lines: str) -> None:

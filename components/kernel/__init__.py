@@ -1,9 +1,7 @@
 """The step as recorded from the components, never written by hand: compiled, or run in a better order.
 
-`record` runs the step once on small tensors and notes what it computes, `schedule` cuts that into as few passes over
-memory as its sums allow, and `printer` writes them down, in one of two languages. For a CPU it is C++ (`source`, which
-`build` compiles and `launch` calls: one function for the whole step), for a GPU it is Triton (`triton_source`,
-`triton_build` and `triton_launch`: one kernel for each pass). `frame.h` and `frame.py` are what does not depend on the
-components. Where there is no compiler, `interpret` runs the passes on a CPU: `scalars` by Python, `blocks` of rows by
-torch.
+`recording` runs the step once on small tensors, notes what it computes, and cuts that into as few passes over memory
+as its sums allow. Each way to run the passes has a folder: `cpp` for a CPU, `triton` for a GPU, and `interpreter` for a
+CPU without a compiler. The compiled ways print the passes in their language, by `recording.printer`; `frame.h` and
+`frame.py` are what does not depend on the components.
 """

@@ -28,7 +28,8 @@ from torch import nn
 from autoranger import Config
 from autoranger.bench import MODELS, machine
 from autoranger.components.binding import Bound, gather
-from autoranger.components.kernel import build, interpret, launch
+from autoranger.components.kernel.cpp import build, launch
+from autoranger.components.kernel.interpreter import interpret
 from autoranger.components.step import Step
 
 HERE = Path(__file__).parent

@@ -19,8 +19,8 @@ from torch.optim import AdamW
 
 from autoranger import Config
 from autoranger.bench import MODELS, machine
-from autoranger.components.kernel import triton_launch
-from autoranger.components.kernel.triton_source import TILES
+from autoranger.components.kernel.triton import launch as triton_launch
+from autoranger.components.kernel.triton.source import TILES
 
 TOGETHER = 5
 REFERENCE = "torch AdamW (fused)"

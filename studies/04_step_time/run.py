@@ -22,7 +22,7 @@ from torch import nn
 
 from autoranger import Config
 from autoranger.bench import MODELS, bench
-from autoranger.components.kernel import build
+from autoranger.components.kernel.cpp import build
 from autoranger.figures import draw_bench
 
 HERE = Path(__file__).parent

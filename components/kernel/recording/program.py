@@ -6,6 +6,8 @@ import enum
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from autoranger.components.kernel.errors import UntraceableError
+
 
 class Level(enum.IntEnum):
     """What a value has one of: a tensor, each of its rows, or each of its elements."""
@@ -13,10 +15,6 @@ class Level(enum.IntEnum):
     SCALAR = 0
     ROW = 1
     ELEMENT = 2
-
-
-class UntraceableError(Exception):
-    """The step does something that a kernel cannot: an operation without a rule, or one that depends on values."""
 
 
 @dataclass(frozen=True, eq=False)

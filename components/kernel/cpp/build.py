@@ -14,6 +14,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from autoranger.components.errors import first_line
+from autoranger.components.kernel.cache import cache
+from autoranger.components.kernel.errors import UnavailableError
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared")
 """What every compiler understands. Neither errno nor floating-point traps are looked at, which lets loops vectorize;
@@ -24,10 +26,6 @@ NATIVE = (("-march=native",), ("-mcpu=native",))
 
 EXTRAS = (*((*native, "-fopenmp") for native in NATIVE), *NATIVE, ("-fopenmp",), ())
 """What makes it faster, the first that the compiler takes. Some come without OpenMP, for threads."""
-
-
-class UnavailableError(Exception):
-    """There is no compiler, or it refuses."""
 
 
 def build(source: str) -> Callable[[int], None]:
@@ -77,30 +75,6 @@ def identity(compiler: str) -> str:
     except OSError:
         processor = platform.processor()
     return "\n".join([version, platform.machine(), processor])
-
-
-def cache() -> Path:
-    """Where compiled steps are kept: below XDG_CACHE_HOME, or ~/.cache; a temporary folder where that cannot be."""
-    try:
-        named = Path(os.environ.get("XDG_CACHE_HOME") or ".")
-        place = (named if named.is_absolute() else Path.home() / ".cache") / "autoranger" / "kernels"
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return place if is_ours(place) else scratch()
-    except (OSError, RuntimeError):
-        return scratch()
-
-
-def is_ours(place: Path) -> bool:
-    """Whether a folder can be written by this user and nobody else: what is in it will be run."""
-    known = place.stat()
-    others = known.st_mode & 0o022 or (hasattr(os, "getuid") and known.st_uid != os.getuid())
-    return os.access(place, os.W_OK) and not others
-
-
-@lru_cache(maxsize=1)
-def scratch() -> Path:
-    """A folder for this process."""
-    return Path(tempfile.mkdtemp(prefix="autoranger-"))
 
 
 def compile_to(library: Path, source: str, command: list[str]) -> str:

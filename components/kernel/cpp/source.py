@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.kernel.printer import COMMON, Language, Layout, indent, lay_out, print_passes
-from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.recording.printer import COMMON, Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.recording.schedule import Schedule
 
 FRAME = (Path(__file__).parent / "frame.h").read_text(encoding="utf-8")
 """What does not depend on the components: helpers, the arguments, who does which rows."""

@@ -14,8 +14,8 @@ from itertools import zip_longest
 
 import torch
 
-from autoranger.components.kernel.printer import COMMON, Language, Layout, indent, lay_out, print_passes
-from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.recording.printer import COMMON, Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.recording.schedule import Schedule
 
 TYPES = {
     torch.float32: "tl.float32",
@@ -56,7 +56,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from autoranger.components.kernel import frame
+from autoranger.components.kernel.triton import frame
 '''
 
 PASS = """\

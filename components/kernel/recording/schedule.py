@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from autoranger.components.kernel.program import Level, Node, Program, walk
+from autoranger.components.kernel.recording.program import Level, Node, Program, walk
 
 Time = tuple[int, int]
 """Pass and stage in which a value is there."""

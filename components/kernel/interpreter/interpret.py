@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from autoranger.components.component import SCALARS
-from autoranger.components.kernel.blocks import Blocks
-from autoranger.components.kernel.launch import schedules
-from autoranger.components.kernel.program import Level, Node, UntraceableError
-from autoranger.components.kernel.record import scalar_inputs
-from autoranger.components.kernel.scalars import Scalar, Scalars, bare
-from autoranger.components.kernel.schedule import Schedule
-
-if TYPE_CHECKING:
-    from autoranger.components.step import Stack, Step
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.interpreter.blocks import Blocks
+from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
+from autoranger.components.kernel.recording.inputs import scalar_inputs
+from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.kernel.recording.program import Level, Node
+from autoranger.components.kernel.recording.schedule import Schedule
+from autoranger.components.step import Stack, Step
 
 BLOCK = 1 << 19
 """Numbers of a tensor that are dealt with at once: more bring little, and fewer cost calls (studies/04_step_time)."""

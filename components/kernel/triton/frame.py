@@ -1,7 +1,7 @@
 """What every generated Triton kernel has in common: helpers, and the launch that counts updates before the passes.
 
 Imported by generated modules only, so that nothing here is needed where there is no Triton. Tables are of int64, and
-hold addresses, too; `FIELDS` of `triton_source` has the columns of `units`, the table of tensors.
+hold addresses, too; `FIELDS` of `source` has the columns of `units`, the table of tensors.
 """
 
 # mypy: disable-error-code="untyped-decorator, no-untyped-def"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoranger.components.component import SCALARS
-from autoranger.components.kernel.program import Level, Node, Program, UntraceableError
-
-if TYPE_CHECKING:
-    from autoranger.components.step import Step
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.inputs import scalar_inputs
+from autoranger.components.kernel.recording.program import Level, Node, Program
+from autoranger.components.step import Step
 
 Value = Node | float
 Rule = Callable[..., Value]
@@ -76,16 +76,6 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
                     recorder.store(state[name], value)
         recorder.store(theta, x.theta)
     return recorder.program
-
-
-def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
-    """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
-    components = [link.component for link in step.links]
-    named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
-    if rates:
-        for name, buffer in step.named_buffers(recurse=False):
-            named["steps" if buffer is step.steps else f"step: {name}"] = buffer
-    return named
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

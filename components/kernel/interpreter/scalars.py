@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.kernel.generated import function, named
-from autoranger.components.kernel.printer import COMMON
-from autoranger.components.kernel.program import Level, Node
-from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.interpreter.generated import function, named
+from autoranger.components.kernel.recording.printer import COMMON
+from autoranger.components.kernel.recording.program import Level, Node
+from autoranger.components.kernel.recording.schedule import Schedule
 
 Scalar = Any
 """A number or truth value, or a tensor with one for each candidate and tensor, `[K or 1, B or 1, 1, 1]`."""

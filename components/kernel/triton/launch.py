@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from autoranger.components.component import SCALARS
-from autoranger.components.kernel.launch import check, schedules, spread
-from autoranger.components.kernel.program import UntraceableError
-from autoranger.components.kernel.record import scalar_inputs
-from autoranger.components.kernel.schedule import Schedule
-from autoranger.components.kernel.triton_build import build
-from autoranger.components.kernel.triton_source import TILES, TYPES, print_kernels
-
-if TYPE_CHECKING:
-    from autoranger.components.step import Step
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
+from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.kernel.recording.schedule import Schedule
+from autoranger.components.kernel.triton.build import build
+from autoranger.components.kernel.triton.source import TILES, TYPES, print_kernels
+from autoranger.components.step import Step
 
 ITEM = 1 << 12
 """How many numbers an item has at least, where its tensor has as many: a few tiles, so that a GPU has enough items."""
@@ -158,7 +156,7 @@ def plan(step: Step, dtype: torch.dtype) -> tuple[dict[bool, Schedule], dict[str
 
 
 def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], list[tuple[int, int]], int]:
-    """The tables `units` and `items` of `triton_source`, and how many rows all tensors have."""
+    """The tables `units` and `items` of `source`, and how many rows all tensors have."""
     units: list[tuple[int, ...]] = []
     items: list[tuple[int, int]] = []
     first_row = 0

@@ -1,6 +1,6 @@
 """Printing the passes of a schedule, in whatever language: what is computed when, and in which loop.
 
-What to say is the `Printer`'s business, how to say it the `Language`'s: C++ in `source`, Triton in `triton_source`.
+What to say is the `Printer`'s business, how to say it the `Language`'s: C++ in `cpp.source`, Triton in `triton.source`.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoranger.components.kernel.program import Level, Node, is_truth, walk
-from autoranger.components.kernel.schedule import Pass, Schedule
+from autoranger.components.kernel.recording.program import Level, Node, is_truth, walk
+from autoranger.components.kernel.recording.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
 """Conditions for which a loop is written twice, so that what a tensor skips costs it nothing."""

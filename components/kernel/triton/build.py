@@ -10,7 +10,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-from autoranger.components.kernel.build import UnavailableError, cache
+from autoranger.components.kernel.cache import cache
+from autoranger.components.kernel.errors import UnavailableError
 
 
 @lru_cache(maxsize=256)

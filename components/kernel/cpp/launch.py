@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Container, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from autoranger.components.kernel.build import build
-from autoranger.components.kernel.program import UntraceableError
-from autoranger.components.kernel.record import record, scalar_inputs
-from autoranger.components.kernel.schedule import Schedule
-from autoranger.components.kernel.source import STORAGE, print_step
-
-if TYPE_CHECKING:
-    from autoranger.components.step import Step
+from autoranger.components.kernel.cpp.build import build
+from autoranger.components.kernel.cpp.source import STORAGE, print_step
+from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
+from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.step import Step
 
 NUMBER = ctypes.c_int64
 
@@ -107,43 +104,6 @@ class Kernel:
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
 
 
-def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
-    """The type of all parameters and state; UntraceableError where a kernel for these types cannot deal with them."""
-    dtypes = {theta.dtype for theta in thetas}
-    if len(dtypes) != 1 or not all(dtype in types for dtype in dtypes):
-        raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
-    dtype = dtypes.pop()
-    for stack in step.stacks:
-        for name, buffer in stack.named_state().items():
-            if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
-                raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
-    return dtype
-
-
-def schedules(
-    step: Step, dtype: torch.dtype, *, rates: bool = False, rounded: bool | None = None
-) -> dict[bool, Schedule]:
-    """The passes of a step for each kind of tensor that it has.
-
-    Args:
-        step: with all its stacks.
-        dtype: of parameters, gradients and state.
-        rates: see `record`.
-        rounded: whether what is stored is rounded; where `dtype` says so if None.
-
-    Raises:
-        UntraceableError: where it cannot be recorded, or where the kinds cannot go through the same sweeps.
-    """
-    rounded = dtype != step.dtype if rounded is None else rounded
-    found = {
-        matrix: Schedule(record(step, matrix, dtype, rates), rounded=rounded)
-        for matrix in sorted({stack.matrix for stack in step.stacks})
-    }
-    if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
-        raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
-    return found
-
-
 def tensor_type(states: int) -> type[ctypes.Structure]:
     """`Tensor` of frame.h, with that many states."""
     numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
@@ -155,14 +115,4 @@ def point(place: Scalar, scalar: Tensor, like: Tensor) -> Tensor:
     """Lets a place refer to a scalar, spread like another one; returns what must be kept for that."""
     scalar = spread(scalar, like)
     place.value, place.candidate_stride, place.group_stride = scalar.data_ptr(), scalar.stride(0), scalar.stride(1)
-    return scalar
-
-
-def spread(scalar: Tensor, like: Tensor) -> Tensor:
-    """A scalar in the type and shape of `like`, `[K, groups, 1, 1]`, to which it broadcasts; itself where it can be.
-
-    What candidates or groups share has a stride of 0.
-    """
-    if scalar.dtype != like.dtype or scalar.shape != like.shape:
-        return scalar.to(like.dtype).expand_as(like)
     return scalar

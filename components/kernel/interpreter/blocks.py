@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from autoranger.components.kernel.generated import function, named
-from autoranger.components.kernel.program import Level, Node, is_truth, walk
-from autoranger.components.kernel.schedule import Schedule
+from autoranger.components.kernel.interpreter.generated import function, named
+from autoranger.components.kernel.recording.program import Level, Node, is_truth, walk
+from autoranger.components.kernel.recording.schedule import Schedule
 
 Value = Node | float
 

@@ -1,0 +1,1 @@
+"""A recorded step without a compiler: scalars by Python, blocks of rows by torch."""

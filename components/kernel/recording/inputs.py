@@ -1,0 +1,44 @@
+"""What a recorded step is given: which scalars, in which form, and whether its tensors are such as it can take."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+
+import torch
+from torch import Tensor
+
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.step import Step
+
+
+def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
+    """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
+    components = [link.component for link in step.links]
+    named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
+    if rates:
+        for name, buffer in step.named_buffers(recurse=False):
+            named["steps" if buffer is step.steps else f"step: {name}"] = buffer
+    return named
+
+
+def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
+    """The type of all parameters and state; UntraceableError where a kernel for these types cannot deal with them."""
+    dtypes = {theta.dtype for theta in thetas}
+    if len(dtypes) != 1 or not all(dtype in types for dtype in dtypes):
+        raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
+    dtype = dtypes.pop()
+    for stack in step.stacks:
+        for name, buffer in stack.named_state().items():
+            if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
+    return dtype
+
+
+def spread(scalar: Tensor, like: Tensor) -> Tensor:
+    """A scalar in the type and shape of `like`, `[K, groups, 1, 1]`, to which it broadcasts; itself where it can be.
+
+    What candidates or groups share has a stride of 0.
+    """
+    if scalar.dtype != like.dtype or scalar.shape != like.shape:
+        return scalar.to(like.dtype).expand_as(like)
+    return scalar

@@ -1,0 +1,34 @@
+"""From a step to the passes for each kind of tensor."""
+
+from __future__ import annotations
+
+import torch
+
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.record import record
+from autoranger.components.kernel.recording.schedule import Schedule
+from autoranger.components.step import Step
+
+
+def schedules(
+    step: Step, dtype: torch.dtype, *, rates: bool = False, rounded: bool | None = None
+) -> dict[bool, Schedule]:
+    """The passes of a step for each kind of tensor that it has.
+
+    Args:
+        step: with all its stacks.
+        dtype: of parameters, gradients and state.
+        rates: see `record`.
+        rounded: whether what is stored is rounded; where `dtype` says so if None.
+
+    Raises:
+        UntraceableError: where it cannot be recorded, or where the kinds cannot go through the same sweeps.
+    """
+    rounded = dtype != step.dtype if rounded is None else rounded
+    found = {
+        matrix: Schedule(record(step, matrix, dtype, rates), rounded=rounded)
+        for matrix in sorted({stack.matrix for stack in step.stacks})
+    }
+    if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
+        raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
+    return found
