@@ -64,7 +64,7 @@ if not HAS_GPU and triton.__version__ < "3.7" and np.__version__ >= "2.4":
 import triton.language as tl  # noqa: E402
 from triton.language.extra import libdevice  # noqa: E402
 
-from autoranger.components.kernel import frame  # noqa: E402
+from autoranger.components.kernel.triton import frame  # noqa: E402
 
 # Few steps on few parameters, since the interpreter is slow; one of them has no gradient in the first step.
 SOME = PROBLEM.part("conv", "sometimes", "zero bias").first(4)
