@@ -359,6 +359,7 @@ def test_no_step_on_cuda_waits_for_it(missing: bool, tensor_lr: bool) -> None:
             torch.cuda.set_sync_debug_mode("default")
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.6."), reason="Dynamo of torch 2.6 cannot trace a named tuple")
 def test_nothing_recompiles_when_numbers_change() -> None:
     problem = SMALL.part("conv", "matrix", "vector")
     configs = [FULL, GLOBAL, ADAMW]
