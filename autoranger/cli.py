@@ -109,8 +109,8 @@ def search(
     from autoranger.report import outcome_dict, print_outcome
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.plan import parse_budget
-    from autoranger.search.record import JOURNAL, open_storage
     from autoranger.search.space import Space
+    from autoranger.search.storage import JOURNAL, open_storage
     from autoranger.search.study import search as run
     from autoranger.search.tasks import find
 
@@ -226,7 +226,7 @@ def report(
     from autoranger.page import check_folder, write_report
     from autoranger.report import print_findings
     from autoranger.search.existing import find_study
-    from autoranger.search.record import JOURNAL
+    from autoranger.search.storage import JOURNAL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = storage or JOURNAL

@@ -19,6 +19,11 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
+def reason(error: BaseException) -> str:
+    """Why something failed, in the system's words where it has some."""
+    return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
     """The error for a name that does not exist: says which known name is nearest, or lists them all."""
     known = sorted(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +48,7 @@ class Reaching:
         splits: Sequence[str] = ("valid",),
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        **rest: Any,
     ) -> Scores:
         """See `Population.train`."""
 
@@ -63,6 +65,7 @@ class Reaching:
             curve=min(POINTS, steps),
             progress=progress,
             report=lambda part, scores: report(part, converted(scores)),
+            **rest,
         )
         return converted(trained)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from optuna.trial import TrialState
@@ -185,8 +185,10 @@ class Race:
                 note([config], values[None])
         fresh = [config for config, values in recalled.items() if values is None]
         self.clock.training(len(fresh) * len(seeds) * steps)
+        self.record.begin()
+        rest: dict[str, Any] = {"among": list(origin)} if 0 < len(fresh) < len(origin) else {}
         self.population.train(
-            fresh, seeds, steps, progress=self.clock.advance, report=lambda part, s: note(part, s["valid"])
+            fresh, seeds, steps, progress=self.clock.advance, report=lambda part, s: note(part, s["valid"]), **rest
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -18,12 +19,13 @@ from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost
 from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge
 from autoranger.search.explore import Exploration
+from autoranger.search.fingerprint import fingerprint
 from autoranger.search.objectives import METRIC, Reaching, prepared
 from autoranger.search.plan import LISTED, Plan, make_plan, plan_for
-from autoranger.search.population import Population
+from autoranger.search.population import Population, Scores
 from autoranger.search.progress import Progress
 from autoranger.search.race import Grid, Opening, Race, best_lr
-from autoranger.search.record import Record
+from autoranger.search.record import FINGERPRINT, Record
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
 from autoranger.search.tasks.task import Task
 
@@ -111,6 +113,8 @@ def search(
         "metric": task.metric_name,
         "steps": task.steps,
         "batch_size": task.batch_size,
+        "lr_range": list(task.lr_range),
+        "device": task.device.type,
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
@@ -120,6 +124,7 @@ def search(
     }
     bare = Population(task)
     population, priced = trained_for(bare), None if cost is None else cost.of
+    settings[FINGERPRINT] = fingerprint(bare, replace(space.default, lr=lrs[0]))
     record = Record(storage, study, space, settings, resume=resume)
     front = None if cost is None else record.front()
     try:
@@ -141,10 +146,9 @@ def search(
         if isinstance(population, Reaching):
             population.check()
         chosen = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
-        seeds = fresh_seeds(clock.verdict_seeds(plan, len(chosen)))
+        seeds = fresh_seeds(record.verdict_seeds or clock.verdict_seeds(plan, len(chosen)))
         clock.verdict(len(chosen), len(seeds))
-        clock.training(len(chosen) * len(seeds) * plan.steps)
-        scores = population.train(chosen, seeds, plan.steps, splits=("valid", "test"), progress=clock.advance)
+        scores = final(population, record, chosen, seeds, plan.steps, clock)
     finally:
         record.close()
     places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
@@ -152,18 +156,41 @@ def search(
     done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(seeds))  # a budget may cut it short
     evidence = describe(task, done, opening.name, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
+    if front is not None:
+        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     record.note(
-        outcome=best.config.to_dict() | {EVIDENCE: evidence},
         finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
         spent={
             "seconds": None if resume else clock.elapsed,
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
+        outcome=best.config.to_dict() | {EVIDENCE: evidence},  # last, since it says that the search is finished
     )
-    if front is not None:
-        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     return outcome
+
+
+def final(
+    population: Population | Reaching,
+    record: Record,
+    configs: Sequence[Config],
+    seeds: Sequence[int],
+    steps: int,
+    clock: Clock,
+) -> Scores:
+    """The metric `[F, S]` of the finalists on the valid and the test split: trained, or recalled, and recorded."""
+    done = record.recall_verdict(steps, seeds)
+    fresh = [config for config in configs if config not in done]
+
+    def note(part: Sequence[Config], scores: Scores) -> None:
+        done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
+        record.report_verdict(steps, seeds, done)
+
+    record.report_verdict(steps, seeds, done)
+    clock.training(len(fresh) * len(seeds) * steps)
+    among = configs if len(fresh) < len(configs) else ()
+    population.train(fresh, seeds, steps, splits=("valid", "test"), progress=clock.advance, report=note, among=among)
+    return {split: np.stack([done[config][split] for config in configs]) for split in ("valid", "test")}
 
 
 def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
