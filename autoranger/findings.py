@@ -160,7 +160,7 @@ def read(study: Study, place: str) -> Findings:
     settings = {name: noted["settings"][name] for name in ("task", "seed", "components")} | noted["settings"]
     exported = dict(noted.get("outcome", {}))
     evidence = exported.pop("evidence", {})
-    if "finalists" in noted:
+    if evidence and "finalists" in noted:  # the outcome is written last
         rows = [Row.of(data, exported) for data in noted["finalists"]]
     else:
         rows = list(rows_from_evidence(exported, evidence)) if evidence else []
