@@ -23,7 +23,7 @@ from autoranger.components.config import Config, check_writable, load, read, wri
 from autoranger.components.errors import ConfigError, DataError, reason
 from autoranger.components.presets import PRESETS
 from autoranger.search.plain import plain
-from autoranger.terminal import Aside, Interrupted, interruptible, streams
+from autoranger.terminal import Aside, Interrupted, interruptible, patience, streams
 from autoranger.version import __version__
 
 app = typer.Typer(
@@ -129,7 +129,8 @@ def search(
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
     opened = open_storage(storage)
     try:
-        with Display(err, f"study '{name}' in {place}, on {chosen.device}") as display:
+        title = f"study '{name}' in {place}, on {chosen.device}"
+        with patience() as kept, Display(err, title, kept) as display:
             outcome = run(
                 chosen,
                 opened,
@@ -155,8 +156,8 @@ def search(
         raise typer.Exit(end.status if isinstance(end, Interrupted) else INTERRUPTED) from None
     reported = shlex.join(["autoranger", "report", name, *(["--storage", storage] if storage else [])])
     try:
-        if kept := keep_previous(out_path):
-            err.print(f"the config that was in {out_path} is now in {kept}", highlight=False, markup=False)
+        if previous := keep_previous(out_path):
+            err.print(f"the config that was in {out_path} is now in {previous}", highlight=False, markup=False)
         outcome.config.save(out_path, outcome.evidence)
     except DataError as error:
         raise DataError(f"{error} What was found is in the study: {reported} --out FOLDER writes it.") from None

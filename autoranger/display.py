@@ -34,10 +34,11 @@ class Display(Progress):
     Args:
         console: to print to.
         title: printed before anything else, once there is something to tell.
+        kept: called whenever results have been written.
     """
 
-    def __init__(self, console: Console, title: str = "") -> None:
-        self.console, self.title = console, title
+    def __init__(self, console: Console, title: str = "", kept: Callable[[], None] = lambda: None) -> None:
+        self.console, self.title, self.kept = console, title, kept  # type: ignore[method-assign]
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),

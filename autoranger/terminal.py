@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TextIO
@@ -22,6 +22,10 @@ from autoranger.search.process import SIGNALS
 PLAIN = {"→": "->", "−": "-", "–": "-", "×": "x", "·": "*", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "√": "sqrt"}
 PLAIN |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θφηλτβεασμ"}
 """How to say in ASCII what has no decomposition of its own."""
+
+
+GRACE = 60.0
+"""Seconds for what is in training when a process is asked to end."""
 
 
 class Interrupted(SystemExit):
@@ -74,7 +78,9 @@ def streams() -> Iterator[None]:
         if stream is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         elif isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="autoranger")
+            # Code pages of one machine differ between its pipes and windows; ASCII is the same in all of them.
+            unicode = codecs.lookup(stream.encoding).name.startswith("utf")
+            stream.reconfigure(encoding=None if unicode else "ascii", errors="autoranger")
     try:
         yield
     finally:
@@ -106,17 +112,55 @@ def flushed(stream: TextIO) -> OSError | None:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Whatever asks this process to end raises `Interrupted`, unless it is ignored, as by `nohup`."""
-    before: dict[int, Any] = {}
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
 
+    with handled(end, SIGNALS):
+        yield
+
+
+@contextmanager
+def handled(call: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
+    """Has signals call something, except those that are ignored."""
+    before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        for number in SIGNALS:
-            if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
-                before[number] = signal.signal(number, end)
+        for number in numbers:
+            if signal.getsignal(number) not in (None, signal.SIG_IGN):
+                before[number] = signal.signal(number, call)
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def patience() -> Iterator[Callable[[], None]]:
+    """Within it the first request to end, except Ctrl-C, waits for what is in training, though not for ever.
+
+    Yields a function to call whenever results have been written: there the process ends if it has been asked to. If it
+    is killed before, nothing is lost that would not have been lost at once.
+    """
+    asked: list[int] = []
+    over = threading.Event()
+
+    def insist(number: int) -> None:
+        if not over.wait(GRACE):
+            os.kill(os.getpid(), number)
+
+    def later(number: int, frame: FrameType | None) -> None:
+        if asked:
+            raise Interrupted(number)
+        asked.append(number)
+        threading.Thread(target=insist, args=(number,), daemon=True).start()
+
+    def look() -> None:
+        if asked:
+            raise Interrupted(asked[0])
+
+    try:
+        with handled(later, [s for s in SIGNALS if s != signal.SIGINT]):
+            yield look
+    finally:
+        over.set()

@@ -97,3 +97,7 @@ class Clock(Progress):
     def best(self, config: Config, value: float) -> None:
         """See `Progress`."""
         self.listener.best(config, value)
+
+    def kept(self) -> None:
+        """See `Progress`."""
+        self.listener.kept()

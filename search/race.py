@@ -175,6 +175,7 @@ class Race:
             arm = max(scores, key=lambda arm: best_value(scores[arm]))
             if np.isfinite(best_value(scores[arm])):
                 self.clock.best(replace(arm, lr=best_lr(scores[arm])), best_value(scores[arm]))
+            self.clock.kept()
 
         for arm, _ in wanted:  # in this order, whatever is done first: of equally good arms the first one leads
             scores.setdefault(arm, {})

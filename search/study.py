@@ -185,6 +185,7 @@ def final(
     def note(part: Sequence[Config], scores: Scores) -> None:
         done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
         record.report_verdict(steps, seeds, done)
+        clock.kept()
 
     record.report_verdict(steps, seeds, done)
     clock.training(len(fresh) * len(seeds) * steps)
