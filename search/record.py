@@ -236,6 +236,7 @@ class Record:
         """The metric `[S]` of every split, by finalist, as far as an earlier session has recorded it."""
         noted = self.study.user_attrs.get(VERDICT, {})
         found = noted.get("results", []) if noted.get("round") == Round.of(steps, seeds).name else []
+        self.recalled += steps * len(seeds) * len(found)
         return {Config.from_dict(r["config"]): {split: numbers(v) for split, v in r["scores"].items()} for r in found}
 
     def report_verdict(self, steps: int, seeds: Sequence[int], scores: Mapping[Config, Mapping[str, Values]]) -> None:
