@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from autoranger.components.errors import ConfigError, DataError, first_line
 from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
 from autoranger.search.rounds import Round
-from autoranger.search.space import Space
+from autoranger.search.space import Space, in_words
 from autoranger.search.verdict import Values
 
 JOURNAL = "autoranger.journal"
@@ -60,8 +62,10 @@ class Record:
     """The trials of one search. A candidate is one trial, and each of its rounds an intermediate value.
 
     An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
-    the trial's attribute `rounds`. A trial is written when its candidate leaves the race: complete for finalists,
-    pruned for the others, failed where every run diverged.
+    the trial's attribute `rounds`. A trial's value is the mean metric on the fresh seeds of the verdict, or of its last
+    round where it got no further. The best of the complete trials is what has been exported: what looks better, but has
+    not been shown to be, is pruned, as everything is before there is a verdict. Failed are those of whose last round a
+    run diverged.
 
     Args:
         storage: of the study.
@@ -79,6 +83,8 @@ class Record:
     ) -> None:
         self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
         self._open: dict[Config, dict[Round, Values]] = {}
+        self._times: dict[Config, tuple[datetime, datetime]] = {}
+        self._began = datetime.now()
         self.recalled = 0
         try:
             if resume:
@@ -116,27 +122,58 @@ class Record:
         self.recalled += steps * len(values or [])
         return None if values is None else np.array([np.nan if v is None else v for v in values])
 
+    def begin(self) -> None:
+        """Notes the time: trials of candidates that are reported for the first time have begun now."""
+        self._began = datetime.now()
+
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
         """Notes the metric `[S]` of a candidate's round."""
         self._open.setdefault(config, {})[Round.of(steps, seeds)] = values
+        start = self._times.get(config, (self._began,))[0]
+        self._times[config] = start, datetime.now()
 
-    def finish(self, config: Config, state: TrialState) -> None:
+    def conclude(self, exported: Config, verdict: Mapping[Config, float]) -> None:
+        """Ends all trials, with a verdict.
+
+        Args:
+            exported: what the search recommends.
+            verdict: mean metric of it, and of all that it has been compared with, on fresh seeds.
+        """
+        for config in list(self._open):
+            value = verdict.get(config, self._last(config))
+            stands = config == exported or value < verdict[exported]
+            self._finish(config, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
+
+    def _last(self, config: Config) -> float:
+        """The mean metric of a candidate's last round; NaN where a run diverged."""
+        *_, values = self._open[config].values()
+        return float(values.mean())
+
+    def _finish(self, config: Config, state: TrialState, value: float) -> None:
         """Writes a candidate's trial."""
-        rounds = self._open.pop(config)
+        rounds, (start, end) = self._open.pop(config), self._times.pop(config)
         means = {round_.spent: float(np.nanmean(v)) for round_, v in rounds.items() if np.isfinite(v).any()}
-        finished = state if means else TrialState.FAIL
+        finite = bool(np.isfinite(value))
         trial = create_trial(
-            state=finished,
-            value=means[max(means)] if finished == TrialState.COMPLETE else None,
+            state=state if finite else TrialState.FAIL,
+            value=value if finite else None,
             params=self.space.params(config),
             distributions=dict(self.space.distributions()),
             intermediate_values=means,
             user_attrs={
+                "name": in_words(config.components),
                 "config": config.to_dict(),
                 "rounds": {round_.name: plain(v.tolist()) for round_, v in rounds.items()},
             },
         )
+        trial.datetime_start, trial.datetime_complete = start, end
         self.study.add_trial(trial)
+
+    def name_metric(self, name: str) -> None:
+        """Tells other tools what the value of a trial is."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
@@ -166,4 +203,4 @@ class Record:
     def close(self) -> None:
         """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""
         for config in list(self._open):
-            self.finish(config, TrialState.PRUNED)
+            self._finish(config, TrialState.PRUNED, self._last(config))
