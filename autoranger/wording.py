@@ -28,7 +28,7 @@ def verdict(exported: Row | None, evidence: Mapping[str, Any], failure: str = ""
         )
     if exported.against_default is None:
         return without_comparison(exported, evidence)
-    on = f"on {seeds(exported.against_default.seeds)}, in trainings of {length(evidence)}"
+    on = f"on {exported.against_default.seeds} fresh seeds, in trainings of {length(evidence)}"
     if "default" in exported.roles:
         return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
     return (

@@ -18,14 +18,17 @@ SHARE = 0.7
 RACE = 0.9
 """The part of a budget after which nothing more begins but what a verdict needs."""
 
+END = 0.95
+"""The part of a budget after which nothing is trained: the rest is for writing what has been found."""
+
 MEASURING = 0.1
 """The part of a budget in which the speed is measured, at most."""
 
 FEWEST_SEEDS = 8
 """A verdict on fewer seeds could hardly ever tell anything."""
 
-KERNELS = 8
-"""Steps that a search compiles, about: some chunks of every round have other components on than those before."""
+CHUNKS = 16
+"""Chunks of a small search, about, each with a setup before its first step."""
 
 
 class OutOfTime(BaseException):
@@ -42,7 +45,7 @@ class Clock(Progress):
     Attributes:
         rate: candidate-steps per second, as measured.
         scoring: steps of a training that take as long as scoring it once.
-        setup: seconds before the first step of a chunk unlike those before it: it is compiled.
+        setup: seconds before the first step of a chunk, once what comes but once is done.
     """
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
@@ -62,16 +65,16 @@ class Clock(Progress):
     @property
     def affordable(self) -> float:
         """Candidate-steps that a plan may claim in the time that is left."""
-        return (SHARE * (self.budget or 0.0) - self.elapsed - KERNELS * self.setup) * self.rate
+        return (SHARE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
 
     def needed(self, work: float) -> float:
         """The budget in which a plan of so many candidate-steps from here on would fit."""
-        return (self.elapsed + KERNELS * self.setup + work / max(self.rate, 1e-9)) / SHARE
+        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / SHARE
 
     @property
     def end(self) -> float:
-        """Seconds after which the budget is spent; infinity without one."""
-        return float("inf") if self.budget is None else self.budget
+        """Seconds after which nothing is trained; infinity without a budget."""
+        return float("inf") if self.budget is None else END * self.budget
 
     @property
     def halfway(self) -> float:
@@ -85,7 +88,7 @@ class Clock(Progress):
 
     def needed_to_sweep(self, rates: int, steps: int) -> float:
         """The budget, in whole seconds and not below twice this one, in which a sweep would fit."""
-        return max(2 * self.end, math.ceil(2 * rates * (steps + self.scoring) / self.rate))
+        return max(2 * (self.budget or 0.0), math.ceil(2 * rates * (steps + self.scoring) / self.rate))
 
     @contextmanager
     def until(self, seconds: float) -> Iterator[None]:
@@ -104,30 +107,43 @@ class Clock(Progress):
     def calibrate(
         self, population: Population, configs: Sequence[Config], candidates: int = 32, steps: int = 40
     ) -> None:
-        """Measures how fast a population trains and is scored, within a tenth of the budget.
+        """Measures how fast a population trains and is scored, after a first step within a tenth of the budget.
 
         First one candidate for a step, then more for longer: a model that takes a second for a step is known by then.
         """
-        population.pulse = self.check
-        limit = self.elapsed + MEASURING * (self.budget or 0.0) if self.budget is not None else float("inf")
+        passes = list[float]()
 
-        size, length = 1, 1
+        def pulse() -> None:
+            passes.append(time.monotonic())
+            self.check()
 
-        def seconds(splits: Sequence[str] = ()) -> float:
+        def seconds(size: int, length: int, splits: Sequence[str] = ()) -> float:
+            """From the first pass through the model on: what is before it does not grow with the training."""
+            passes.clear()
             begin = time.monotonic()
             population.train([configs[i % len(configs)] for i in range(size)], [0], length, splits=splits)
-            return time.monotonic() - begin
+            self.setup = max(self.setup, min(passes) - begin)
+            return time.monotonic() - min(passes)
 
-        first = seconds()
-        self.rate = 1 / first
+        population.pulse = pulse
+        size, length = len(configs), 1
+        last = seconds(size, length)
+        self.rate, limit, self.setup = size / last, self.elapsed + MEASURING * self.end, 0.0
         with self.until(limit), suppress(OutOfTime):
-            last = seconds()
-            self.setup, self.rate = max(0.0, first - last), 1 / last
-            while (size, length) != (candidates, steps) and self.elapsed + 5 * last < limit:
+            while (size, length) != (candidates, steps) and self.elapsed + 4 * last < limit:
                 size, length = min(candidates, 4 * size), min(steps, length if size < candidates else 4 * length)
-                last = seconds()
+                last = seconds(size, length)
                 self.rate = size * length / last
-            self.scoring = max(0.0, seconds(["valid"]) - last) * self.rate / size
+            begin = time.monotonic()
+            try:
+                seconds(size, 1, ["valid"])
+            finally:  # at least so long, where there was no time to score it all
+                self.scoring = max(0.0, (time.monotonic() - begin - self.setup) / size * self.rate - 1)
+        population.pulse = self.check
+
+    def learn(self, work: float, seconds: float) -> None:
+        """Takes note of a training that was faster than what there was time to measure before."""
+        self.rate = max(self.rate, work / seconds)
 
     def affords(self, work: int, plan: Plan) -> bool:
         """Whether there is time for this work and then a verdict on the fewest seeds, at the speed seen so far."""
@@ -156,7 +172,8 @@ class Clock(Progress):
 
     def _speed(self) -> float:
         """Candidate-steps per second, as measured or, once there is a race, as seen in it."""
-        return self.counted / (time.monotonic() - self.started) if self.counted else self.rate
+        seen = self.rounds and self.counted
+        return self.counted / (time.monotonic() - self.started) if seen else self.rate
 
     def _left(self) -> float:
         """Candidate-steps in what is left of the budget."""

@@ -12,10 +12,10 @@ from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.objectives import LOSS, prepared
 from autoranger.search.population import Population
+from autoranger.search.verdict import compare
 
-CERTAIN = 8
-"""Seeds on which no training has to be better, all of them, before a metric is refused: chance does that 1 in 256 times
-where the metric is noise."""
+SEEDS, LEVEL = 8, 0.01
+"""Seeds on which no training has to be better, and the level of that test: a metric that is noise is hardly refused."""
 
 
 def check_metric(
@@ -56,10 +56,10 @@ def check_metric(
     sane = max(range(len(lrs)), key=lambda i: after[i].mean() if np.isfinite(after[i]).all() else -np.inf)
     if not worse[sane] or not (after[sane] > before).all():
         return
-    idle, busy = population.train([arms[0], arms[1 + sane]], seeds(CERTAIN), steps, progress=progress)["valid"]
-    if (busy < idle).all():
+    idle, busy = population.train([arms[0], arms[1 + sane]], seeds(SEEDS), steps, progress=progress)["valid"]
+    if compare(idle, busy, LEVEL, alternative="greater").low > 0:
         raise ConfigError(
             f"task '{population.task.name}': AdamW with lr {lrs[sane]:g} makes the loss better and the metric worse, "
-            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, on {CERTAIN} of {CERTAIN} seeds; higher "
-            "must be better: return its negative, or make steps longer where the metric is right."
+            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must be "
+            "better: return its negative, or make steps longer where the metric is right."
         )

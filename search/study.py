@@ -142,7 +142,7 @@ def search(
             clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
             few = early(clock.sweep_seeds(len(lrs), task.steps))
             swept = sweep(Race(population, record, {}, clock), space.default, lrs, task.steps, few)
-        if not resume and objective != LOSS:
+        if record.plan is None and objective != LOSS:
             with clock.until(clock.halfway), suppress(OutOfTime):
                 check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
         plan = plan or record.plan or planned(task, space, clock, sampler)
@@ -157,6 +157,11 @@ def search(
                 found = compete(race, opening, plan, fresh)
         if plan is not None and found is not None:
             ranked, best = judge(found.configs, found.scores, found.roles, priced)
+            if not np.isfinite(best.valid):
+                raise SearchError(
+                    f"every training of full Ranger21 with lr {best.config.lr:g} diverged on the fresh seeds, and "
+                    "nothing beats it; name lower rates in the task's lr_range."
+                )
             done = replace(
                 plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
             )  # may be cut short
@@ -210,7 +215,7 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     """Runs a race, and trains its finalists on fresh seeds.
 
     Raises:
-        SearchError: where everything diverged, or the default did so in the end and nothing beats it.
+        SearchError: where everything diverged.
         OutOfTime: where there is no time for the first round or the last trainings.
     """
     clock = race.clock
@@ -235,15 +240,18 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
     """
     clock = race.clock
     rung = Rung(steps=steps, seeds=len(seeds), keep=1, lrs=len(lrs))
+    began, done = clock.elapsed, clock.done
     try:
         with clock.until(clock.end):
-            return race.round({default: list(lrs)}, rung, seeds)
+            scores = race.round({default: list(lrs)}, rung, seeds)
     except OutOfTime:
         raise SearchError(
             f"in {clock.budget:g} s there is no time for {len(lrs)} trainings of {steps} steps, which would tell the "
             f"best learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
             "or more, or make the task's steps fewer or its model smaller."
         ) from None
+    clock.learn(clock.done - done, clock.elapsed - began)
+    return scores
 
 
 def require_reached(population: Population | Reaching) -> None:
