@@ -20,7 +20,7 @@ from rich.table import Column, Table
 
 from autoranger.components.component import registry
 from autoranger.components.config import Config, check_writable, load, read, write_whole
-from autoranger.components.errors import ConfigError, DataError, reason
+from autoranger.components.errors import ConfigError, DataError, SearchError, reason
 from autoranger.components.presets import PRESETS
 from autoranger.search.plain import plain
 from autoranger.terminal import Aside, Interrupted, interruptible, patience, streams
@@ -96,7 +96,8 @@ def search(
     Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
     those that are left. Where there are too many subsets for the time, a sampler chooses: --sampler auto (that is
     bayes), thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The verdict is on fresh seeds: the exported
-    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does.
+    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does. A --budget
+    that is too short for that gives full Ranger21 with the best of a few learning rates, and says so.
 
     **Examples**
 
@@ -441,7 +442,7 @@ def main() -> None:
     with streams(), interruptible():
         try:
             app()
-        except (ConfigError, DataError) as error:
+        except (ConfigError, DataError, SearchError) as error:
             fail(str(error), 2 if isinstance(error, ConfigError) else 1)
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""

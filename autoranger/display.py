@@ -12,9 +12,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.text import Text
 
 from autoranger.components.config import Config
-from autoranger.components.presets import RANGER21
 from autoranger.search.plan import Rung
 from autoranger.search.progress import Progress
+from autoranger.search.space import in_words
 
 
 class Bar(rich.progress.Progress):
@@ -104,17 +104,3 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 def brief(config: Config) -> str:
     """A config in a few words, relative to the nearest of full Ranger21 and AdamW."""
     return in_words(config.components)
-
-
-def in_words(components: Iterable[str]) -> str:
-    """A subset of components in a few words, see `brief`."""
-    names = list(components)
-    on, every = set(names), set(RANGER21)
-    without = every - on
-    if on == every:
-        return "ranger21"
-    if not on:
-        return "adamw"
-    if on <= every and len(without) < len(on):
-        return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
-    return "adamw + " + " + ".join(names)

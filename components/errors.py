@@ -1,4 +1,4 @@
-"""The two ways in which autoranger says no: one sentence each, with the fix in it."""
+"""The ways in which autoranger says no: one sentence each, with the fix in it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ class ConfigError(ValueError):
 
 class DataError(RuntimeError):
     """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line)."""
+
+
+class SearchError(RuntimeError):
+    """A search has nothing that it could honestly recommend (exit status 1 on the command line)."""
 
 
 def first_line(error: BaseException) -> str:

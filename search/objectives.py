@@ -20,6 +20,9 @@ Values = NDArray[np.float64]
 METRIC = "metric"
 """The objective that a search has if nothing else is said: the task's metric at the end of a training."""
 
+LOSS = "loss"
+"""The objective that looks at the task's loss instead."""
+
 POINTS = 20
 """Looks at the validation data on the way to a target; between them the curve is taken to be straight."""
 
@@ -107,7 +110,7 @@ def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], P
     changed = copy.copy(task)
     if objective == METRIC:
         return task, lambda population: population
-    if objective == "loss":
+    if objective == LOSS:
 
         def minus_loss(output: Tensor, target: Tensor) -> Tensor:
             return -task.loss(output, target)

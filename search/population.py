@@ -61,6 +61,9 @@ class Population:
         graphs: whether steps are replayed as CUDA graphs. Off by default since nobody has measured what it brings. A
             model that vmap refuses runs without.
 
+    Attributes:
+        pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
+
     Raises:
         ConfigError: where the task is wrong by itself, or precision or graphs are not for its device.
     """
@@ -69,6 +72,7 @@ class Population:
         self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool = False
     ) -> None:
         keep_freed_memory()
+        self.pulse: Callable[[], None] = lambda: None
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
         self.task, self.device = task, task.device
@@ -86,6 +90,11 @@ class Population:
         self.stream: torch.cuda.Stream | None = None
         if graphs and self._over_rows is vectorized:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether models are called for one row after another, since vmap refuses them."""
+        return self._over_rows is looped
 
     @property
     def skeleton(self) -> nn.Module:
@@ -231,6 +240,7 @@ class Population:
         """The loss or metric of one row."""
 
         def call(params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
+            self.pulse()
             with mixed(self.device, self.precision):
                 output = functional_call(self.skeleton, (params, buffers), (x,))
             return head(full(output, self.precision), y)

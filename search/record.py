@@ -22,7 +22,7 @@ from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
 from autoranger.search.process import ended, this_process
 from autoranger.search.rounds import Round
-from autoranger.search.space import Space
+from autoranger.search.space import Space, in_words
 from autoranger.search.storage import kept
 from autoranger.search.storage import open_storage as open_storage  # where it has been before
 from autoranger.search.verdict import Values
@@ -61,15 +61,25 @@ class Entry:
     earlier: Results = field(default_factory=dict)
     here: Results = field(default_factory=dict)
 
+    @property
+    def last(self) -> float:
+        """The mean metric of the last round; NaN where a run diverged, or where there is none."""
+        *_, values = [[None], *self.earlier.values(), *self.here.values()]
+        return float(numbers(values).mean())
+
 
 class Record:
     """The trials of one search. A candidate is one trial, and each of its rounds an intermediate value.
 
     An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
-    the trial's attribute `rounds`. A result is written as soon as it is there, into a trial that runs until its
-    candidate leaves the race: complete for finalists, pruned for the others, failed where every run diverged. A search
-    that is interrupted leaves pruned trials, one that is killed running ones, and one that resumes goes on with these.
-    A result is written once: where a pruned trial's candidate goes on, what is new goes into a second trial.
+    the trial's attribute `rounds`. A trial's value is the mean metric on the fresh seeds of the verdict, or of its last
+    round where it got no further. The best of the complete trials is what has been exported: what looks better, but has
+    not been shown to be, is pruned, as everything is before there is a verdict. Failed are those of whose last round a
+    run diverged.
+
+    A result is written as soon as it is there, into a trial that runs until the search ends. One that is interrupted
+    leaves pruned trials, one that is killed running ones, and one that resumes goes on with these. A result is written
+    once: where a pruned trial's candidate goes on, what is new goes into a second trial.
 
     Args:
         storage: of the study.
@@ -208,23 +218,42 @@ class Record:
             params=self.space.params(config),
             distributions=dict(self.space.distributions()),
             intermediate_values=means(entry.here),
-            user_attrs={"config": config.to_dict(), "rounds": entry.here},
+            user_attrs={"name": in_words(config.components), "config": config.to_dict(), "rounds": entry.here},
         )
         trial.datetime_start = self._began
         return trial
 
-    def finish(self, config: Config, state: TrialState) -> None:
-        """Ends a candidate's trial: it leaves the race."""
-        entry = self._entries[config]
-        known = means(entry.earlier | entry.here)
-        state = state if known else TrialState.FAIL
+    def conclude(self, exported: Config, verdict: Mapping[Config, float]) -> None:
+        """Ends all trials, with a verdict.
+
+        Args:
+            exported: what the search recommends.
+            verdict: mean metric of it, and of all that it has been compared with, on fresh seeds.
+        """
+        for config, entry in self._entries.items():
+            value = verdict.get(config, entry.last)
+            stands = config == exported or value < verdict[exported]
+            if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
+                with kept():  # an interruption has ended it before
+                    entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
+            self._finish(entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
+
+    def _finish(self, entry: Entry, state: TrialState, value: float) -> None:
+        """Ends a candidate's trial, if it runs."""
+        if entry.trial is None:
+            return
+        finite = bool(np.isfinite(value))
+        state = state if finite else TrialState.FAIL
         with kept():
-            if entry.trial is None and state == TrialState.COMPLETE != entry.state:  # pruned just before the end
-                entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
-            if entry.trial is not None:
-                value = [known[max(known)]] if state == TrialState.COMPLETE else None
-                self.storage.set_trial_state_values(entry.trial, state, value)
-                entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}
+            self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
+        entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}
+
+    def name_metric(self, name: str) -> None:
+        """Tells other tools what the value of a trial is."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with kept():
+                self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
@@ -275,9 +304,8 @@ class Record:
 
     def close(self) -> None:
         """Ends the trials that still run, as pruned: the study is complete and readable whenever a search ends."""
-        for config, entry in self._entries.items():
-            if entry.trial is not None:
-                self.finish(config, TrialState.PRUNED)
+        for entry in self._entries.values():
+            self._finish(entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})
 
 

@@ -319,7 +319,7 @@ def test_a_search_that_was_stopped_anywhere_comes_to_the_same(tmp_path, monkeypa
         assert all(trial.state.is_finished() for trial in trials(path, name))
         if killed:
             assert len(trials(path, name)) == len(trials(path, "whole")), "the same trials go on"
-        assert again.work < spent(path, name) == spent(path, "whole"), "nothing is trained twice"
+        assert again.work < spent(path, name) <= spent(path, "whole"), "nothing is trained twice"
 
 
 @pytest.mark.usefixtures("small_chunks")
