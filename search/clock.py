@@ -22,7 +22,7 @@ END = 0.95
 """The part of a budget after which nothing is trained: the rest is for writing what has been found."""
 
 MEASURING = 0.1
-"""The part of a budget in which the speed is measured, at most."""
+"""The part of a budget in which the speed of training is measured, at most, and that of scoring in as much again."""
 
 FEWEST_SEEDS = 8
 """A verdict on fewer seeds could hardly ever tell anything."""
@@ -107,7 +107,7 @@ class Clock(Progress):
     def calibrate(
         self, population: Population, configs: Sequence[Config], candidates: int = 32, steps: int = 40
     ) -> None:
-        """Measures how fast a population trains and is scored, after a first step within a tenth of the budget.
+        """Measures how fast a population trains and is scored, each within a tenth of the budget after a first step.
 
         First one candidate for a step, then more for longer: a model that takes a second for a step is known by then.
         """
@@ -134,6 +134,7 @@ class Clock(Progress):
                 size, length = min(candidates, 4 * size), min(steps, length if size < candidates else 4 * length)
                 last = seconds(size, length)
                 self.rate = size * length / last
+        with self.until(self.elapsed + MEASURING * self.end), suppress(OutOfTime):
             begin = time.monotonic()
             try:
                 seconds(size, 1, ["valid"])

@@ -60,6 +60,6 @@ def check_metric(
     if compare(idle, busy, LEVEL, alternative="greater").low > 0:
         raise ConfigError(
             f"task '{population.task.name}': AdamW with lr {lrs[sane]:g} makes the loss better and the metric worse, "
-            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must be "
-            "better: return its negative, or make steps longer where the metric is right."
+            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must "
+            "be better: return its negative, or make steps longer where the metric is right."
         )

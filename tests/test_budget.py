@@ -99,10 +99,10 @@ def autoranger(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("budget", [1.0, 10.0])
-def test_measuring_takes_a_tenth_of_the_budget(budget):
+def test_measuring_takes_a_fifth_of_the_budget(budget):
     clock, population = Clock(budget, Progress()), Sleepy(0.005, 0.02)
     clock.calibrate(population, [Config(lr=0.1), Config(lr=0.2)])
-    assert clock.elapsed < 0.1 * budget + 0.1
+    assert clock.elapsed < 0.2 * budget + 0.2
     assert 40 < clock.rate < 210, "200 steps a second, less what a loaded machine takes"
     if budget == 10.0:
         assert 1 < clock.scoring < 16, "4 steps"
@@ -313,9 +313,9 @@ class Squares(toy.Toy):
 
     def data(self):
         generator = torch.Generator().manual_seed(0)
-        x = torch.randn(96, 4, generator=generator)
+        x = torch.randn(400, 4, generator=generator)
         y = x[:, :2] + x[:, 2:] ** 2
-        return {"train": (x[:48], y[:48]), "valid": (x[48:72], y[48:72]), "test": (x[72:], y[72:])}
+        return {"train": (x[:200], y[:200]), "valid": (x[200:300], y[200:300]), "test": (x[300:], y[300:])}
 
     def loss(self, output, target):
         return F.mse_loss(output, target)

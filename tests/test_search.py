@@ -16,7 +16,7 @@ from scipy import stats
 from autoranger import Config
 from autoranger.components.component import Component, Stage, conflicts, registry
 from autoranger.components.errors import ConfigError, DataError, SearchError
-from autoranger.components.presets import PRESETS
+from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.search.clock import Clock
 from autoranger.search.evidence import judge
 from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
@@ -102,6 +102,24 @@ def test_the_extended_space_holds_the_presets_and_what_goes_together():
     assert used == set(registry), "every component is tried"
     assert space.arms(200, 0) == arms
     assert space.arms(200, 1) != arms
+
+
+def test_draws_near_the_default_differ_from_it_in_a_few_components():
+    """Each with a chance of 0.15, where components do not exclude each other; others with 0.5. Every second is near."""
+    space, rng = Space(components=(*RANGER21, "amsgrad", "softplus_denominator")), np.random.default_rng(0)
+    assert not conflicts(space.components)
+    default, count = set(space.default.components), 3000
+    for near, chance in ((True, 0.15), (False, 0.5)):
+        draws = [set(space.draw(rng, near=near).components) for _ in range(count)]
+        for name in space.components:
+            other = sum((name in drawn) != (name in default) for drawn in draws) / count
+            assert other == pytest.approx(chance, abs=4 * (chance * (1 - chance) / count) ** 0.5), name
+    large = Space.extended()
+    drawn = large.arms(600, 0)[len(large.landmarks) :]
+    distances = [len(set(arm.components) ^ set(large.default.components)) for arm in drawn]
+    assert np.mean(distances[::2]) + 3 < np.mean(distances[1::2]) or np.mean(distances[1::2]) + 3 < np.mean(
+        distances[::2]
+    )
 
 
 def test_a_space_lists_only_what_goes_together():
