@@ -2,7 +2,7 @@
 
 from autoranger.components.component import Component, Hyper, Signals, Stage
 from autoranger.components.config import Config, load
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.errors import ConfigError, DataError, SearchError
 from autoranger.components.optimizer import ComposedOptimizer, Ranger21
 from autoranger.version import __version__
 
@@ -14,6 +14,7 @@ __all__ = [
     "DataError",
     "Hyper",
     "Ranger21",
+    "SearchError",
     "Signals",
     "Stage",
     "__version__",

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from autoranger.display import in_words
 from autoranger.figures import canvas
 from autoranger.findings import Findings, Row
 from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
+from autoranger.search.space import in_words
 
 INK = "#1f2328"
 """Text and axes; on a page the colour of its text."""

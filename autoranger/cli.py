@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import enum
 import json
+import secrets
 import shlex
-import shutil
 import sys
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
@@ -19,11 +19,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.components.component import registry
-from autoranger.components.config import Config, check_writable, load, read
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.config import Config, check_writable, load, read, write_whole
+from autoranger.components.errors import ConfigError, DataError, SearchError, reason
 from autoranger.components.presets import PRESETS
 from autoranger.search.commands import program
 from autoranger.search.plain import plain
+from autoranger.terminal import Aside, Interrupted, interruptible, patience, streams
 from autoranger.version import __version__
 
 app = typer.Typer(
@@ -33,7 +34,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Begin with:  autoranger search --task digits",
 )
-out, err = Console(), Console(stderr=True)
+out, err = Console(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
@@ -96,7 +97,8 @@ def search(
     Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
     those that are left. Where there are too many subsets for the time, a sampler chooses: --sampler auto (that is
     bayes), thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The verdict is on fresh seeds: the exported
-    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does.
+    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does. A --budget
+    that is too short for that gives full Ranger21 with the best of a few learning rates, and says so.
 
     **Examples**
 
@@ -110,8 +112,8 @@ def search(
     from autoranger.report import outcome_dict, print_outcome
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.plan import parse_budget
-    from autoranger.search.record import JOURNAL, open_storage
     from autoranger.search.space import Space
+    from autoranger.search.storage import JOURNAL, open_storage
     from autoranger.search.study import search as run
     from autoranger.search.tasks import find
 
@@ -121,16 +123,19 @@ def search(
     check_out(out_path)
     if resume and study is None:
         raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
-    name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}"
+    # Searches that begin in the same second have names of their own, and so have those around a clock that is set back.
+    name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     place, chosen_space = storage or JOURNAL, Space.extended() if space is SpaceName.extended else Space()
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
+    opened = open_storage(storage)
     try:
-        with Display(err, f"study '{name}' in {place}, on {chosen.device}") as display:
+        title = f"study '{name}' in {place}, on {chosen.device}"
+        with patience() as kept, Display(err, title, kept) as display:
             outcome = run(
                 chosen,
-                open_storage(storage),
+                opened,
                 name,
                 space=chosen_space,
                 seed=seed,
@@ -141,21 +146,28 @@ def search(
                 resume=resume,
                 progress=display,
             )
-    except KeyboardInterrupt:
-        err.print(f"interrupted. What was trained is in study '{escape(name)}'; continue with")
-        again = [word for word in sys.argv[1:] if word != "--resume"]
-        named = ["--storage", place] * (storage is None) + ["--study", name] * (study is None)
-        command = f"{program()} {shlex.join([*again, *named, '--resume'])}"
-        err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
-    if kept := keep_previous(out_path):
-        err.print(f"the config that was in {out_path} is now in {kept}", highlight=False, markup=False)
-    outcome.config.save(out_path, outcome.evidence)
+    except (KeyboardInterrupt, Interrupted) as end:
+        if name in optuna.get_all_study_names(opened):
+            err.print(f"interrupted. What was trained is in study '{escape(name)}'; continue with")
+            again = [word for word in sys.argv[1:] if word != "--resume"]
+            named = ["--storage", place] * (storage is None) + ["--study", name] * (study is None)
+            command = f"{program()} {shlex.join([*again, *named, '--resume'])}"
+            err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
+        else:
+            err.print("interrupted before anything was trained.")
+        raise typer.Exit(end.status if isinstance(end, Interrupted) else INTERRUPTED) from None
+    named = ["--storage", storage] if storage else []
+    reported = f"{program()} {shlex.join(['report', name, *named])}"
+    try:
+        if previous := keep_previous(out_path):
+            err.print(f"the config that was in {out_path} is now in {previous}", highlight=False, markup=False)
+        outcome.config.save(out_path, outcome.evidence)
+    except DataError as error:
+        raise DataError(f"{error} What was found is in the study: {reported} --out FOLDER writes it.") from None
     if as_json:
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
     else:
-        named = ["--storage", storage] if storage else []
-        print_outcome(out, outcome, out_path, f"{program()} {shlex.join(['report', name, *named])}")
+        print_outcome(out, outcome, out_path, reported)
 
 
 @app.command()
@@ -227,7 +239,7 @@ def report(
     from autoranger.page import check_folder, write_report
     from autoranger.report import print_findings
     from autoranger.search.existing import find_study
-    from autoranger.search.record import JOURNAL
+    from autoranger.search.storage import JOURNAL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = storage or JOURNAL
@@ -356,7 +368,8 @@ def describe(name: str) -> dict[str, Any]:
 
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
-    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False) + "\n")
+    unicode = "utf" in (sys.stdout.encoding or "").lower()
+    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
@@ -391,17 +404,32 @@ def check_out(path: Path) -> None:
         raise ConfigError(f"--out {path} is a folder; name a file in it, as in {path / 'tuned.toml'}.")
     if path.exists():
         try:
-            read(path)
+            if path.is_file():  # a device may have no end
+                read(path)
+            else:
+                raise ConfigError("not a file")
         except (ConfigError, DataError):
             raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
-    check_writable(path.parent)
+        if backup(path).is_dir():
+            raise ConfigError(f"{backup(path)} is a folder, where the config in {path} would go; choose another --out.")
+    check_writable(path.resolve().parent, path.parent)
 
 
 def keep_previous(path: Path) -> Path | None:
     """Copies the config that is about to be replaced to `<name>.bak`, and says where that is."""
-    if not path.exists():
+    try:
+        previous = path.read_bytes()
+    except FileNotFoundError:
         return None
-    return Path(shutil.copy2(path, path.with_name(path.name + ".bak")))
+    except OSError as error:
+        raise DataError(f"cannot read {path}, to keep it: {reason(error)}.") from None
+    write_whole(backup(path), previous)
+    return backup(path)
+
+
+def backup(path: Path) -> Path:
+    """Where the config goes that a new one takes the place of."""
+    return path.with_name(path.name + ".bak")
 
 
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -410,14 +438,23 @@ def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
 
 
 def main() -> None:
-    """Runs the command line: status 0 on success, 2 on wrong usage, 1 on failure, 130 on Ctrl-C."""
+    """Runs the command line: status 0 on success, 2 on wrong usage, 1 on failure, 130 on Ctrl-C (128 + the signal)."""
     warnings.filterwarnings("ignore", module="optuna")
     warnings.showwarning = say_warning
-    try:
-        app()
-    except (ConfigError, DataError) as error:
-        err.print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(2 if isinstance(error, ConfigError) else 1)
+    with streams(), interruptible():
+        try:
+            app()
+        except (ConfigError, DataError, SearchError) as error:
+            fail(str(error), 2 if isinstance(error, ConfigError) else 1)
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            fail(f"the system refuses: {reason(error)}{where}.", 1)
+
+
+def fail(message: str, status: int) -> NoReturn:
+    """Says what is wrong, and ends."""
+    err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

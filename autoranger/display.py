@@ -12,9 +12,9 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.text import Text
 
 from autoranger.components.config import Config
-from autoranger.components.presets import RANGER21
 from autoranger.search.plan import Rung
 from autoranger.search.progress import Progress
+from autoranger.search.space import in_words
 
 
 class Bar(rich.progress.Progress):
@@ -34,10 +34,11 @@ class Display(Progress):
     Args:
         console: to print to.
         title: printed before anything else, once there is something to tell.
+        kept: called whenever results have been written.
     """
 
-    def __init__(self, console: Console, title: str = "") -> None:
-        self.console, self.title = console, title
+    def __init__(self, console: Console, title: str = "", kept: Callable[[], None] = lambda: None) -> None:
+        self.console, self.title, self.kept = console, title, kept  # type: ignore[method-assign]
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -103,17 +104,3 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 def brief(config: Config) -> str:
     """A config in a few words, relative to the nearest of full Ranger21 and AdamW."""
     return in_words(config.components)
-
-
-def in_words(components: Iterable[str]) -> str:
-    """A subset of components in a few words, see `brief`."""
-    names = list(components)
-    on, every = set(names), set(RANGER21)
-    without = every - on
-    if on == every:
-        return "ranger21"
-    if not on:
-        return "adamw"
-    if on <= every and len(without) < len(on):
-        return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
-    return "adamw + " + " + ".join(names)

@@ -85,6 +85,7 @@ class Findings:
         sample: the round that most candidates share; None where there is no trial.
         attribution: of the metric in that round to the components; None where there is no model.
         missing: why there is no attribution.
+        failure: why the search has nothing to recommend; empty where it has, or has not ended.
     """
 
     study: str
@@ -99,6 +100,7 @@ class Findings:
     sample: Sample | None
     attribution: Attribution | None
     missing: str
+    failure: str = ""
 
     @property
     def metric(self) -> str:
@@ -118,6 +120,7 @@ class Findings:
             "storage": self.storage,
             "settings": dict(self.settings),
             "verdict": self.evidence.get("verdict"),
+            "failure": self.failure or None,
             "config": None if exported is None else dict(exported.config),
             "evidence": dict(self.evidence),
             "finalists": [asdict(row) for row in self.rows],
@@ -160,13 +163,13 @@ def read(study: Study, place: str) -> Findings:
     settings = {name: noted["settings"][name] for name in ("task", "seed", "components")} | noted["settings"]
     exported = dict(noted.get("outcome", {}))
     evidence = exported.pop("evidence", {})
-    if "finalists" in noted:
+    if evidence and "finalists" in noted:  # the outcome is written last
         rows = [Row.of(data, exported) for data in noted["finalists"]]
     else:
         rows = list(rows_from_evidence(exported, evidence)) if evidence else []
     trained = rounds(study.get_trials(deepcopy=False))
     work = sum(r["steps"] * r["seeds"] * r["candidates"] for r in trained)
-    if evidence:
+    if evidence.get("comparisons"):
         work += (evidence["comparisons"] + 1) * evidence["against_default"]["seeds"] * evidence["plan"]["steps"]
     spent = {"seconds": None, "work": work} | noted.get("spent", {})
     sample, attribution, missing = None, None, ""
@@ -188,6 +191,7 @@ def read(study: Study, place: str) -> Findings:
         sample=sample,
         attribution=attribution,
         missing=missing,
+        failure=str(noted.get("failure", "")),
     )
 
 

@@ -74,7 +74,7 @@ def page(findings: Findings, drawn: dict[str, str]) -> str:
         findings=findings,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         about=wording.about(findings),
-        verdict=wording.verdict(exported),
+        verdict=wording.verdict(exported, findings.evidence, findings.failure),
         finalists=list(wording.finalist_cells(findings.rows)),
         note=wording.note(findings.rows, findings.evidence),
         spent=wording.spent(findings),

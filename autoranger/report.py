@@ -28,6 +28,7 @@ from autoranger.wording import (
     contribution_cells,
     finalist_cells,
     interval,
+    length,
     note,
     pair_cells,
     source,
@@ -56,10 +57,12 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
     exported = outcome.config.to_dict()
     rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
-    print_finalists(console, rows, evidence)
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
-    console.print(f"\n{note(rows, evidence)} {work}", highlight=False)
-    print_verdict(console, next((row for row in rows if row.exported), None))
+    if compared := note(rows, evidence):
+        print_finalists(console, rows, evidence)
+        console.print()
+    console.print(f"{compared} {work}".strip(), highlight=False)
+    print_verdict(console, verdict(next((row for row in rows if row.exported), None), evidence))
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
     print_code(console, "    import autoranger")
     print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
@@ -83,19 +86,19 @@ def print_finalists(console: Console, rows: Sequence[Row], evidence: Mapping[str
     console.print(against)
 
 
-def print_verdict(console: Console, exported: Row | None) -> None:
+def print_verdict(console: Console, words: str) -> None:
     """The verdict in a sentence."""
-    console.print(escape(verdict(exported)), style="bold", highlight=False)
+    console.print(escape(words), style="bold", highlight=False)
 
 
 def print_findings(console: Console, findings: Findings) -> None:
     """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
     console.print(escape(about(findings)), highlight=False, soft_wrap=True)
-    print_verdict(console, findings.exported)
-    if findings.rows:
+    print_verdict(console, verdict(findings.exported, findings.evidence, findings.failure))
+    if compared := note(findings.rows, findings.evidence):
         console.print()
         print_finalists(console, findings.rows, findings.evidence)
-        console.print(f"\n{note(findings.rows, findings.evidence)}", highlight=False)
+        console.print(f"\n{compared}", highlight=False)
     console.print(escape(f"\n{spent(findings)}\n\n{source(findings)}"), highlight=False)
     if findings.attribution is None:
         return
@@ -116,7 +119,7 @@ def print_findings(console: Console, findings: Findings) -> None:
 def comparison_dict(comparison: Comparison) -> dict[str, Any]:
     """A comparison as plain data."""
     sides = [asdict(s) | {"config": s.config.to_dict(), "curve": s.curve.tolist()} for s in comparison.sides]
-    pairs = [{"a": a, "b": b} | asdict(d) | {"p": two_sided(d)} for (a, b), d in comparison.differences.items()]
+    pairs = [{"a": a, "b": b} | asdict(d) for (a, b), d in comparison.differences.items()]
     return {"steps": comparison.steps, "sides": sides, "differences": pairs}
 
 
@@ -137,15 +140,12 @@ def print_comparison(console: Console, comparison: Comparison, task: Task) -> No
     for (a, b), difference in comparison.differences.items():
         certain = difference.low > 0 or difference.high < 0
         words = "[green]better[/]" if certain else "a tie, as far as these seeds can tell"
-        pairs.add_row(f"{escape(a)} − {escape(b)}", interval(difference), f"{two_sided(difference):.2g}", words)
+        pairs.add_row(f"{escape(a)} − {escape(b)}", interval(difference), f"{difference.p:.2g}", words)
     seeds = next(iter(comparison.differences.values())).seeds
-    console.print(f"\n{seeds} common seeds; the intervals hold for all pairs together, at 95%", highlight=False)
+    console.print(
+        f"\n{seeds} common seeds; the intervals and p-values hold for all pairs together, at 95%", highlight=False
+    )
     console.print(pairs)
-
-
-def two_sided(difference: Difference) -> float:
-    """The p-value of "no difference"."""
-    return min(1.0, 2 * min(difference.p, 1 - difference.p))
 
 
 def print_code(console: Console, line: str) -> None:
@@ -188,12 +188,15 @@ def print_component(console: Console, name: str, settings: Mapping[str, Value]) 
 def print_evidence(console: Console, evidence: dict[str, Any]) -> None:
     """Where a config comes from; an unfamiliar evidence table is printed as it is."""
     try:
-        pairs = {"ranger21": "against_default", "adamw": "against_adamw"}
-        gains = {other: Difference(**evidence[key]) for other, key in pairs.items()}
         text = f"searched on {evidence['task']}, seed {evidence['seed']}: {evidence['verdict']}\n"
-        text += f"{evidence['metric']}: {evidence['valid']:.4f} valid, {evidence['test']:.4f} test\n"
-        for other, gain in gains.items():
-            text += f"against {other}: {interval(gain)} on {gain.seeds} fresh seeds\n"
+        if evidence["comparisons"]:
+            pairs = {"ranger21": "against_default", "adamw": "against_adamw"}
+            gains = {other: Difference(**evidence[key]) for other, key in pairs.items()}
+            text += f"{evidence['metric']}: {evidence['valid']:.4f} valid, {evidence['test']:.4f} test\n"
+            for other, gain in gains.items():
+                text += (
+                    f"against {other}: {interval(gain)}, trainings of {length(evidence)}, {gain.seeds} fresh seeds\n"
+                )
     except (KeyError, TypeError, ValueError):
         text = f"evidence: {evidence}\n"
     console.print(escape(text), highlight=False)

@@ -6,9 +6,9 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from autoranger.display import in_words
 from autoranger.findings import ROLES, Findings, Row
 from autoranger.search.attribution import Effect
+from autoranger.search.space import in_words
 from autoranger.search.verdict import Difference
 
 READING = (
@@ -18,16 +18,46 @@ READING = (
 )
 
 
-def verdict(exported: Row | None) -> str:
-    """The verdict in a sentence."""
+def verdict(exported: Row | None, evidence: Mapping[str, Any], failure: str = "") -> str:
+    """The verdict in a sentence, with what it rests on."""
     if exported is None:
-        return "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
+        return (
+            f"This search failed: {failure}"
+            if failure
+            else "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
+        )
+    if exported.against_default is None:
+        return without_comparison(exported, evidence)
+    on = f"on {exported.against_default.seeds} fresh seeds, in trainings of {length(evidence)}"
     if "default" in exported.roles:
-        return f"Nothing beats full Ranger21 significantly: ranger21 with lr {exported.lr:g} is kept."
+        return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
     return (
         f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by "
-        f"{interval(exported.against_default)}."
+        f"{interval(exported.against_default)} {on}."
     )
+
+
+def without_comparison(exported: Row, evidence: Mapping[str, Any]) -> str:
+    """What a search says that had no time for a comparison."""
+    swept, needed = evidence.get("sweep", {}), evidence.get("comparison_seconds")
+    first, last = swept.get("seeds", (0, 0))
+    return (
+        f"There was no time for a comparison: {in_words(exported.components)} with lr {exported.lr:g}, the best of "
+        f"{len(swept.get('lrs', ()))} learning rates in trainings of {length(evidence)} on {seeds(last - first + 1)}. "
+        "Whether anything beats it, or it beats AdamW, is not known; "
+        + (f"a comparison takes --budget {duration(needed)} or more." if needed else "a longer --budget tells.")
+    )
+
+
+def length(evidence: Mapping[str, Any]) -> str:
+    """How long the trainings were that the evidence is of."""
+    steps, of = evidence["plan"]["steps"], evidence.get("proxy_steps")
+    return f"{steps} of the task's {of} steps" if of and steps < of else f"{steps} steps"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a budget, rounded up."""
+    return f"{math.ceil(seconds / 5) * 5}s" if seconds <= 120 else f"{math.ceil(seconds / 60)}m"
 
 
 def about(findings: Findings) -> str:
@@ -69,12 +99,11 @@ def note(rows: Sequence[Row], evidence: Mapping[str, Any]) -> str:
     known = [row.against_default.seeds for row in rows if row.against_default]
     if not known:
         return ""
-    steps, of = evidence["plan"]["steps"], evidence.get("proxy_steps")
-    length = f"{steps} of the task's {of} steps" if of and steps < of else f"{steps} steps"
+    inside, beyond = evidence["confidence"], (1 - evidence["confidence"]) / 2
     return (
-        f"{known[0]} fresh seeds, trainings of {length}; paired differences with {evidence['confidence']:.0%} "
-        f"intervals that hold for all {evidence['comparisons']} comparisons together; p is one-sided, of being no "
-        "better than full Ranger21."
+        f"{known[0]} fresh seeds, trainings of {length(evidence)}; paired differences with {inside:.0%} intervals "
+        f"({beyond:.0%} beyond each end) that hold for all {evidence['comparisons']} comparisons together; p likewise, "
+        f"of being no better than full Ranger21: below {beyond:.2g} where an interval is above 0."
     )
 
 

@@ -7,6 +7,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tomli_w
 
 from autoranger.components.component import Component, Settings, Value, conflicts, plain_number, registry
-from autoranger.components.errors import ConfigError, DataError, unknown
+from autoranger.components.errors import ConfigError, DataError, reason, unknown
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -157,7 +158,7 @@ def read(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
         text = Path(path).read_bytes().decode()
         document = tomllib.loads(text)
     except OSError as error:
-        raise DataError(f"cannot read the config {path}: {error.strerror}.") from None
+        raise DataError(f"cannot read the config {path}: {reason(error)}.") from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(
             f"{path} is not a TOML file ({error}); write one with Config.save or autoranger search."
@@ -180,30 +181,38 @@ def load(source: str | os.PathLike[str]) -> Config:
     return Config.load(source)
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, called: Path | None = None) -> None:
     """DataError where no file can be made in a folder; for a look before long work."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise DataError(f"cannot write to {folder}/ ({os.strerror(error.errno or 0)}); choose another --out.") from None
+        raise DataError(f"cannot write to {called or folder}/ ({reason(error)}); choose another --out.") from None
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails."""
-    content = text.encode()
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails.
+
+    A link stays one: the file that it leads to is replaced.
+    """
     temporary = None
     try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        place = Path(os.path.realpath(path))
+        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".autoranger-", delete=False) as file:
             temporary = file.name
-            file.write(content)
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
+        with suppress(OSError):  # where files have no modes
+            os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, place)
+    except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise DataError(
-            f"cannot write {path}: {error.strerror}; choose a path in a folder that you can write."
+            f"cannot write {path}: {reason(error)}; choose a path in a folder that you can write."
         ) from None

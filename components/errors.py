@@ -1,4 +1,4 @@
-"""The two ways in which autoranger says no: one sentence each, with the fix in it."""
+"""The ways in which autoranger says no: one sentence each, with the fix in it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,18 @@ class DataError(RuntimeError):
     """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line)."""
 
 
+class SearchError(RuntimeError):
+    """A search has nothing that it could honestly recommend (exit status 1 on the command line)."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of another library's message, for a sentence of ours."""
     return str(error).strip().split("\n")[0]
+
+
+def reason(error: BaseException) -> str:
+    """Why something failed, in the system's words where it has some."""
+    return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:

@@ -41,7 +41,9 @@ class Chunk:
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
         for theta, p in zip(self.thetas, self.params.values(), strict=True):
             self.optimizer.add(theta, matrix=p.dim() > 2)
-        self.kernel = kernel(self.optimizer, self.thetas, "auto")
+        # Compiling takes about a second for every other set of components: next to a model that is called for one row
+        # after another, what it saves is nothing.
+        self.kernel = None if population.one_by_one else kernel(self.optimizer, self.thetas, "auto")
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None
 

@@ -1,20 +1,38 @@
-"""Time and work: how fast a population trains here, and whether a budget allows what is planned."""
+"""Time and work: how fast a population trains here, whether a budget allows what is planned, and when it is spent."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Plan, Rung
+from autoranger.search.plan import PROTECTED, Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 
 SHARE = 0.7
 """The part of a budget that a plan may claim by its estimate: extensions of the grid and the test come on top."""
 
+RACE = 0.9
+"""The part of a budget after which nothing more begins but what a verdict needs."""
+
+END = 0.95
+"""The part of a budget after which nothing is trained: the rest is for writing what has been found."""
+
+MEASURING = 0.1
+"""The part of a budget in which the speed of training is measured, at most, and that of scoring in as much again."""
+
 FEWEST_SEEDS = 8
 """A verdict on fewer seeds could hardly ever tell anything."""
+
+CHUNKS = 16
+"""Chunks of a small search, about, each with a setup before its first step."""
+
+
+class OutOfTime(BaseException):
+    """The time for what is being trained is over. Like KeyboardInterrupt no error of the model that it comes upon."""
 
 
 class Clock(Progress):
@@ -23,15 +41,21 @@ class Clock(Progress):
     Args:
         budget: seconds, or None for no limit.
         listener: hears what the clock hears.
+
+    Attributes:
+        rate: candidate-steps per second, as measured.
+        scoring: steps of a training that take as long as scoring it once.
+        setup: seconds before the first step of a chunk, once what comes but once is done.
     """
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
         self.budget, self.listener = budget, listener
         self.began = time.monotonic()
-        self.done = 0
+        self.done, self.counted = 0, 0.0
         self.rounds: list[dict[str, int]] = []
-        self.rate = 0.0
+        self.rate, self.scoring, self.setup = 0.0, 0.0, 0.0
         self.started = self.began
+        self.deadline = float("inf")
 
     @property
     def elapsed(self) -> float:
@@ -41,37 +65,125 @@ class Clock(Progress):
     @property
     def affordable(self) -> float:
         """Candidate-steps that a plan may claim in the time that is left."""
-        return (SHARE * (self.budget or 0.0) - self.elapsed) * self.rate
+        return (SHARE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
+
+    def needed(self, work: float) -> float:
+        """The budget in which a plan of so many candidate-steps from here on would fit."""
+        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / SHARE
+
+    @property
+    def end(self) -> float:
+        """Seconds after which nothing is trained; infinity without a budget."""
+        return float("inf") if self.budget is None else END * self.budget
+
+    @property
+    def halfway(self) -> float:
+        """Seconds after which half of what is now left is spent."""
+        return (self.elapsed + self.end) / 2
+
+    def sweep_seeds(self, rates: int, steps: int) -> int:
+        """Two seeds for a sweep of so many rates where they take less than a quarter of what is left, otherwise one."""
+        work = rates * (steps + self.scoring)
+        return 2 if 2 * work <= (self.end - self.elapsed) / 4 * self.rate else 1
+
+    def needed_to_sweep(self, rates: int, steps: int) -> float:
+        """The budget, in whole seconds and not below twice this one, in which a sweep would fit."""
+        return max(2 * (self.budget or 0.0), math.ceil(2 * rates * (steps + self.scoring) / self.rate))
+
+    @contextmanager
+    def until(self, seconds: float) -> Iterator[None]:
+        """Within it, `check` raises so many seconds after the search began."""
+        before, self.deadline = self.deadline, min(seconds, self.deadline)
+        try:
+            yield
+        finally:
+            self.deadline = before
+
+    def check(self) -> None:
+        """Called before every pass through a model. OutOfTime where the time for what is being trained is over."""
+        if self.elapsed > self.deadline:
+            raise OutOfTime
 
     def calibrate(
         self, population: Population, configs: Sequence[Config], candidates: int = 32, steps: int = 40
     ) -> None:
-        """Measures candidate-steps per second on a small population."""
-        mixed = [configs[i % len(configs)] for i in range(candidates)]
-        population.train(mixed, [0], 4, splits=())
-        start = time.monotonic()
-        population.train(mixed, [0], steps, splits=())
-        self.rate = candidates * steps / (time.monotonic() - start)
+        """Measures how fast a population trains and is scored, each within a tenth of the budget after a first step.
+
+        First one candidate for a step, then more for longer: a model that takes a second for a step is known by then.
+        """
+        passes = list[float]()
+
+        def pulse() -> None:
+            passes.append(time.monotonic())
+            self.check()
+
+        def seconds(size: int, length: int, splits: Sequence[str] = ()) -> float:
+            """From the first pass through the model on: what is before it does not grow with the training."""
+            passes.clear()
+            begin = time.monotonic()
+            population.train([configs[i % len(configs)] for i in range(size)], [0], length, splits=splits)
+            self.setup = max(self.setup, min(passes) - begin)
+            return time.monotonic() - min(passes)
+
+        population.pulse = pulse
+        size, length = len(configs), 1
+        last = seconds(size, length)
+        self.rate, limit, self.setup = size / last, self.elapsed + MEASURING * self.end, 0.0
+        with self.until(limit), suppress(OutOfTime):
+            while (size, length) != (candidates, steps) and self.elapsed + 4 * last < limit:
+                size, length = min(candidates, 4 * size), min(steps, length if size < candidates else 4 * length)
+                last = seconds(size, length)
+                self.rate = size * length / last
+        with self.until(self.elapsed + MEASURING * self.end), suppress(OutOfTime):
+            begin = time.monotonic()
+            try:
+                seconds(size, 1, ["valid"])
+            finally:  # at least so long, where there was no time to score it all
+                self.scoring = max(0.0, (time.monotonic() - begin - self.setup) / size * self.rate - 1)
+        population.pulse = self.check
+
+    def learn(self, work: float, seconds: float) -> None:
+        """Takes note of a training that was faster than what there was time to measure before."""
+        self.rate = max(self.rate, work / seconds)
 
     def affords(self, work: int, plan: Plan) -> bool:
         """Whether there is time for this work and then a verdict on the fewest seeds, at the speed seen so far."""
-        verdict = (plan.rungs[-1].keep + 3) * FEWEST_SEEDS * plan.steps
-        return self.budget is None or work + verdict <= self._left()
+        return self.budget is None or work + self._verdict(plan) <= self._left()
+
+    def race_end(self, plan: Plan) -> float:
+        """Seconds after which a race leaves too little time for a verdict on the fewest seeds; no limit: infinity."""
+        if self.budget is None:
+            return float("inf")
+        return self.elapsed + (self._left() - self._verdict(plan)) / self._speed()
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
         """The plan's seeds of the verdict, halved until there is time for them."""
-        seeds = plan.verdict_seeds
-        while self.budget is not None and seeds > FEWEST_SEEDS and candidates * seeds * plan.steps > self._left():
+        seeds, each = plan.verdict_seeds, candidates * (plan.steps + 2 * self.scoring)
+        while self.budget is not None and seeds > FEWEST_SEEDS and seeds * each > self._left():
             seeds //= 2
         return seeds
 
+    def trained(self, rows: int, splits: int = 1) -> None:
+        """So many trainings have been scored on so many parts of the data."""
+        self.counted += rows * splits * self.scoring
+
+    def _verdict(self, plan: Plan) -> float:
+        """Candidate-steps of a verdict on the fewest seeds."""
+        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * (plan.steps + 2 * self.scoring)
+
+    def _speed(self) -> float:
+        """Candidate-steps per second, as measured or, once there is a race, as seen in it."""
+        seen = self.rounds and self.counted
+        return self.counted / (time.monotonic() - self.started) if seen else self.rate
+
     def _left(self) -> float:
         """Candidate-steps in what is left of the budget."""
-        seen = self.done / (time.monotonic() - self.started) if self.done else self.rate
-        return (0.9 * (self.budget or 0.0) - self.elapsed) * seen
+        return (RACE * (self.budget or 0.0) - self.elapsed) * self._speed()
 
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """See `Progress`."""
+        if number == 1:
+            self.started, self.counted = time.monotonic(), 0.0
         self.rounds.append({"candidates": candidates, "steps": rung.steps, "seeds": rung.seeds})
         self.listener.round(number, of, candidates=candidates, rung=rung, work=work)
 
@@ -85,15 +197,18 @@ class Clock(Progress):
 
     def training(self, work: int) -> None:
         """See `Progress`."""
-        if not self.done:
-            self.started = time.monotonic()
         self.listener.training(work)
 
     def advance(self, work: int) -> None:
         """See `Progress`."""
         self.done += work
+        self.counted += work
         self.listener.advance(work)
 
     def best(self, config: Config, value: float) -> None:
         """See `Progress`."""
         self.listener.best(config, value)
+
+    def kept(self) -> None:
+        """See `Progress`."""
+        self.listener.kept()

@@ -21,7 +21,7 @@ from autoranger.search.race import Race, best_lr, mean
 from autoranger.search.record import Record
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import LEVEL, Difference, compare
+from autoranger.search.verdict import Difference, compare
 
 SWEEP_SEEDS = 4
 """Seeds of each learning rate in a sweep."""
@@ -56,8 +56,8 @@ class Comparison:
 
     Args:
         sides: the configs.
-        differences: for each pair of names the paired difference of the validation metric, with an interval that holds
-            for all pairs together.
+        differences: for each pair of names the paired difference of the validation metric, with an interval and
+            a two-sided p-value that hold for all pairs together.
         steps: length of the trainings.
     """
 
@@ -114,7 +114,7 @@ def compare_configs(
     ]
     sides.sort(key=lambda side: -np.nan_to_num(side.valid, nan=-np.inf))
     pairs = list(combinations([side.name for side in sides], 2))
-    differences = {(a, b): compare(valid[a], valid[b], LEVEL / len(pairs)) for a, b in pairs}
+    differences = {(a, b): compare(valid[a], valid[b], comparisons=len(pairs)) for a, b in pairs}
     return Comparison(sides, differences, task.steps)
 
 

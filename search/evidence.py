@@ -13,9 +13,10 @@ import numpy as np
 from autoranger.components.config import Config
 from autoranger.search.plan import Plan
 from autoranger.search.population import Scores
-from autoranger.search.race import mean, pareto
+from autoranger.search.race import Scores as ByRate
+from autoranger.search.race import best_lr, mean, pareto
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import LEVEL, Difference, compare, winner
+from autoranger.search.verdict import LEVEL, Difference, against, winner
 
 DEFAULT, PLAIN = "default", "adamw"
 """Roles of the baselines that every search has: full Ranger21 and AdamW."""
@@ -31,7 +32,8 @@ class Finalist:
         valid, test: mean metric over the fresh seeds. Test data are touched here, once, and decide nothing.
         diverged: seeds on which the training diverged.
         against_default, against_plain: paired differences of the validation metric to the space's default (full
-            Ranger21) and to the plain optimizer (AdamW), each with its own best learning rate.
+            Ranger21) and to the plain optimizer (AdamW), each with its own best learning rate; None where there was no
+            time for a comparison.
         cost: of its optimizer, where the search was asked to look at it.
         on_front: whether no other finalist is both better and no more expensive; None where there is no cost.
     """
@@ -41,8 +43,8 @@ class Finalist:
     valid: float
     test: float
     diverged: int
-    against_default: Difference
-    against_plain: Difference
+    against_default: Difference | None
+    against_plain: Difference | None
     cost: float | None = None
     on_front: bool | None = None
 
@@ -61,10 +63,9 @@ def judge(
         roles: which of the finalists are the baselines; the default and AdamW must be among them.
         cost: of a config, if that matters. It decides nothing.
     """
-    valid, test, default, plain = scores["valid"], scores["test"], roles[DEFAULT], roles[PLAIN]
-    rivals = [i for i in range(len(configs)) if i != default]
-    # As many comparisons as rivals: the intervals hold for all of them together.
-    level = LEVEL / max(1, len(rivals))
+    valid, test, default = scores["valid"], scores["test"], roles[DEFAULT]
+    rivals = max(1, len(configs) - 1)
+    to_default, to_plain = (against(valid, valid[roles[role]], rivals) for role in (DEFAULT, PLAIN))
     finalists = [
         Finalist(
             config=config,
@@ -72,15 +73,15 @@ def judge(
             valid=mean(valid[i]),
             test=mean(test[i]),
             diverged=int(np.isnan(valid[i]).sum()),
-            against_default=compare(valid[i], valid[default], level),
-            against_plain=compare(valid[i], valid[plain], level),
+            against_default=to_default[i],
+            against_plain=to_plain[i],
             cost=cost and cost(config),
         )
         for i, config in enumerate(configs)
     ]
     finalists = ranked(finalists)
-    won = winner(valid[rivals], valid[default])
-    chosen = configs[default if won is None else rivals[won]]
+    won = winner(to_default)
+    chosen = configs[default if won is None else won]
     return finalists, next(finalist for finalist in finalists if finalist.config == chosen)
 
 
@@ -105,30 +106,72 @@ def describe(
 ) -> dict[str, Any]:
     """The evidence of a config file: what was compared, how, and how certain it is."""
     by_role = {role: finalist for finalist in finalists for role in finalist.roles}
-    kept = DEFAULT in best.roles
+    kept, to_default, to_plain = DEFAULT in best.roles, best.against_default, best.against_plain
+    assert to_default is not None
+    assert to_plain is not None
     verdict = "nothing beats the default significantly; it is kept" if kept else "beats the default significantly"
     baselines = {role: {"lr": f.config.lr, "valid": f.valid, "test": f.test} for role, f in by_role.items()}
     return {
-        "verdict": verdict,
-        "task": task.name,
-        "metric": task.metric_name,
-        "proxy_steps": task.steps,
-        "seed": settings["seed"],
-        "budget_seconds": settings["budget"] or "standard plan",
+        "verdict": f"{verdict} (trainings of {plan.steps} steps, {len(seeds)} fresh seeds)",
+        **about(task, settings),
         "sampler": sampler,
-        "objective": settings["objective"],
-        "cost": settings["cost"] or "none",
-        "components": settings["components"],
         "valid": best.valid,
         "test": best.test,
         **baselines,
-        "against_default": asdict(best.against_default),
-        "against_adamw": asdict(best.against_plain),
-        "confidence": 1 - LEVEL,
+        "against_default": asdict(to_default),
+        "against_adamw": asdict(to_plain),
+        "confidence": 1 - 2 * LEVEL,
         "comparisons": len(finalists) - 1,
         "verdict_seeds": [seeds[0], seeds[-1]],
-        "batch_size": task.batch_size,
         "plan": plan.to_dict(),
+    }
+
+
+def uncompared(
+    task: Task, settings: Mapping[str, Any], default: Config, swept: ByRate, seeds: Sequence[int], needed: float | None
+) -> tuple[Finalist, dict[str, Any]]:
+    """What is exported where there is no time for a comparison: the default at the best rate of a sweep, and why.
+
+    Args:
+        task, settings: of the search.
+        default: the arm.
+        swept: its metric at each rate.
+        seeds: of the sweep.
+        needed: seconds that a comparison would take, where that is known.
+    """
+    by_rate = swept[default]
+    best = replace(default, lr=best_lr(by_rate))
+    rates = f"{len(by_rate)} learning rates, trainings of {task.steps} steps on {len(seeds)} seeds"
+    evidence = {
+        "verdict": f"no time for a comparison; the default at the best of {rates}",
+        **about(task, settings),
+        "comparisons": 0,
+        "sweep": {
+            "steps": task.steps,
+            "seeds": [seeds[0], seeds[-1]],
+            "lrs": sorted(by_rate),
+            "valid": [mean(by_rate[lr]) for lr in sorted(by_rate)],
+        },
+        "plan": {"steps": task.steps},
+    }
+    if needed is not None:
+        evidence["comparison_seconds"] = needed
+    unknown = float("nan")
+    return Finalist(best, (DEFAULT,), unknown, unknown, 0, None, None), evidence
+
+
+def about(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What was searched, and on what."""
+    return {
+        "task": task.name,
+        "metric": task.metric_name,
+        "proxy_steps": task.steps,
+        "batch_size": task.batch_size,
+        "seed": settings["seed"],
+        "budget_seconds": settings["budget"] or "standard plan",
+        "objective": settings["objective"],
+        "cost": settings["cost"] or "none",
+        "components": settings["components"],
         "device": task.device.type,
         "versions": {name: version(name) for name in ("autoranger", "torch", "numpy", "optuna")}
         | {"python": platform.python_version()},

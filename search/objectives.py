@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ Values = NDArray[np.float64]
 
 METRIC = "metric"
 """The objective that a search has if nothing else is said: the task's metric at the end of a training."""
+
+LOSS = "loss"
+"""The objective that looks at the task's loss instead."""
 
 POINTS = 20
 """Looks at the validation data on the way to a target; between them the curve is taken to be straight."""
@@ -47,6 +51,7 @@ class Reaching:
         splits: Sequence[str] = ("valid",),
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        **rest: Any,
     ) -> Scores:
         """See `Population.train`."""
 
@@ -63,6 +68,7 @@ class Reaching:
             curve=min(POINTS, steps),
             progress=progress,
             report=lambda part, scores: report(part, converted(scores)),
+            **rest,
         )
         return converted(trained)
 
@@ -104,7 +110,7 @@ def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], P
     changed = copy.copy(task)
     if objective == METRIC:
         return task, lambda population: population
-    if objective == "loss":
+    if objective == LOSS:
 
         def minus_loss(output: Tensor, target: Tensor) -> Tensor:
             return -task.loss(output, target)

@@ -12,6 +12,9 @@ from autoranger.components.errors import ConfigError
 LISTED = 256
 """Subsets that the standard plan trains all of: those of Ranger21."""
 
+PROTECTED = 3
+"""Arms that stay in every round whatever their rank: full Ranger21, AdamW and the best of random ones."""
+
 SURVIVORS = 1 / 3
 """Share of the subsets that goes on after the first round, where nothing is known of a task."""
 
@@ -49,13 +52,17 @@ class Plan:
     verdict_seeds: int
     steps: int
 
-    def cost(self, arms: int, lrs: int, first: int = 0) -> int:
-        """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs`, without its extensions."""
-        entrants, total = min(self.arms, arms), 0
-        for rung in self.rungs[first:]:
-            total += entrants * min(rung.lrs, lrs) * rung.seeds * rung.steps
+    def cost(self, arms: int, lrs: int, first: int = 0, scoring: float = 0.0) -> int:
+        """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs`, without its extensions.
+
+        Scoring a training once takes as long as `scoring` steps of it; at the end that is done on two splits.
+        """
+        entrants, total = min(self.arms, arms), 0.0
+        for number, rung in enumerate(self.rungs[first:], start=first):
+            candidates = (entrants + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
+            total += candidates * rung.seeds * (rung.steps + scoring)
             entrants = min(rung.keep, entrants)
-        return total + (entrants + 3) * self.verdict_seeds * self.steps
+        return round(total + (entrants + PROTECTED) * self.verdict_seeds * (self.steps + 2 * scoring))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a record."""
@@ -67,7 +74,9 @@ class Plan:
         return cls(**{**data, "rungs": tuple(Rung(**rung) for rung in data["rungs"])})
 
 
-def make_plan(steps: int, *, arms: int = LISTED, effort: int = 1, survivors: float = SURVIVORS) -> Plan:
+def make_plan(
+    steps: int, *, arms: int = LISTED, effort: int = 1, survivors: float = SURVIVORS, verdict_seeds: int | None = None
+) -> Plan:
     """The plan for proxy runs of `steps`, `arms` entrants and `effort` times the standard number of seeds.
 
     The first round is half as long as the real one; it is no shorter because ranks of subsets at a third of the length
@@ -82,27 +91,33 @@ def make_plan(steps: int, *, arms: int = LISTED, effort: int = 1, survivors: flo
             Rung(steps=steps, seeds=2 * effort, keep=max(4, kept // 4), lrs=3),
             Rung(steps=steps, seeds=6 * effort, keep=4, lrs=2),
         ),
-        verdict_seeds=32 * effort,
+        verdict_seeds=verdict_seeds or 32 * effort,
         steps=steps,
     )
 
 
-def plan_for(steps: int, arms: int, lrs: int, affordable: float, survivors: float = SURVIVORS) -> Plan:
-    """The largest plan of a fixed ladder that costs at most `affordable` candidate-steps, or the smallest one.
+def plan_for(
+    steps: int, arms: int, lrs: int, affordable: float, survivors: float = SURVIVORS, scoring: float = 0.0
+) -> Plan | None:
+    """The largest plan of a fixed ladder that costs at most `affordable` candidate-steps; None where none does.
 
-    With little time the race first takes fewer entrants and only then shorter runs: a short proxy selects another
-    optimizer. With much time it takes more seeds. The ladder is coarse, so that a repetition
+    With little time the race takes fewer entrants and the verdict fewer seeds, never shorter runs: a short proxy
+    selects another optimizer. With much time there are more seeds. The ladder is coarse, so that a repetition
     on the same machine finds the same plan in spite of timing noise.
     """
-    shorter = [(max(8, steps // divisor), 8, 1) for divisor in (16, 8, 4, 2)]
-    fuller = [(steps, entrants, 1) for entrants in (8, 16, 32, 64, 128, LISTED)]
-    longer = [(steps, LISTED, effort) for effort in (2, 4, 8, 16)]
-    ladder = [
-        make_plan(length, arms=entrants, effort=effort, survivors=survivors)
-        for length, entrants, effort in (*shorter, *fuller, *longer)
+    fitting = [plan for plan in ladder(steps, survivors) if plan.cost(arms, lrs, scoring=scoring) <= affordable]
+    return fitting[-1] if fitting else None
+
+
+def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
+    """The plans for proxy runs of `steps`, the cheapest first."""
+    fewer = [(8, 1, 8), (8, 1, 16)]
+    fuller = [(entrants, 1, None) for entrants in (8, 16, 32, 64, 128, LISTED)]
+    longer = [(LISTED, effort, None) for effort in (2, 4, 8, 16)]
+    return [
+        make_plan(steps, arms=entrants, effort=effort, survivors=survivors, verdict_seeds=seeds)
+        for entrants, effort, seeds in (*fewer, *fuller, *longer)
     ]
-    fitting = [plan for plan in ladder if plan.cost(arms, lrs) <= affordable]
-    return fitting[-1] if fitting else ladder[0]
 
 
 def parse_budget(text: str) -> float:

@@ -61,6 +61,9 @@ class Population:
         graphs: whether steps are replayed as CUDA graphs. Off by default since nobody has measured what it brings. A
             model that vmap refuses runs without.
 
+    Attributes:
+        pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
+
     Raises:
         ConfigError: where the task is wrong by itself, or precision or graphs are not for its device.
     """
@@ -69,6 +72,7 @@ class Population:
         self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool = False
     ) -> None:
         keep_freed_memory()
+        self.pulse: Callable[[], None] = lambda: None
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
         self.task, self.device = task, task.device
@@ -88,6 +92,11 @@ class Population:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
+    def one_by_one(self) -> bool:
+        """Whether models are called for one row after another, since vmap refuses them."""
+        return self._over_rows is looped
+
+    @property
     def skeleton(self) -> nn.Module:
         """The module that is called with the rows' parameters; one for each thread, since a call changes it."""
         if not hasattr(self._local, "skeleton"):
@@ -104,6 +113,7 @@ class Population:
         curve: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        among: Sequence[Config] = (),
     ) -> Scores:
         """Trains every config with every seed from scratch.
 
@@ -115,6 +125,8 @@ class Population:
             curve: how many times to score the validation data on the way, evenly spaced, the end included.
             progress: called with the number of rows × steps done since the last call.
             report: called with each part of the candidates that is done, and its scores.
+            among: the candidates of which these are the rest, where some have been trained before: they train in the
+                company that they would have had, and come to the same to the last bit.
 
         Returns:
             For each split the metric `[K, S]`, NaN where a run has diverged; the curve `[K, S, curve]` as "curve".
@@ -122,10 +134,14 @@ class Population:
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
         scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         workers = 1 if self._noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
-        size = max(1, min(self.rows // len(seeds), -(-len(configs) // workers)))
-        chunks = list(alike(configs, size))
-        for seed in seeds:
-            self._init(seed)  # here, since making a model draws from the global generator
+        every = among or configs
+        size = max(1, min(self.rows // len(seeds), -(-len(every) // workers)))
+        chunks = list(alike(every, size))
+        if among:
+            left = {config: k for k, config in enumerate(configs)}
+            chunks = list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))
+        # Here, since making a model draws from the global generator; those of other seeds are forgotten.
+        self._inits = {seed: self._init(seed) for seed in seeds}
         with forked(self.device), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
@@ -224,6 +240,7 @@ class Population:
         """The loss or metric of one row."""
 
         def call(params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
+            self.pulse()
             with mixed(self.device, self.precision):
                 output = functional_call(self.skeleton, (params, buffers), (x,))
             return head(full(output, self.precision), y)

@@ -33,3 +33,6 @@ class Progress:
 
     def best(self, config: Config, value: float) -> None:
         """The best candidate of the round so far, and its metric."""
+
+    def kept(self) -> None:
+        """Results have been written: a good moment to end, for who wants to."""

@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
-from optuna.trial import TrialState
 
 from autoranger.components.config import Config
-from autoranger.search.clock import Clock
+from autoranger.components.errors import SearchError
+from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.objectives import Reaching
 from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
@@ -114,14 +114,20 @@ class Race:
         return scores
 
     def extend(self, scores: Scores, rung: Rung, seeds: Sequence[int]) -> None:
-        """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried."""
+        """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried.
+
+        Where there is no time for that, the rates of the grid have to do.
+        """
         while True:
             leaders = self.kept(scores, rung.keep)
             edges = {arm: [lr for lr in neighbours(best_lr(scores[arm])) if lr not in scores[arm]] for arm in leaders}
             wanted = [(arm, lr) for arm, lrs in edges.items() for lr in lrs]
             if not wanted:
                 return
-            self.train(wanted, rung.steps, seeds, scores)
+            try:
+                self.train(wanted, rung.steps, seeds, scores)
+            except OutOfTime:
+                return
 
     def kept(self, scores: Scores, keep: int) -> list[Config]:
         """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
@@ -139,31 +145,30 @@ class Race:
 
         Returns:
             the scores of the finalists and the protected arms in the last round, best first.
+
+        Raises:
+            SearchError: where every training of the first round diverged.
+            OutOfTime: where there is no time for the first round.
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
+        require_finite(scores, first.steps)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
             if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
                 self.clock.left_out(rounds - number + 1)
                 break
-            self._dismiss(scores, entrants)
             work = plan.cost(len(entrants), rates, first=number - 1)
             self.clock.round(number, rounds, candidates=candidates, rung=rung, work=work)
-            scores = self.round(entrants, rung, seeds(rung.seeds))
-        leaders = self.kept(scores, plan.rungs[-1].keep)
-        for arm in leaders:
-            self.record.finish(replace(arm, lr=best_lr(scores[arm])), TrialState.COMPLETE)
-        return {arm: scores[arm] for arm in leaders}
-
-    def _dismiss(self, scores: Scores, entrants: Mapping[Config, list[float]]) -> None:
-        """Writes the trials of the candidates that do not go on."""
-        for arm, by_lr in scores.items():
-            for lr in by_lr:
-                if lr not in entrants.get(arm, []):
-                    self.record.finish(replace(arm, lr=lr), TrialState.PRUNED)
+            try:
+                scores = self.round(entrants, rung, seeds(rung.seeds))
+            except OutOfTime:  # what the rounds before have found stands
+                self.clock.rounds.pop()
+                self.clock.left_out(rounds - number + 1)
+                break
+        return {arm: scores[arm] for arm in self.kept(scores, plan.rungs[-1].keep)}
 
     def train(self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Scores) -> None:
         """Trains candidates, or recalls them, into `scores`, the record and the progress."""
@@ -175,6 +180,7 @@ class Race:
             arm = max(scores, key=lambda arm: best_value(scores[arm]))
             if np.isfinite(best_value(scores[arm])):
                 self.clock.best(replace(arm, lr=best_lr(scores[arm])), best_value(scores[arm]))
+            self.clock.kept()
 
         for arm, _ in wanted:  # in this order, whatever is done first: of equally good arms the first one leads
             scores.setdefault(arm, {})
@@ -185,8 +191,22 @@ class Race:
                 note([config], values[None])
         fresh = [config for config, values in recalled.items() if values is None]
         self.clock.training(len(fresh) * len(seeds) * steps)
+        self.record.begin()
+        rest: dict[str, Any] = {"among": list(origin)} if 0 < len(fresh) < len(origin) else {}
         self.population.train(
-            fresh, seeds, steps, progress=self.clock.advance, report=lambda part, s: note(part, s["valid"])
+            fresh, seeds, steps, progress=self.clock.advance, report=lambda part, s: note(part, s["valid"]), **rest
+        )
+        self.clock.trained(len(fresh) * len(seeds))
+
+
+def require_finite(scores: Scores, steps: int) -> None:
+    """SearchError where every training diverged on some seed."""
+    if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
+        rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
+        raise SearchError(
+            f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
+            "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
+            "lr_range."
         )
 
 

@@ -2,67 +2,85 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
 from json import dumps
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import optuna
-from optuna.storages import BaseStorage, JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.study import Study
-from optuna.trial import TrialState, create_trial
+from optuna.storages import BaseStorage
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.components.errors import ConfigError
 from autoranger.search.commands import program
+from autoranger.search.fingerprint import changed
 from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
+from autoranger.search.process import ended, this_process
 from autoranger.search.rounds import Round
-from autoranger.search.space import Space
+from autoranger.search.space import Space, in_words
+from autoranger.search.storage import kept
+from autoranger.search.storage import open_storage as open_storage  # where it has been before
 from autoranger.search.verdict import Values
-
-JOURNAL = "autoranger.journal"
-"""Where studies are kept if nothing else is said."""
 
 FRONT = "-front"
 """What the name of a study with a cost for its second objective ends with."""
 
 
-def open_storage(place: str | None) -> BaseStorage:
-    """The Optuna storage at an URL or in a journal file; DataError where it cannot be opened."""
-    place = place or JOURNAL
-    try:
-        if "://" in place:
-            return optuna.storages.get_storage(place)
-        with Path(place).open("ab"):
-            pass
-        check_journal(Path(place))
-        return JournalStorage(JournalFileBackend(place))
-    except DataError:
-        raise
-    except Exception as error:
-        reason = getattr(error, "strerror", None) or first_line(error)
-        raise DataError(f"cannot open the study storage {place}: {reason}; name another with --storage.") from None
+FINGERPRINT = "fingerprint"
+"""The setting that says what the task does (see `fingerprint`)."""
+
+VERDICT = "verdict"
+"""The attribute of a study that keeps what the verdict's trainings came to."""
+
+SEARCHING = "searching"
+"""The attribute of a study that says which process is searching."""
 
 
-def check_journal(path: Path) -> None:
-    """DataError where a file is there, and is no journal of Optuna's."""
-    with path.open("rb") as file:
-        start = file.read(16)
-    if start.startswith(b"SQLite format 3"):
-        raise DataError(f"{path} is an SQLite database; write --storage sqlite:///{path}.")
-    if start and not start.startswith(b"{"):
-        raise DataError(f"{path} is not a journal of studies; name another with --storage.")
+Results = dict[str, list[float | None]]
+"""The metric of every seed, None where the run diverged, by the name of the round."""
+
+
+@dataclass
+class Entry:
+    """What a study has of a candidate.
+
+    Args:
+        trial: number, in the storage, of its trial that is not finished; None where there is none.
+        state: of its trial that is finished, if there is one.
+        earlier: results of its rounds in finished trials, by the rounds' names.
+        here: those in the trial that is not finished.
+    """
+
+    trial: int | None = None
+    state: TrialState | None = None
+    earlier: Results = field(default_factory=dict)
+    here: Results = field(default_factory=dict)
+
+    @property
+    def last(self) -> float:
+        """The mean metric of the last round; NaN where a run diverged, or where there is none."""
+        *_, values = [[None], *self.earlier.values(), *self.here.values()]
+        return float(numbers(values).mean())
 
 
 class Record:
     """The trials of one search. A candidate is one trial, and each of its rounds an intermediate value.
 
     An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
-    the trial's attribute `rounds`. A trial is written when its candidate leaves the race: complete for finalists,
-    pruned for the others, failed where every run diverged.
+    the trial's attribute `rounds`. A trial's value is the mean metric on the fresh seeds of the verdict, or of its last
+    round where it got no further. The best of the complete trials is what has been exported: what looks better, but has
+    not been shown to be, is pruned, as everything is before there is a verdict. Failed are those of whose last round a
+    run diverged.
+
+    A result is written as soon as it is there, into a trial that runs until the search ends. One that is interrupted
+    leaves pruned trials, one that is killed running ones, and one that resumes goes on with these. A result is written
+    once: where a pruned trial's candidate goes on, what is new goes into a second trial.
 
     Args:
         storage: of the study.
@@ -72,38 +90,96 @@ class Record:
         resume: whether to continue the study of that name: its values are not trained again.
 
     Raises:
-        ConfigError: where a study of that name exists and is not to be resumed, or cannot be, or is finished.
+        ConfigError: where a study of that name exists and is not to be resumed, or cannot be, or is finished, or where
+            another process is searching in it.
+        DataError: where the storage cannot be written, then and later.
     """
 
     def __init__(
         self, storage: BaseStorage, name: str, space: Space, settings: Mapping[str, Any], *, resume: bool
     ) -> None:
-        self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
-        self._open: dict[Config, dict[Round, Values]] = {}
+        self.storage, self.space = storage, space
+        self._entries: dict[Config, Entry] = {}
+        self._began = datetime.now()
         self.recalled = 0
-        try:
-            if resume:
-                self.study = optuna.load_study(study_name=name, storage=storage)
-            else:
-                self.study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
-        except optuna.exceptions.DuplicatedStudyError:
-            raise ConfigError(f"study '{name}' exists; continue it with --resume or choose another --study.") from None
-        except KeyError:
-            raise ConfigError(f"there is no study '{name}' to resume; leave out --resume to begin it.") from None
         settings = plain(settings)  # as a storage returns it
-        if resume:
-            before = self.study.user_attrs.get("settings", {})
-            others = [f"{k} {dumps(before.get(k))}, not {dumps(v)}" for k, v in settings.items() if before.get(k) != v]
-            if others:
-                raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same.")
-            if "outcome" in self.study.user_attrs:
+        with kept():
+            try:
+                if resume:
+                    self.study = optuna.load_study(study_name=name, storage=storage)
+                else:
+                    self.study = optuna.create_study(study_name=name, storage=storage, direction="maximize")
+            except optuna.exceptions.DuplicatedStudyError:
                 raise ConfigError(
-                    f"study '{name}' is finished; see {program()} report {name}, or choose another --study."
+                    f"study '{name}' exists; continue it with --resume or choose another --study."
+                ) from None
+            except KeyError:
+                raise ConfigError(f"there is no study '{name}' to resume; leave out --resume to begin it.") from None
+            self._id = storage.get_study_id_from_name(name)
+            if resume:
+                self._check(settings)
+            self._claim()
+            if resume:
+                self._recall()
+            self.study.set_user_attr("settings", settings)
+
+    def _check(self, settings: Mapping[str, Any]) -> None:
+        """ConfigError where the study cannot be continued with these settings."""
+        name, noted = self.study.study_name, self.study.user_attrs
+        if "settings" not in noted and (
+            self.study.get_trials(deepcopy=False) or self.study.directions != [StudyDirection.MAXIMIZE]
+        ):
+            raise ConfigError(f"study '{name}' was not made by autoranger search; choose another --study.")
+        before = settings | noted.get("settings", {})
+        others = [
+            f"{k} {dumps(before[k])}, not {dumps(v)}"
+            for k, v in settings.items()
+            if before[k] != v and k != FINGERPRINT
+        ]
+        if others:
+            raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same.")
+        if FINGERPRINT in settings and (words := changed(before[FINGERPRINT], settings[FINGERPRINT])):
+            raise ConfigError(
+                f"the task is not the one that study '{name}' began with: {words} changed; undo that, or choose "
+                "another --study."
+            )
+        if "outcome" in noted:
+            raise ConfigError(
+                f"study '{name}' is finished; see {program()} report {name} (--out FOLDER writes its configs), or "
+                "choose another --study."
+            )
+
+    def _claim(self) -> None:
+        """Makes this process the one that searches; ConfigError where another one does."""
+        name, me, holder = self.study.study_name, this_process(), self.study.user_attrs.get(SEARCHING)
+        if holder not in (None, me) and not ended(holder):
+            where, number, _ = [*str(holder).split(), "?", "?", "?"][:3]
+            if ended(holder) is not None:
+                raise ConfigError(
+                    f"study '{name}' is being searched by process {number}; wait for it, or choose another --study."
                 )
-            for trial in self.study.get_trials(deepcopy=False):
-                config = Config.from_dict(trial.user_attrs["config"])
-                self.known.setdefault(config, {}).update(trial.user_attrs["rounds"])
-        self.study.set_user_attr("settings", settings)
+            warnings.warn(
+                f"study '{name}' was last searched by process {number} on {where}, which cannot be seen from here; "
+                "make sure that it has ended.",
+                stacklevel=4,
+            )
+        self.study.set_user_attr(SEARCHING, me)
+        holder = self.study.user_attrs.get(SEARCHING)
+        if holder != me:
+            raise ConfigError(f"another search has just begun in study '{name}'; choose another --study.")
+
+    def _recall(self) -> None:
+        """Reads the trials of earlier sessions."""
+        for trial in self.study.get_trials(deepcopy=False):
+            if "config" not in trial.user_attrs or "rounds" not in trial.user_attrs:
+                continue  # somebody else's
+            entry = self._entries.setdefault(Config.from_dict(trial.user_attrs["config"]), Entry())
+            if trial.state.is_finished():
+                entry.state = trial.state
+                entry.earlier |= trial.user_attrs["rounds"]
+                continue
+            entry.trial = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+            entry.here |= trial.user_attrs["rounds"]
 
     @property
     def plan(self) -> Plan | None:
@@ -113,36 +189,99 @@ class Record:
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
-        values = self.known.get(config, {}).get(Round.of(steps, seeds).name)
+        entry = self._entries.get(config, Entry())
+        values = (entry.earlier | entry.here).get(Round.of(steps, seeds).name)
         self.recalled += steps * len(values or [])
-        return None if values is None else np.array([np.nan if v is None else v for v in values])
+        return None if values is None else numbers(values)
+
+    def begin(self) -> None:
+        """Notes the time: trials of candidates that are reported for the first time have begun now."""
+        self._began = datetime.now()
 
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
-        """Notes the metric `[S]` of a candidate's round."""
-        self._open.setdefault(config, {})[Round.of(steps, seeds)] = values
+        """Writes the metric `[S]` of a candidate's round, unless that is there."""
+        entry, round_ = self._entries.setdefault(config, Entry()), Round.of(steps, seeds)
+        if round_.name in entry.earlier or round_.name in entry.here:
+            return
+        entry.here[round_.name] = plain(values.tolist())
+        with kept():
+            if entry.trial is None:
+                entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
+                return
+            self.storage.set_trial_user_attr(entry.trial, "rounds", entry.here)
+            if np.isfinite(values).any():
+                self.storage.set_trial_intermediate_value(entry.trial, round_.spent, float(np.nanmean(values)))
 
-    def finish(self, config: Config, state: TrialState) -> None:
-        """Writes a candidate's trial."""
-        rounds = self._open.pop(config)
-        means = {round_.spent: float(np.nanmean(v)) for round_, v in rounds.items() if np.isfinite(v).any()}
-        finished = state if means else TrialState.FAIL
+    def _trial(self, config: Config, entry: Entry) -> FrozenTrial:
+        """A trial that runs, with the results that no other trial has."""
         trial = create_trial(
-            state=finished,
-            value=means[max(means)] if finished == TrialState.COMPLETE else None,
+            state=TrialState.RUNNING,
             params=self.space.params(config),
             distributions=dict(self.space.distributions()),
-            intermediate_values=means,
-            user_attrs={
-                "config": config.to_dict(),
-                "rounds": {round_.name: plain(v.tolist()) for round_, v in rounds.items()},
-            },
+            intermediate_values=means(entry.here),
+            user_attrs={"name": in_words(config.components), "config": config.to_dict(), "rounds": entry.here},
         )
-        self.study.add_trial(trial)
+        trial.datetime_start = self._began
+        return trial
+
+    def conclude(self, exported: Config, verdict: Mapping[Config, float]) -> None:
+        """Ends all trials, with a verdict.
+
+        Args:
+            exported: what the search recommends.
+            verdict: mean metric of it, and of all that it has been compared with, on fresh seeds.
+        """
+        for config, entry in self._entries.items():
+            value = verdict.get(config, entry.last)
+            stands = config == exported or value < verdict[exported]
+            if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
+                with kept():  # an interruption has ended it before
+                    entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
+            self._finish(entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
+
+    def _finish(self, entry: Entry, state: TrialState, value: float) -> None:
+        """Ends a candidate's trial, if it runs."""
+        if entry.trial is None:
+            return
+        finite = bool(np.isfinite(value))
+        state = state if finite else TrialState.FAIL
+        with kept():
+            self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
+        entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}
+
+    def name_metric(self, name: str) -> None:
+        """Tells other tools what the value of a trial is."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            with kept():
+                self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
-        for name, fact in facts.items():
-            self.study.set_user_attr(name, plain(fact))
+        with kept():
+            for name, fact in facts.items():
+                self.study.set_user_attr(name, plain(fact))
+
+    def recall_verdict(self, steps: int, seeds: Sequence[int]) -> dict[Config, dict[str, Values]]:
+        """The metric `[S]` of every split, by finalist, as far as an earlier session has recorded it."""
+        noted = self.study.user_attrs.get(VERDICT, {})
+        found = noted.get("results", []) if noted.get("round") == Round.of(steps, seeds).name else []
+        self.recalled += steps * len(seeds) * len(found)
+        return {Config.from_dict(r["config"]): {split: numbers(v) for split, v in r["scores"].items()} for r in found}
+
+    def report_verdict(self, steps: int, seeds: Sequence[int], scores: Mapping[Config, Mapping[str, Values]]) -> None:
+        """Writes the results of the verdict's trainings so far."""
+        results = [
+            {"config": config.to_dict(), "scores": {split: v.tolist() for split, v in by_split.items()}}
+            for config, by_split in scores.items()
+        ]
+        self.note(**{VERDICT: {"round": Round.of(steps, seeds).name, "seeds": len(seeds), "results": results}})
+
+    @property
+    def verdict_seeds(self) -> int | None:
+        """With how many seeds an earlier session has begun the verdict; None where it has not."""
+        seeds: int | None = self.study.user_attrs.get(VERDICT, {}).get("seeds")
+        return seeds
 
     def front(self) -> Study:
         """An empty study of metric and cost, beside this one; ConfigError where there is another one of its name."""
@@ -165,6 +304,18 @@ class Record:
             study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))
 
     def close(self) -> None:
-        """Writes what is still open, as pruned: the study is complete and readable whenever a search ends."""
-        for config in list(self._open):
-            self.finish(config, TrialState.PRUNED)
+        """Ends the trials that still run, as pruned: the study is complete and readable whenever a search ends."""
+        for entry in self._entries.values():
+            self._finish(entry, TrialState.PRUNED, entry.last)
+        self.note(**{SEARCHING: None})
+
+
+def numbers(values: Sequence[float | None]) -> Values:
+    """Results as they were before they were written: NaN for None."""
+    return np.array([np.nan if v is None else v for v in values])
+
+
+def means(results: Results) -> dict[int, float]:
+    """The mean metric of each round in which not every run diverged, by what has been spent on it."""
+    found = {Round.named(name): numbers(values) for name, values in results.items()}
+    return {r.spent: float(np.nanmean(v)) for r, v in found.items() if r is not None and np.isfinite(v).any()}

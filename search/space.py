@@ -133,6 +133,20 @@ def compatible(names: Iterable[str]) -> list[str]:
     return kept
 
 
+def in_words(components: Iterable[str]) -> str:
+    """A subset of components in a few words, relative to the nearest of full Ranger21 and AdamW."""
+    names = list(components)
+    on, every = set(names), set(RANGER21)
+    without = every - on
+    if on == every:
+        return "ranger21"
+    if not on:
+        return "adamw"
+    if on <= every and len(without) < len(on):
+        return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
+    return "adamw + " + " + ".join(names)
+
+
 def lr_grid(low: float, high: float) -> list[float]:
     """The half-decade grid (1, 3, 10, 30, …) from `low` to `high`, both included."""
     exponents = range(-12, 6)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from typing import Any
@@ -12,23 +13,29 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autoranger.components.config import EVIDENCE, Config
-from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
-from autoranger.search.clock import Clock
+from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
-from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge
+from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
 from autoranger.search.explore import Exploration
-from autoranger.search.objectives import METRIC, Reaching, prepared
-from autoranger.search.plan import LISTED, Plan, make_plan, plan_for
+from autoranger.search.fingerprint import fingerprint
+from autoranger.search.objectives import LOSS, METRIC, Reaching, prepared
+from autoranger.search.plan import LISTED, Plan, Rung, ladder, make_plan, plan_for
 from autoranger.search.population import Population
+from autoranger.search.population import Scores as Trained
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Opening, Race, best_lr
-from autoranger.search.record import Record
+from autoranger.search.race import Grid, Opening, Race, Scores, best_lr, best_value, require_finite
+from autoranger.search.record import FINGERPRINT, Record
+from autoranger.search.sanity import check_metric
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
 from autoranger.search.tasks.task import Task
 
 AUTO, GRID = "auto", "grid"
 """Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
+
+SEEDS = 1_000_000
+"""Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
 
 EXPLORED = 64
 """Subsets for whose learning rates a sampler has time in the standard plan."""
@@ -39,9 +46,11 @@ class Outcome:
     """What a search found.
 
     Args:
-        config: to be exported: the winner, or the default where nothing beats it significantly.
+        config: to be exported: the winner, or the default where nothing beats it significantly, or where there was no
+            time for a comparison.
         default_kept: whether it is the default.
-        finalists: all candidates of the verdict, best validation metric first. The baselines are among them: the
+        finalists: all candidates of the verdict, best validation metric first; without a comparison the default alone,
+            of which no metric is known then. The baselines are among them: the
             default (full Ranger21), AdamW, both with the same sweep of learning rates as the others had, and the best
             of random candidates: all of the first round's, or half of them where a sampler chose the others.
         evidence: what the exported file says about the config.
@@ -80,7 +89,8 @@ def search(
         study: name of the study in it.
         space: what to choose from; the subsets of Ranger21 by default.
         seed: of everything; the same seed and plan give the same result on the same machine.
-        budget: seconds that the search should take at most; no limit where None.
+        budget: seconds that the search takes at most; no limit where None. Where that is too short for a race and a
+            verdict at the task's full proxy length, the result is the default with a swept learning rate.
         plan: what to do; where None the task's standard plan, or what fits the budget.
         sampler: chooses what the first round trains: a name in `samplers.SAMPLERS` or a sampler of Optuna; "grid"
             for every subset with a grid of learning rates; by default the grid where the plan has room for all subsets,
@@ -94,9 +104,12 @@ def search(
         progress: listens.
 
     Raises:
-        ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails,
-            or for a sampler or an objective that there is not, or one that no training reaches.
+        ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails
+            or training makes its metric worse, or for a sampler or an objective that there is not, or one that no
+            training reaches.
         DataError: where the task's data are missing.
+        SearchError: where there is nothing to recommend: everything diverged, or there is no time even for a sweep of
+            learning rates.
     """
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
     chooser = chosen_sampler(sampler, seed)
@@ -111,6 +124,8 @@ def search(
         "metric": task.metric_name,
         "steps": task.steps,
         "batch_size": task.batch_size,
+        "lr_range": list(task.lr_range),
+        "device": task.device.type,
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
@@ -120,50 +135,158 @@ def search(
     }
     bare = Population(task)
     population, priced = trained_for(bare), None if cost is None else cost.of
+    settings[FINGERPRINT] = fingerprint(bare, replace(space.default, lr=lrs[0]))
     record = Record(storage, study, space, settings, resume=resume)
     front = None if cost is None else record.front()
+    fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
+    swept, few, found = Scores(), list[int](), None
     try:
+        record.name_metric(f"valid {task.metric_name}")
         if budget is not None:
             clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
+            few = early(clock.sweep_seeds(len(lrs), task.steps))
+            swept = sweep(Race(population, record, {}, clock), space.default, lrs, task.steps, few)
+        if record.plan is None and objective != LOSS:
+            with clock.until(clock.halfway), suppress(OutOfTime):
+                check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
         plan = plan or record.plan or planned(task, space, clock, sampler)
-        race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
-        called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
-        opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
-        if lists(sampler, space, plan.arms):
-            opening = Grid(space.arms(plan.arms, seed), lrs)
-        record.note(plan=plan.to_dict(), opening=opening.name)
-        numbers = count(seed * 1_000_000)
-
-        def fresh_seeds(size: int) -> list[int]:
-            return list(islice(numbers, size))
-
-        finalists = race.run(opening, plan, fresh_seeds)
-        if isinstance(population, Reaching):
-            population.check()
-        chosen = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
-        seeds = fresh_seeds(clock.verdict_seeds(plan, len(chosen)))
-        clock.verdict(len(chosen), len(seeds))
-        clock.training(len(chosen) * len(seeds) * plan.steps)
-        scores = population.train(chosen, seeds, plan.steps, splits=("valid", "test"), progress=clock.advance)
+        if plan is not None:
+            called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
+            opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
+            if lists(sampler, space, plan.arms):
+                opening = Grid(space.arms(plan.arms, seed), lrs)
+            record.note(plan=plan.to_dict(), opening=opening.name)
+            race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
+            with suppress(OutOfTime):
+                found = compete(race, opening, plan, fresh)
+        if plan is not None and found is not None:
+            ranked, best = judge(found.configs, found.scores, found.roles, priced)
+            if not np.isfinite(best.valid):
+                raise SearchError(
+                    f"every training of full Ranger21 with lr {best.config.lr:g} diverged on the fresh seeds, and "
+                    "nothing beats it; name lower rates in the task's lr_range."
+                )
+            done = replace(
+                plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
+            )  # may be cut short
+            evidence = describe(task, done, opening.name, settings, found.seeds, ranked, best)
+            merits = {finalist.config: finalist.valid for finalist in ranked}
+        else:
+            require_reached(population)
+            require_finite(swept, task.steps)
+            needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
+            best, evidence = uncompared(task, settings, space.default, swept, few, needed)
+            ranked, merits = [best], {best.config: best_value(swept[space.default])}
+        record.conclude(best.config, merits)
+    except SearchError as error:
+        record.note(failure=str(error))
+        raise
     finally:
         record.close()
-    places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
-    ranked, best = judge(chosen, scores, places, priced)
-    done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(seeds))  # a budget may cut it short
-    evidence = describe(task, done, opening.name, settings, seeds, ranked, best)
     outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
+    if front is not None:
+        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     record.note(
-        outcome=best.config.to_dict() | {EVIDENCE: evidence},
         finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
         spent={
             "seconds": None if resume else clock.elapsed,
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
+        outcome=best.config.to_dict() | {EVIDENCE: evidence},  # last, since it says that the search is finished
     )
-    if front is not None:
-        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
     return outcome
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a race led to, on fresh seeds.
+
+    Args:
+        configs: the finalists, each with its best learning rate of the race.
+        roles: which of them are the baselines.
+        seeds: fresh ones.
+        scores: metric `[F, S]` of the splits valid and test.
+    """
+
+    configs: list[Config]
+    roles: dict[str, int]
+    seeds: list[int]
+    scores: Trained
+
+
+def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], list[int]]) -> Found:
+    """Runs a race, and trains its finalists on fresh seeds.
+
+    Raises:
+        SearchError: where everything diverged.
+        OutOfTime: where there is no time for the first round or the last trainings.
+    """
+    clock = race.clock
+    with clock.until(clock.race_end(plan)):
+        finalists = race.run(opening, plan, fresh)
+    require_reached(race.population)
+    configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
+    roles = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
+    seeds = fresh(race.record.verdict_seeds or clock.verdict_seeds(plan, len(configs)))
+    clock.verdict(len(configs), len(seeds))
+    with clock.until(clock.end):
+        scores = final(race, configs, seeds, plan.steps)
+    return Found(configs, roles, seeds, scores)
+
+
+def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> Trained:
+    """The metric `[F, S]` of the finalists on the valid and the test split: trained, or recalled, and recorded."""
+    record, clock = race.record, race.clock
+    done = record.recall_verdict(steps, seeds)
+    fresh = [config for config in configs if config not in done]
+
+    def note(part: Sequence[Config], scores: Trained) -> None:
+        done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
+        record.report_verdict(steps, seeds, done)
+        clock.kept()
+
+    record.report_verdict(steps, seeds, done)
+    clock.training(len(fresh) * len(seeds) * steps)
+    among = configs if len(fresh) < len(configs) else ()
+    race.population.train(
+        fresh, seeds, steps, splits=("valid", "test"), progress=clock.advance, report=note, among=among
+    )
+    return {split: np.stack([done[config][split] for config in configs]) for split in ("valid", "test")}
+
+
+def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Scores:
+    """Trains the default with every learning rate, and more where its best lies on an edge: what is always known.
+
+    Raises:
+        SearchError: where there is no time for it.
+    """
+    clock = race.clock
+    rung = Rung(steps=steps, seeds=len(seeds), keep=1, lrs=len(lrs))
+    began, done = clock.elapsed, clock.done
+    try:
+        with clock.until(clock.end):
+            scores = race.round({default: list(lrs)}, rung, seeds)
+    except OutOfTime:
+        raise SearchError(
+            f"in {clock.budget:g} s there is no time for {len(lrs)} trainings of {steps} steps, which would tell the "
+            f"best learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
+            "or more, or make the task's steps fewer or its model smaller."
+        ) from None
+    clock.learn(clock.done - done, clock.elapsed - began)
+    return scores
+
+
+def require_reached(population: Population | Reaching) -> None:
+    """ConfigError where the objective is a target that no training has reached."""
+    if isinstance(population, Reaching):
+        population.check()
+
+
+def numbers(first: int) -> Callable[[int], list[int]]:
+    """A function that gives that many numbers from `first` on, none of them twice."""
+    rest = count(first)
+    return lambda size: list(islice(rest, size))
 
 
 def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
@@ -171,8 +294,8 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
-def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan:
-    """The plan of a search for which there is none: what fits the budget, else the standard one.
+def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
+    """The plan of a search for which there is none: what fits the budget, if anything does, else the standard one.
 
     Args:
         task, space, clock, sampler: of the search; the clock calibrated where there is a budget.
@@ -180,14 +303,13 @@ def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) 
     if clock.budget is None:
         arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
         return make_plan(task.steps, arms=arms, survivors=task.survivors)
-    plan = plan_for(task.steps, space.size, len(lr_grid(*task.lr_range)), clock.affordable, task.survivors)
-    if plan.steps < task.steps:
-        warnings.warn(
-            f"in this budget there is time for trainings of {plan.steps} steps, not of the task's {task.steps}; "
-            "what is best for short ones may not be for long ones.",
-            stacklevel=3,
-        )
-    return plan
+    rates = len(lr_grid(*task.lr_range))
+    return plan_for(task.steps, space.size, rates, clock.affordable, task.survivors, clock.scoring)
+
+
+def cheapest(task: Task, space: Space, rates: int, scoring: float) -> int:
+    """Candidate-steps of the cheapest plan that compares anything."""
+    return ladder(task.steps, task.survivors)[0].cost(space.size, rates, scoring=scoring)
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:

@@ -1,9 +1,10 @@
-"""The statistics of a verdict: paired differences on fresh seeds, intervals, and a correction for many finalists."""
+"""The statistics of a verdict: paired differences on fresh seeds, with intervals and tests that always agree."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ class Difference:
     Args:
         effect: mean of the paired differences, in the units of the metric.
         low, high: confidence interval of the mean (Student's t).
-        p: one-sided p-value of "not better" (paired t-test).
+        p: p-value of the paired t-test that goes with the interval: at most the level just where 0 is not inside.
         seeds: pairs.
     """
 
@@ -33,43 +34,51 @@ class Difference:
     seeds: int
 
 
-def compare(a: Values, b: Values, level: float = LEVEL) -> Difference:
-    """The paired difference a − b over seeds `[S]`, with an interval of confidence 1 − `level`.
+def compare(
+    a: Values,
+    b: Values,
+    level: float = LEVEL,
+    *,
+    comparisons: int = 1,
+    alternative: Literal["two-sided", "greater"] = "two-sided",
+) -> Difference:
+    """The paired difference a − b over seeds `[S]`.
 
     A run that diverged (NaN) counts as the worst value seen in either. Fewer than two seeds say nothing.
+
+    Args:
+        a, b: metric on common seeds.
+        level: of the test.
+        comparisons: made together: interval and p-value hold for all of them (Bonferroni's correction).
+        alternative: "two-sided" asks whether a and b differ, "greater" whether a is better. Then each end of the
+            interval by itself is wrong with a chance of `level`, so that the test looks at the lower end alone.
     """
     both = np.stack([a, b])
     worst = np.nanmin(both) if np.isfinite(both).any() else 0.0
     difference = np.nan_to_num(a, nan=worst) - np.nan_to_num(b, nan=worst)
     effect, count = float(difference.mean()), len(difference)
+    tails = 2 if alternative == "two-sided" else 1
     if count < 2:
         return Difference(effect, -np.inf, np.inf, 1.0, count)
     error = float(difference.std(ddof=1)) / count**0.5
     if error == 0.0:  # all differences are the same: no noise to test against
-        return Difference(effect, effect, effect, 0.0 if effect > 0 else 1.0, count)
-    half = float(stats.t.ppf(1 - level / 2, count - 1)) * error
-    p = float(stats.t.sf(effect / error, count - 1))
+        certain = effect != 0 if tails == 2 else effect > 0
+        return Difference(effect, effect, effect, 0.0 if certain else 1.0, count)
+    half = float(stats.t.isf(level / tails / comparisons, count - 1)) * error
+    away = abs(effect) if tails == 2 else effect
+    p = min(1.0, comparisons * tails * float(stats.t.sf(away / error, count - 1)))
     return Difference(effect, effect - half, effect + half, p, count)
 
 
-def holm(p: Sequence[float], level: float = LEVEL) -> list[bool]:
-    """Which hypotheses are rejected with a family-wise error of at most `level` (Holm 1979)."""
-    order = np.argsort(np.asarray(p), kind="stable")
-    rejected = [False] * len(p)
-    for rank, index in enumerate(order):
-        if p[index] > level / (len(p) - rank):
-            break
-        rejected[index] = True
-    return rejected
+def against(finalists: Values, other: Values, comparisons: int, level: float = LEVEL) -> list[Difference]:
+    """How much better each finalist `[F, S]` is than another candidate `[S]`, itself perhaps one of them.
 
-
-def winner(finalists: Values, default: Values, level: float = LEVEL) -> int | None:
-    """Index of the finalist that beats the default, the best mean among those that do significantly; or None.
-
-    Args:
-        finalists: metric `[F, S]`.
-        default: metric `[S]` on the same seeds.
+    The lower ends of the intervals hold for all comparisons together, and so do the upper ones.
     """
-    differences = [compare(finalist, default, level) for finalist in finalists]
-    better = [i for i, rejected in enumerate(holm([d.p for d in differences], level)) if rejected]
+    return [compare(one, other, level, comparisons=comparisons, alternative="greater") for one in finalists]
+
+
+def winner(differences: Sequence[Difference]) -> int | None:
+    """Index of the finalist that beats the default, the best mean among those whose interval is above 0; or None."""
+    better = [i for i, difference in enumerate(differences) if difference.low > 0]
     return max(better, key=lambda i: differences[i].effect, default=None)

@@ -119,7 +119,8 @@ def test_a_wrong_config_file_is_explained(text, words, autoranger):
 def test_a_search_exports_what_it_found(autoranger):
     code, out, err = autoranger("search", "--task", "mine.py:Mine", "--study", "s")
     assert code == 0, err
-    assert "fresh seeds" in out
+    assert "on 32 fresh seeds, in trainings of 4 steps" in " ".join(out.split())
+    assert "trainings of 4 steps, 32 fresh seeds" in Path("tuned.toml").read_text()
     assert 'autoranger.load("tuned.toml").build(model.parameters()' in out
     config = Config.load("tuned.toml")
     parameter = torch.nn.Parameter(torch.ones(3, 2))
@@ -137,6 +138,7 @@ def test_a_search_exports_what_it_found(autoranger):
     assert code == 0
     assert "searched on mine, seed 0" in out
     assert "against adamw" in out
+    assert "trainings of 4 steps, 32 fresh seeds" in " ".join(out.split())
 
 
 def test_the_same_seed_gives_the_same_file_and_the_old_one_is_kept(autoranger):
@@ -235,6 +237,7 @@ def test_configs_and_presets_are_compared(autoranger):
         len(side["curve"]) == 10 and side["curve"][-1] == pytest.approx(side["valid"]) for side in document["sides"]
     )
     assert all(d["low"] <= d["effect"] <= d["high"] and 0 <= d["p"] <= 1 for d in document["differences"])
+    assert all((d["p"] < 0.05) == (d["low"] > 0 or d["high"] < 0) for d in document["differences"])
     own = json.loads(autoranger(*command, "--json", "--no-sweep")[1])
     assert {side["name"]: side["config"]["lr"] for side in own["sides"]}["x.toml"] == 0.05
 

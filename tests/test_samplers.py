@@ -23,7 +23,7 @@ from scipy.optimize import approx_fprime
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.samplers import DEFAULT, SAMPLERS, named
-from autoranger.search.samplers.base import STARTUP, ModelSampler, scalarized, standardized
+from autoranger.search.samplers.base import STARTUP, History, ModelSampler, scalarized, standardized
 from autoranger.search.samplers.bayes import improvement
 from autoranger.search.samplers.comband import ComBandSampler
 from autoranger.search.samplers.encoding import Axis, Encoding
@@ -313,6 +313,61 @@ def test_the_probabilities_of_comband_fall_with_cost_and_never_vanish():
     assert chances.min() > 0
     assert {True} == {encoding.decode(points[i])["a"] for i in np.argsort(-chances)[:2]}
     assert {False} == {encoding.decode(points[i])["b"] for i in np.argsort(-chances)[:2]}
+
+
+def comband_by_the_paper(actions, played, costs, horizon):
+    """The distribution after some plays, written from the paper's Figure 1 with the rates of the class's docstring."""
+    count, length = actions.shape
+    parameters = played[0].sum()
+    smallest = min(value for value in np.linalg.eigvalsh(sum(np.outer(v, v) for v in actions) / count) if value > 1e-9)
+    gamma = math.sqrt(parameters * math.log(count) / (smallest * horizon * (1 + smallest * length / parameters)))
+    gamma = min(gamma, 0.5)
+    eta = gamma * smallest / parameters
+    weights = np.ones(count)
+    for v, cost in zip(played, costs, strict=True):
+        chances = (1 - gamma) * weights / weights.sum() + gamma / count
+        correlation = sum(chance * np.outer(w, w) for chance, w in zip(chances, actions, strict=True))
+        estimate = cost * np.linalg.pinv(correlation) @ v
+        weights = weights * np.exp(-eta * actions @ estimate)
+    return (1 - gamma) * weights / weights.sum() + gamma / count, gamma
+
+
+@pytest.mark.parametrize(("trials", "horizon"), [(12, 256), (300, 20_000)])
+def test_comband_explores_as_the_paper_says(trials, horizon):
+    sampler = ComBandSampler(seed=0, horizon=horizon)
+    space = {name: CategoricalDistribution((False, True)) for name in "abc"}
+    study, rng = optuna.create_study(direction="maximize", sampler=sampler), np.random.default_rng(1)
+    for _ in range(trials):
+        params = {name: bool(rng.integers(2)) for name in space}
+        value = 3.0 * params["a"] - params["b"] + 0.1 * rng.standard_normal()
+        study.add_trial(optuna.create_trial(params=params, distributions=space, value=value))
+    encoding = Encoding(space)
+    history, points = sampler.history(study, None, space), encoding.grid()
+    values = standardized(history.values)
+    actions, played = (np.concatenate([r == 0, r == 1], axis=1).astype(float) for r in (points, history.rows))
+    expected, gamma = comband_by_the_paper(actions, played, (values.max() - values) / np.ptp(values), horizon)
+    chances = sampler.probabilities(encoding, history, points)
+    np.testing.assert_allclose(chances, expected, rtol=1e-6)
+    assert chances.min() >= gamma / len(points) * (1 - 1e-9), "nothing is ever given up"
+
+
+def test_thompson_expects_a_switch_to_cost_a_little_until_it_is_tried():
+    """What nobody has turned costs a tenth of a deviation; what has no reference costs nothing."""
+    sampler = named("thompson", seed=0)
+    space = {name: CategoricalDistribution((False, True)) for name in (*RANGER21[:3], "amsgrad", "mine")}
+    encoding, reference = Encoding(space), {name: name in RANGER21 for name in space} | {"mine": False}
+    start = np.array([[axis.encode(reference[name]) for name, axis in encoding.axes.items()]])
+    history = History(np.repeat(start, 2, axis=0), np.array([1.0, 1.0]), start[:0])
+    flipped = np.repeat(start, len(space), axis=0)
+    np.fill_diagonal(flipped, 1 - flipped.diagonal())
+    both = start.copy()
+    both[0, :2] = 1 - both[0, :2]
+    at, *turned, twice = sampler.estimate(encoding, history, np.concatenate([start, flipped, both]))
+    loss = dict(zip(encoding.axes, at - np.array(turned), strict=True))
+    for name in (*RANGER21[:3], "amsgrad"):
+        assert loss[name] == pytest.approx(0.1), name
+    assert at - twice == pytest.approx(0.2)
+    assert loss["mine"] == pytest.approx(0.0)
 
 
 # the encoding

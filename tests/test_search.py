@@ -15,8 +15,8 @@ from scipy import stats
 
 from autoranger import Config
 from autoranger.components.component import Component, Stage, conflicts, registry
-from autoranger.components.errors import ConfigError, DataError
-from autoranger.components.presets import PRESETS
+from autoranger.components.errors import ConfigError, DataError, SearchError
+from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.search.clock import Clock
 from autoranger.search.evidence import judge
 from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
@@ -25,7 +25,7 @@ from autoranger.search.race import Grid, Race, best_lr
 from autoranger.search.record import Record, open_storage
 from autoranger.search.space import Space, lr_grid, neighbours
 from autoranger.search.study import search
-from autoranger.search.verdict import compare, holm, winner
+from autoranger.search.verdict import against, compare, winner
 from tests import toy
 
 SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))
@@ -104,6 +104,24 @@ def test_the_extended_space_holds_the_presets_and_what_goes_together():
     assert space.arms(200, 1) != arms
 
 
+def test_draws_near_the_default_differ_from_it_in_a_few_components():
+    """Each with a chance of 0.15, where components do not exclude each other; others with 0.5. Every second is near."""
+    space, rng = Space(components=(*RANGER21, "amsgrad", "softplus_denominator")), np.random.default_rng(0)
+    assert not conflicts(space.components)
+    default, count = set(space.default.components), 3000
+    for near, chance in ((True, 0.15), (False, 0.5)):
+        draws = [set(space.draw(rng, near=near).components) for _ in range(count)]
+        for name in space.components:
+            other = sum((name in drawn) != (name in default) for drawn in draws) / count
+            assert other == pytest.approx(chance, abs=4 * (chance * (1 - chance) / count) ** 0.5), name
+    large = Space.extended()
+    drawn = large.arms(600, 0)[len(large.landmarks) :]
+    distances = [len(set(arm.components) ^ set(large.default.components)) for arm in drawn]
+    assert np.mean(distances[::2]) + 3 < np.mean(distances[1::2]) or np.mean(distances[1::2]) + 3 < np.mean(
+        distances[::2]
+    )
+
+
 def test_a_space_lists_only_what_goes_together():
     space = Space(components=("sgd_momentum", "positive_negative_momentum", "lookahead"))
     assert space.size == len(space.arms(100, 0)) == 6
@@ -174,7 +192,9 @@ def test_diverged_candidates_lose(journal):
         def value(self, config, seed):
             return np.nan if config.lr > 0.05 or "norm_loss" in config.components else super().value(config, seed)
 
-    finalists = race(Diverging(best=1e-1), Record(journal, "s", SMALL, {}, resume=False))
+    record = Record(journal, "s", SMALL, {}, resume=False)
+    finalists = race(Diverging(best=1e-1), record)
+    record.close()
     assert best_lr(next(iter(finalists.values()))) == 3e-2
     failed = [t for t in optuna.load_study(study_name="s", storage=journal).trials if t.state == TrialState.FAIL]
     assert failed
@@ -184,15 +204,34 @@ def test_diverged_candidates_lose(journal):
 # record
 
 
-def test_trials_are_an_ordinary_study(journal):
-    finalists = race(Table(noise=0.001), Record(journal, "s", SMALL, {"task": "table"}, resume=False))
-    study = optuna.load_study(study_name="s", storage=journal)
-    assert len({tuple(sorted(t.params.items())) for t in study.trials}) == len(study.trials), "one trial a candidate"
-    complete = study.get_trials(states=(TrialState.COMPLETE,))
-    assert len(complete) == len(finalists)
-    assert study.best_trial.params["lookahead"] is True
-    assert study.best_trial.last_step == 40  # 20 steps × 2 seeds
-    assert optuna.importance.get_param_importances(study).keys() == study.best_trial.params.keys()
+def test_trials_are_an_ordinary_study_that_tells_the_same_as_the_verdict(journal):
+    """Whatever is exported: of what looks better, and has not been shown to be, nothing is complete."""
+    for name, kept in (("winner", False), ("default", True)):
+        record = Record(journal, name, SMALL, {"task": "table"}, resume=False)
+        record.name_metric("valid accuracy")
+        finalists = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in race(Table(noise=0.001), record).items()]
+        exported = next(c for c in finalists if not kept or c.components == SMALL.default.components)
+        merits = {config: 0.1 - 0.01 * place for place, config in enumerate(finalists)}
+        record.conclude(exported, merits)
+        record.close()
+        study = optuna.load_study(study_name=name, storage=journal)
+        assert len({tuple(sorted(t.params.items())) for t in study.trials}) == len(study.trials) > 20, "one a candidate"
+        assert SMALL.config(study.best_trial.params) == exported
+        assert study.best_value == merits[exported]
+        assert all(np.isfinite(t.value) and t.intermediate_values for t in study.trials)
+        assert all(t.duration.total_seconds() > 0 for t in study.trials)
+        pruned = study.get_trials(states=(TrialState.PRUNED,))
+        complete = study.get_trials(states=(TrialState.COMPLETE,))
+        assert len(pruned) + len(complete) == len(study.trials)
+        assert all(t.value >= study.best_value for t in pruned)
+        assert {SMALL.config(t.params) for t in pruned} >= set(finalists[: finalists.index(exported)])
+        importances = optuna.importance.get_param_importances(study)
+        assert importances.keys() == study.best_trial.params.keys()
+        assert study.best_trial.user_attrs["name"] == (
+            "adamw + gradient_centralization + norm_loss + lookahead" if kept else "adamw + lookahead"
+        )
+        assert study.metric_names == ["valid accuracy"]
+        assert study.best_trial.last_step == 40  # 20 steps × 2 seeds
 
 
 class Impatient(Table):
@@ -211,7 +250,7 @@ def test_an_interrupted_race_is_readable_and_resumes_without_repeating(tmp_path)
         race(Impatient(), record)
     record.close()
     study = optuna.load_study(study_name="s", storage=open_storage(path))
-    assert all(trial.state == TrialState.PRUNED for trial in study.trials)
+    assert all(trial.state == TrialState.PRUNED and np.isfinite(trial.value) for trial in study.trials)
     assert len(study.trials) >= 16
     table = Table()
     again = race(table, Record(open_storage(path), "s", SMALL, {"seed": 0}, resume=True))
@@ -247,9 +286,10 @@ def test_a_storage_that_cannot_be_opened_is_said_to_be(place):
 def test_differences_are_the_paired_t_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, 20), rng.normal(0, 1, 20)
-    mine, theirs = compare(a, b), stats.ttest_rel(a, b, alternative="greater")
+    mine, theirs = compare(a, b), stats.ttest_rel(a, b)
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
     np.testing.assert_allclose([mine.p, mine.low, mine.high, mine.effect], [theirs.pvalue, low, high, (a - b).mean()])
+    assert compare(b, a).p == pytest.approx(mine.p)
 
 
 def test_degenerate_differences():
@@ -262,21 +302,49 @@ def test_degenerate_differences():
     assert compare(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
 
 
-def test_holm_is_the_textbook_procedure():
-    # Holm's own rule: smallest p against level/4, next against level/3, and so on until one fails.
-    assert holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
-    assert holm([0.013, 0.2, 0.2, 0.2]) == [False] * 4
-    assert holm([0.012, 0.016, 0.02, 0.04]) == [True] * 4
+@pytest.mark.parametrize("alternative", ["two-sided", "greater"])
+@pytest.mark.parametrize("comparisons", [1, 4])
+def test_interval_and_test_agree(alternative, comparisons):
+    """By scipy's own test and interval, with Bonferroni's correction."""
+    rng, decided = np.random.default_rng(3), set[bool]()
+    for _ in range(200):
+        a, b = rng.normal(0.6, 1, 12), rng.normal(0, 1, 12)
+        mine = compare(a, b, comparisons=comparisons, alternative=alternative)
+        theirs = stats.ttest_rel(a, b, alternative=alternative)
+        assert mine.p == pytest.approx(min(1.0, comparisons * theirs.pvalue))
+        assert mine.low == pytest.approx(theirs.confidence_interval(1 - 0.05 / comparisons).low)
+        beaten = mine.low > 0 or (alternative == "two-sided" and mine.high < 0)
+        assert beaten == (mine.p < 0.05)
+        decided.add(beaten)
+    assert decided == {True, False}
 
 
-def test_false_positives_stay_within_the_level_and_true_ones_are_found():
+def test_false_winners_stay_within_the_level_and_true_ones_are_found():
     rng = np.random.default_rng(1)
-    rounds = 1500
-    null = sum(winner(rng.normal(0, 1, (5, 16)), rng.normal(0, 1, 16)) is not None for _ in range(rounds))
-    assert null / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
+    rounds = 4000
+    drawn = rng.normal(0, 1, (rounds, 5, 16)), rng.normal(0, 1, (rounds, 16))
+    null = sum(winner(against(others, default, 5)) is not None for others, default in zip(*drawn, strict=True))
+    assert 0.02 < null / rounds <= 0.05 + 2 * (0.05 * 0.95 / rounds) ** 0.5
     better = rng.normal(0, 1, (5, 16))
     better[3] += 3
-    assert winner(better, rng.normal(0, 1, 16)) == 3
+    assert winner(against(better, rng.normal(0, 1, 16), 5)) == 3
+
+
+def test_nothing_wins_beside_an_interval_that_holds_zero():
+    """However close it is: the winner's interval is above 0, and what is above 0 has won unless something is better."""
+    rng, named = np.random.default_rng(4), 0
+    for _ in range(400):
+        valid = rng.normal(0, 1, (5, 12)) + np.array([0, 0.5, 0.7, 0.9, 0.3])[:, None]
+        configs = [Config(lr=0.1 * (i + 1)) for i in range(5)]
+        ranked, best = judge(configs, {"valid": valid, "test": -valid}, {"default": 0, "adamw": 4})
+        above = [f for f in ranked if f.against_default.low > 0]
+        assert (best.config != configs[0]) == bool(above)
+        assert all((f.against_default.p < 0.05) == (f in above) for f in ranked)
+        if above:
+            named += 1
+            assert best in above
+            assert best.against_default.effect == max(f.against_default.effect for f in above)
+    assert 20 < named < 380
 
 
 def test_the_default_is_kept_unless_beaten():
@@ -292,6 +360,25 @@ def test_the_default_is_kept_unless_beaten():
     assert best.config == ranked[0].config == configs[1]
     assert best.against_default.low > 0
     assert best.against_plain.effect > best.against_default.effect
+
+
+def test_test_data_decide_nothing():
+    """Neither who is exported, nor the order, nor a difference: only the number that is shown."""
+    rng = np.random.default_rng(5)
+    configs = [Config(lr=lr) for lr in (0.1, 0.2, 0.3)]
+    default = rng.normal(0, 0.1, 16)
+    valid = np.stack([default, default + 1 + rng.normal(0, 0.1, 16), default - 1])
+    test = np.stack([default + 5, default - 3, default + 7 + rng.normal(0, 0.1, 16)])
+    ranked, best = judge(configs, {"valid": valid, "test": test}, {"default": 0, "adamw": 2})
+    assert best.config == configs[1]
+    assert [f.config for f in ranked] == [configs[1], configs[0], configs[2]]
+    assert [f.valid for f in ranked] == pytest.approx([valid[i].mean() for i in (1, 0, 2)])
+    assert [f.test for f in ranked] == pytest.approx([test[i].mean() for i in (1, 0, 2)])
+    assert best.against_default.effect == pytest.approx((valid[1] - valid[0]).mean())
+    assert best.against_plain.effect == pytest.approx((valid[1] - valid[2]).mean())
+    assert judge(configs, {"valid": np.stack([default] * 3), "test": test}, {"default": 0, "adamw": 2})[1].test == (
+        pytest.approx(test[0].mean())
+    )
 
 
 # plan
@@ -316,10 +403,15 @@ def test_a_task_that_is_known_sets_how_many_survive():
 
 def test_plans_grow_with_the_budget_and_never_exceed_it():
     standard = make_plan(300).cost(256, 5)
-    costs = [plan_for(300, 256, 5, affordable).cost(256, 5) for affordable in np.geomspace(1e4, 50 * standard, 40)]
+    limits = np.geomspace(1e5, 50 * standard, 40)
+    plans = [plan_for(300, 256, 5, affordable) for affordable in limits]
+    costs = [plan.cost(256, 5) for plan in plans]
+    assert {plan.steps for plan in plans} == {300} == {rung.steps for plan in plans for rung in plan.rungs[1:]}
     assert costs == sorted(costs)
-    assert all(cost <= limit for cost, limit in zip(costs[5:], np.geomspace(1e4, 50 * standard, 40)[5:], strict=True))
+    assert all(cost <= limit for cost, limit in zip(costs, limits, strict=True))
     assert plan_for(300, 256, 5, standard) == make_plan(300)
+    assert plan_for(300, 256, 5, 1e4) is None, "too little for a comparison at full length: none, not a shorter one"
+    assert plan_for(300, 256, 5, standard, scoring=300.0) != make_plan(300), "scoring takes time, too"
 
 
 # all together
@@ -376,16 +468,19 @@ def test_rates_that_there_are_not_are_an_error(tmp_path, low, high):
         search(Narrow(), open_storage(str(tmp_path / "j")), "s", space=SMALL)
 
 
-def test_a_search_in_which_everything_diverges_keeps_the_default(tmp_path):
+def test_a_search_in_which_everything_diverges_has_failed(tmp_path):
     class Hopeless(toy.Toy):
         def loss(self, output, target):
             return super().loss(output, target) * float("nan")
 
     for sampler in ("grid", "bayes"):
-        outcome = search(
-            Hopeless(), open_storage(str(tmp_path / "j")), sampler, space=SMALL, plan=PLAN, sampler=sampler
-        )
-        assert outcome.default_kept
+        storage = open_storage(str(tmp_path / "j"))
+        with pytest.raises(SearchError, match=r"every training .* diverged, .* from 1e-06 to 0\.1; see whether loss"):
+            search(Hopeless(), storage, sampler, space=SMALL, plan=PLAN, sampler=sampler)
+        study = optuna.load_study(study_name=sampler, storage=storage)
+        assert {trial.state for trial in study.trials} == {TrialState.FAIL}
+        assert "outcome" not in study.user_attrs
+        assert "diverged" in study.user_attrs["failure"]
 
 
 def test_a_budget_is_kept(tmp_path):

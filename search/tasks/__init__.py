@@ -53,10 +53,11 @@ def find(spec: str) -> type[Task]:
         return known[spec]
     if spec in others:
         return load_entry(others[spec])
-    place, _, attribute = spec.partition(":")
-    if not attribute and not place.endswith(".py"):
+    place, attribute = split(spec)
+    in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
+    if not attribute and not in_file:
         raise unknown("task", spec, {*known, *others})
-    module = load_file(Path(place)) if place.endswith(".py") else load_module(place)
+    module = load_file(Path(place)) if in_file else load_module(place)
     tasks = tasks_in(module)
     if attribute and attribute not in tasks:
         raise unknown(f"task class in {place}", attribute, tasks)
@@ -65,6 +66,12 @@ def find(spec: str) -> type[Task]:
     chosen = tasks[attribute or next(iter(tasks))]
     chosen.name = chosen.name or chosen.__name__
     return chosen
+
+
+def split(spec: str) -> tuple[str, str]:
+    """The file or module of `place:Class`, and the class, empty where there is none: folders may have colons, too."""
+    place, colon, attribute = spec.rpartition(":")
+    return (place, attribute) if colon and (attribute.isidentifier() or not attribute) else (spec, "")
 
 
 def load_entry(entry: EntryPoint) -> type[Task]:

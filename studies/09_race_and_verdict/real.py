@@ -19,7 +19,7 @@ from scipy import stats
 from autoranger.components.config import Config
 from autoranger.search.population import Population
 from autoranger.search.tasks import find
-from autoranger.search.verdict import LEVEL, winner
+from autoranger.search.verdict import LEVEL, against, winner
 
 HERE = Path(__file__).parent
 RATES = {"digits": (0.1, 300), "fashion": (0.03, 400), "shakespeare": (0.03, 400)}
@@ -43,7 +43,7 @@ def main() -> None:
         rng, named = np.random.default_rng(0), 0
         for _ in range(REPEATS):
             drawn = rng.choice(values, (FINALISTS + 1, VERDICT), replace=False)
-            named += winner(drawn[1:], drawn[0]) is not None
+            named += winner(against(drawn[1:], drawn[0], FINALISTS)) is not None
         record[name] = {
             "level": LEVEL,
             "false positives": named / REPEATS,

@@ -21,7 +21,7 @@ from scipy import stats
 
 from autoranger.components.presets import RANGER21
 from autoranger.search.table import Table
-from autoranger.search.verdict import LEVEL, winner
+from autoranger.search.verdict import LEVEL, against, winner
 
 HERE = Path(__file__).parent
 REPEATS = 10_000
@@ -81,7 +81,7 @@ def verdicts(table: Table) -> dict[str, Any]:
             seeds = rng.integers(values.shape[1], size=32)
             shown = residuals[finalists][:, seeds]
             shown[0] += effect
-            count += winner(shown, residuals[default][seeds]) is not None
+            count += winner(against(shown, residuals[default][seeds], len(shown))) is not None
         return round(count / REPEATS, 4)
 
     power = {f"{100 * effect:g} points": named(effect) for effect in (0.001, 0.002, 0.003, 0.005)}

@@ -1,0 +1,56 @@
+"""What a task does, in a few numbers: a search goes on only with the task that it began with."""
+
+from __future__ import annotations
+
+import copy
+import math
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoranger.components.config import Config
+from autoranger.search.population import Population
+
+STEPS = 3
+"""Training steps: enough to meet the model, its initialisation, the loss, the batches and their changes."""
+
+SAME = 1e-5
+"""Relative difference that rounding on another machine may make."""
+
+
+def fingerprint(population: Population, config: Config) -> dict[str, Any]:
+    """Checksums of a task's data, and what a short training of one candidate comes to."""
+    judged = copy.copy(population)
+    judged.task = copy.copy(population.task)
+    judged.task.metric = population.task.loss  # type: ignore[method-assign]
+    loss, metric = (float(p.train([config], [0], STEPS)["valid"][0, 0]) for p in (judged, population))
+    return {"data": {name: checksum(split) for name, split in population.data.items()}, "loss": loss, "metric": metric}
+
+
+def checksum(data: Any) -> int:
+    """Of all tensors in nested sequences and mappings: their types, shapes and contents."""
+    if isinstance(data, Tensor):
+        content = data.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        return zlib.crc32(content, zlib.crc32(f"{data.dtype} {tuple(data.shape)}".encode()))
+    parts = list(data.values()) if isinstance(data, Mapping) else list(data)
+    return zlib.crc32(" ".join(str(checksum(part)) for part in parts).encode())
+
+
+def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """What is not as it was, in words; empty where all is."""
+    others = [f"its {name} data" for name, sum_ in now["data"].items() if before["data"].get(name) != sum_]
+    if others:
+        return " and ".join(others)
+    if not close(before["loss"], now["loss"]):
+        return "its model, its loss or how it trains"
+    return "" if close(before["metric"], now["metric"]) else "its metric"
+
+
+def close(one: float | None, other: float | None) -> bool:
+    """Whether two numbers, None where they are not finite, are the same to rounding."""
+    if one is None or other is None:
+        return one is other
+    return math.isclose(one, other, rel_tol=SAME, abs_tol=1e-9)

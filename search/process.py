@@ -1,0 +1,80 @@
+"""Which process holds something, so that others can tell whether it still lives; and signals that wait for a write."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK") if hasattr(signal, name)
+)
+"""What asks a process to end: Ctrl-C, a scheduler or `kill`, a closed terminal, a limit of time."""
+
+
+def this_process() -> str:
+    """The name of this process among all machines: host, number and birth, as one word each."""
+    return f"{host()} {os.getpid()} {birth(os.getpid()) or '-'}"
+
+
+def ended(process: str) -> bool | None:
+    """Whether the process of a name has ended; None where that cannot be told from here."""
+    words = process.split()
+    if len(words) != 3 or words[0] != host() or not words[1].isdecimal():
+        return None
+    number, born = int(words[1]), birth(int(words[1]))
+    if born is None and os.name == "posix":
+        try:
+            os.kill(number, 0)
+        except ProcessLookupError:
+            return True
+        except (OSError, OverflowError):
+            pass
+    # Numbers are given again, and containers of one name all begin with 1: a birth of its own tells them apart.
+    return None if born is None or words[2] == "-" else born != words[2]
+
+
+def host() -> str:
+    """The name of this machine, as one word."""
+    return "_".join(socket.gethostname().split()) or "-"
+
+
+def birth(number: int) -> str | None:
+    """When a process began, in the system's own unit; empty for one that has ended, None where it cannot be known."""
+    if not Path("/proc/self/stat").exists():
+        return None
+    try:
+        fields = Path(f"/proc/{number}/stat").read_bytes().rpartition(b")")[2].split()
+        return "" if fields[0] in (b"Z", b"X") else fields[19].decode()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+    except (OSError, IndexError):
+        return None
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Signals that ask this process to end wait until the block is done, so that nothing in it is done by half."""
+    if threading.current_thread() is not threading.main_thread():  # others never see a signal
+        yield
+        return
+    came: list[int] = []
+
+    def later(number: int, frame: FrameType | None) -> None:
+        came.append(number)
+
+    before = {s: signal.getsignal(s) for s in SIGNALS if signal.getsignal(s) not in (None, signal.SIG_IGN)}
+    try:
+        for number in before:
+            signal.signal(number, later)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)

@@ -1,0 +1,65 @@
+"""Before a search: does training make the metric better at all? One where lower is better would export the worst."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from autoranger.components.config import Config
+from autoranger.components.errors import ConfigError
+from autoranger.search.objectives import LOSS, prepared
+from autoranger.search.population import Population
+from autoranger.search.verdict import compare
+
+SEEDS, LEVEL = 8, 0.01
+"""Seeds on which no training has to be better, and the level of that test: a metric that is noise is hardly refused."""
+
+
+def check_metric(
+    population: Population,
+    plain: Config,
+    lrs: Sequence[float],
+    steps: int,
+    seeds: Callable[[int], list[int]],
+    *,
+    first: int = 2,
+    progress: Callable[[int], None] = lambda done: None,
+) -> None:
+    """Trains AdamW, and compares it with the same model trained at rate 0.
+
+    Only where some rate makes the metric worse on the first seeds it is asked which rate has the lowest loss, and
+    whether that one makes it worse on fresh seeds, too. A rate that is too high proves nothing.
+
+    Args:
+        population: of the task.
+        plain: AdamW.
+        lrs, steps: of the trainings.
+        seeds: gives that many that have not been used.
+        first: seeds to begin with.
+        progress: called with the number of candidate-steps done since the last call.
+
+    Raises:
+        ConfigError: where AdamW makes the loss better and the metric worse.
+    """
+    arms, chosen = [replace(plain, lr=lr) for lr in (0.0, *lrs)], seeds(first)
+    untrained, *trained = population.train(arms, chosen, steps, progress=progress)["valid"]
+    worse = [bool((values < untrained).all()) for values in trained]
+    if not any(worse):
+        return
+    with warnings.catch_warnings(action="ignore"):  # said before, if at all
+        by_loss = Population(prepared(population.task, LOSS)[0])
+    by_loss.pulse = population.pulse
+    before, *after = by_loss.train(arms, chosen, steps, progress=progress)["valid"]
+    sane = max(range(len(lrs)), key=lambda i: after[i].mean() if np.isfinite(after[i]).all() else -np.inf)
+    if not worse[sane] or not (after[sane] > before).all():
+        return
+    idle, busy = population.train([arms[0], arms[1 + sane]], seeds(SEEDS), steps, progress=progress)["valid"]
+    if compare(idle, busy, LEVEL, alternative="greater").low > 0:
+        raise ConfigError(
+            f"task '{population.task.name}': AdamW with lr {lrs[sane]:g} makes the loss better and the metric worse, "
+            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must "
+            "be better: return its negative, or make steps longer where the metric is right."
+        )
