@@ -157,7 +157,9 @@ class Population:
                 try:
                     return self._train_chunk(chosen, seeds, steps, splits, curve, done, pool.stopped)
                 except RefusedError as refusal:
-                    self.descend(way, refusal.__cause__ or refusal)
+                    if way is None:  # nothing is slower
+                        raise (refusal.__cause__ or refusal) from None
+                    self.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
                     done.take_back()
                     return train(chunk)
                 except (RuntimeError, MemoryError) as error:
@@ -302,14 +304,13 @@ class Population:
                 f"({reason(again)})."
             ) from error
 
-    def descend(self, way: Vectorizer | None, error: BaseException) -> None:
-        """Trains in the next slower way from now on, and says so, if `way` is still how it is done."""
+    def descend(self, way: Vectorizer, slower: Vectorizer | None, error: BaseException) -> None:
+        """Trains in a slower way from now on, and says so, if `way` is still how it is done."""
         with self._lock:
-            if self.way is not way or way is None:
-                return
-            self.way = seedwise if way is vectorized else None
-            how = "one by one, slower" if self.way is None else "seed by seed"
-            self._say(f"torch.func.vmap refuses this model or loss ({reason(error)}); training {how}.")
+            if self.way is way:
+                self.way = slower
+                how = "one by one" if slower is None else "seed by seed"
+                self._say(f"torch.func.vmap refuses this model or loss ({reason(error)}); training {how}, slower.")
 
     def refuse(self, what: str, error: Exception) -> None:
         """Scores one by one from now on, and says so: `outputs_together` or `metric_together`."""

@@ -125,11 +125,10 @@ def parts(population: Population, name: str) -> Iterator[Split]:
 
 def settle_training(population: Population, batch: Split, rows: Rows) -> None:
     """Finds the first way of calling many models whose results are those of calling one."""
-    for way in (vectorized, seedwise):
-        problem = differs(population, batch, rows, way)
-        if problem is None:
-            return
-        population.descend(way, problem)
+    problem = differs(population, batch, rows, vectorized)
+    if problem is not None:
+        slower = seedwise if differs(population, batch, rows, seedwise) is None else None
+        population.descend(vectorized, slower, problem)
 
 
 def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:

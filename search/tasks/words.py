@@ -25,7 +25,8 @@ def named(task: Task) -> str:
 
 def reason(error: BaseException) -> str:
     """An error's type, the first line of what it says, and the last line of the task's own code that led to it."""
-    text = f"{type(error).__name__}: {first_line(error)[:300]}".removesuffix(": ")
+    said = first_line(error).split(" We don't support that yet")[0].removeprefix("vmap: ")[:300].rstrip(". ")
+    text = f"{type(error).__name__}: {said}".removesuffix(": ")
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(FOREIGN) and FOREIGN[2] not in f.filename]
     return f"{text}, at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else text
