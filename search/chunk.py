@@ -39,7 +39,7 @@ class Chunk:
     """
 
     def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
-        self.population, self.configs, self.seeds, self.way = population, configs, seeds, population.way
+        self.population, self.configs, self.seeds, self.way = population, configs, seeds, population.ways.training
         self.shape, self.rows = (len(configs), len(seeds)), len(configs) * len(seeds)
         self.models: Together | Alone = (
             Alone(population, len(configs), seeds)
@@ -125,6 +125,8 @@ class Chunk:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
         self.poll()
         values = score(self.models, split)
+        for row in (values.isnan() & ~self.failed).nonzero()[:, 0].tolist():
+            self.models.failures.setdefault(row, "its metric is not a number")
         return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)
 
     def failures(self) -> dict[Config, str]:

@@ -13,6 +13,7 @@ from autoranger.components.errors import ConfigError, DataError
 from autoranger.search.memory import is_out_of_memory
 from autoranger.search.replica import Replica
 from autoranger.search.rows import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
+from autoranger.search.tasks.task import Split
 from autoranger.search.tasks.words import named, reason
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class Together:
         self.before = {name: self.buffers[name].clone() for name in self.population.moving}
         params = list(self.params.values())
         losses = self.way(self.call(Replica.loss))(self.params, self.buffers, inputs, targets)
-        return Gradients(losses, list(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
+        return Gradients(losses, dense(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
 
     def call(self, method: Callable[..., Any]) -> Call:
         """A method of `Replica`, with the weights of a row."""
@@ -94,14 +95,14 @@ class Together:
             params = {name: p[row].detach().requires_grad_() for name, p in self.params.items()}
             state = params, cloned(item(self.buffers, row))
             seed = row % len(self.seeds)
-            batch = cloned((item(inputs, seed), item(targets, seed)))
+            batch = item(inputs, seed), item(targets, seed)
             self.population.seed_noise(step)
             try:
-                loss = functional_call(self.replica, state, (Replica.loss, *batch))
+                loss = functional_call(self.replica, state, (Replica.loss, *cloned(batch)))
                 torch.autograd.grad(loss, list(params.values()), allow_unused=True)
             except Exception as error:
                 pass_on(error)
-                self.population.blame(self.seeds[seed], item(inputs, seed), item(targets, seed), step, error)
+                blame(self.population, self.seeds[seed], batch, step, error)
                 found[row] = reason(error)
         self.failures |= found
         return found
@@ -147,7 +148,7 @@ class Alone:
                 except Exception as error:
                     pass_on(error)
                     batch = item(inputs, seed), item(targets, seed)
-                    self.population.blame(self.seeds[seed], *batch, self.steps, error)
+                    blame(self.population, self.seeds[seed], batch, self.steps, error)
                     self.failures[row] = reason(error)
             losses.append(loss)
             found.append(grads)
@@ -185,11 +186,30 @@ def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
             "item(), detach() or NumPy."
         )
     params = {name: p for name, p in replica.named_parameters() if p.requires_grad}
-    grads = torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+    grads = dense(torch.autograd.grad(loss, list(params.values()), allow_unused=True))
     return {name: g for name, g in zip(params, grads, strict=True) if g is not None}
+
+
+def dense(grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients of which none is sparse."""
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
 
 
 def pass_on(error: Exception) -> None:
     """Raises errors again that are no row's: a user's mistake, and a lack of memory, which a smaller chunk cures."""
     if isinstance(error, ConfigError | DataError) or is_out_of_memory(error):
         raise error
+
+
+def blame(population: Population, seed: int, batch: Split, step: int, error: Exception) -> None:
+    """ConfigError where a batch that a row fails on makes an untrained model fail, too: then it is not the row."""
+    replica = population.replica(seed).train()
+    population.seed_noise(step)
+    try:
+        gradients(replica, replica(Replica.loss, *cloned(batch)))
+    except Exception as again:
+        pass_on(again)
+        raise ConfigError(
+            f"{named(population.task)}: its model or loss fails on the batch of step {step + 1}, before any training, "
+            f"too ({reason(again)})."
+        ) from error

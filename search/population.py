@@ -8,7 +8,6 @@ same batches and, seed by seed, start from the same initialisation: differences 
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -22,7 +21,7 @@ from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.chunk import Chunk, RefusedError, alike
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
-from autoranger.search.models import gradients, pass_on
+from autoranger.search.models import pass_on
 from autoranger.search.precision import check_precision
 from autoranger.search.preflight import preflight
 from autoranger.search.replay import Replayed
@@ -30,12 +29,11 @@ from autoranger.search.replica import Replica
 from autoranger.search.rows import (
     Tensors,
     Tree,
-    Vectorizer,
     batch_order,
-    cloned,
     forked,
     item,
     length,
+    one_path,
     repeat,
     reseed,
     seedwise,
@@ -44,6 +42,7 @@ from autoranger.search.rows import (
 from autoranger.search.tasks.data import augmenting, fitted, splits
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import named, reason
+from autoranger.search.ways import Ways
 from autoranger.search.workers import Counted, Workers
 
 Scores = dict[str, NDArray[np.float64]]
@@ -102,14 +101,13 @@ class Population:
         self.dtype = types.pop() if len(types) == 1 else None
         self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
         self.rows = rows or self._affordable_rows()
-        self.way: Vectorizer | None = vectorized
-        self.outputs_together = self.metric_together = self.noisy = True
+        self.ways, self.noisy = Ways(task), True
         self.moving: list[str] = []
         self.output_bytes = 0
-        with forked(self.device):
+        with forked(self.device), one_path():
             preflight(self)
         self.stream: torch.cuda.Stream | None = None
-        if graphs and self.way is vectorized:
+        if graphs and self.ways.training is vectorized:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
@@ -149,17 +147,17 @@ class Population:
         size = max(1, min(self.rows // len(seeds), -(-len(configs) // workers)))
         chunks = list(alike(configs, size))
         self._inits = {seed: self._init(seed) for seed in seeds}  # here, since making a model draws random numbers
-        with forked(self.device), Workers(min(workers, len(chunks))) as pool:
+        with forked(self.device), one_path(), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
                 chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))
-                way = self.way
+                way = self.ways.training
                 try:
                     return self._train_chunk(chosen, seeds, steps, splits, curve, done, pool.stopped)
                 except RefusedError as refusal:
                     if way is None:  # nothing is slower
                         raise (refusal.__cause__ or refusal) from None
-                    self.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
+                    self.ways.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
                     done.take_back()
                     return train(chunk)
                 except (RuntimeError, MemoryError) as error:
@@ -230,7 +228,11 @@ class Population:
 
     def _runner(self, chunk: Chunk) -> Callable[[Tree, Tree], None]:
         """How to advance a chunk. The chunk must not hold it: in a cycle, memory would wait for the collector."""
-        return chunk.advance if self.stream is None or chunk.way is not vectorized else Replayed(chunk.advance, self.stream)
+        return (
+            chunk.advance
+            if self.stream is None or chunk.way is not vectorized
+            else Replayed(chunk.advance, self.stream)
+        )
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
@@ -238,7 +240,7 @@ class Population:
         inputs = sum(x.numel() * x.element_size() for x in examples) * self.task.batch_size
         weights = sum(p.numel() * p.element_size() for part in self._init(0) for p in part.values())
         fewest, most = CHUNK_ROWS.get(self.device.type, CHUNK_ROWS["cpu"])
-        return min(max(fewest, self.bytes // max(inputs, weights)), most)
+        return int(min(max(fewest, self.bytes // max(inputs, weights)), most))
 
     def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
@@ -290,35 +292,3 @@ class Population:
         if seed not in self._inits:
             self._inits[seed] = self.replica(seed).weights()
         return self._inits[seed]
-
-    def blame(self, seed: int, inputs: Tree, targets: Tree, step: int, error: Exception) -> None:
-        """ConfigError where a batch that a row has failed on makes an untrained model fail, too: then it is no row's."""
-        replica = self.replica(seed).train()
-        self.seed_noise(step)
-        try:
-            gradients(replica, replica(Replica.loss, *cloned((inputs, targets))))
-        except Exception as again:
-            pass_on(again)
-            raise ConfigError(
-                f"{named(self.task)}: its model or loss fails on the batch of step {step + 1}, before any training, too "
-                f"({reason(again)})."
-            ) from error
-
-    def descend(self, way: Vectorizer, slower: Vectorizer | None, error: BaseException) -> None:
-        """Trains in a slower way from now on, and says so, if `way` is still how it is done."""
-        with self._lock:
-            if self.way is way:
-                self.way = slower
-                how = "one by one" if slower is None else "seed by seed"
-                self._say(f"torch.func.vmap refuses this model or loss ({reason(error)}); training {how}, slower.")
-
-    def refuse(self, what: str, error: Exception) -> None:
-        """Scores one by one from now on, and says so: `outputs_together` or `metric_together`."""
-        with self._lock:
-            if getattr(self, what):
-                setattr(self, what, False)
-                whose = "metric" if what == "metric_together" else "model in eval mode"
-                self._say(f"torch.func.vmap refuses this {whose} ({reason(error)}); scoring one by one.")
-
-    def _say(self, sentence: str) -> None:
-        warnings.warn(f"{named(self.task)}: {sentence}", stacklevel=2)

@@ -15,9 +15,16 @@ from autoranger.search.models import Together, gradients, pass_on
 from autoranger.search.replica import Replica
 from autoranger.search.rows import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
 from autoranger.search.score import piece, whole
-from autoranger.search.tasks.checks import check_examples, check_labels, check_pairing, check_repeats, check_weights
+from autoranger.search.tasks.checks import (
+    check_classes,
+    check_examples,
+    check_labels,
+    check_pairing,
+    check_repeats,
+    check_weights,
+)
 from autoranger.search.tasks.data import augmenting
-from autoranger.search.tasks.task import Split
+from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import named, reason
 
 if TYPE_CHECKING:
@@ -46,6 +53,8 @@ def preflight(population: Population) -> None:
     if population.device.type == "meta":  # where nothing has a value
         return
     batches = list(islice(population._batches(SEEDS, BATCHES), BATCHES))
+    if type(population.task).loss is Task.loss:
+        check_outputs(population, item(batches[0], 0))
     rows, moving, population.noisy = Rows(), set[str](), augmenting(population.task) is not None
     for s, seed in enumerate(SEEDS):
         replica = population.replica(seed).train()
@@ -56,17 +65,30 @@ def preflight(population: Population) -> None:
             check_weights(population.task, rows[0][1], list(replica.parameters()))
     population.moving = sorted(moving & population.start(1, SEEDS)[1].keys())
     if not any(loss.isfinite() for _, loss, _ in rows):
-        check_examples(population.task, rows[0][0].eval(), population.data, population.device)
+        check_examples(population.task, population.replica(0), population.data)
         raise ConfigError(f"{named(population.task)}: its loss is {float(rows[0][1])} before any training.")
     again = list(islice(population._batches(SEEDS, 1), 1))
     repeats = check_repeats(population.task, population.replica(0), population.replica(0), batches[0], again[0])
     population.noisy = population.noisy or not repeats
+    check_examples(population.task, population.replica(0), population.data)
     for replica, *_ in rows:
         replica.eval()
-    check_examples(population.task, rows[0][0], population.data, population.device)
     outputs = scored(population, rows[0][0])
     settle_training(population, batches[0], rows)
     settle_scoring(population, rows, outputs)
+
+
+def check_outputs(population: Population, batch: Split) -> None:
+    """ConfigError where a batch is none for cross entropy, before a GPU meets a label that is no class."""
+    replica = population.replica(0).eval()
+    try:
+        with torch.no_grad():
+            output = replica(Replica.output, cloned(batch[0]))
+    except Exception as error:
+        pass_on(error)
+        return  # the model fails: see `ordinary`
+    check_labels(population.task, output, batch[1])
+    check_classes(population.task, output.shape[-1], population.data)
 
 
 def ordinary(population: Population, replica: Replica, batch: Split) -> tuple[Tensor, Tensors]:
@@ -94,10 +116,8 @@ def scored(population: Population, replica: Replica) -> Tree:
             with torch.no_grad():
                 for split in parts(population, name):
                     population.seed_noise(0)
-                    outputs = whole(
-                        lambda x: replica(Replica.output, x), split[0], piece(population, split[0]), axis=0
-                    )
-                    check_labels(population.task, outputs, split[1], name)
+                    outputs = whole(lambda x: replica(Replica.output, x), split[0], piece(population, split[0]), axis=0)
+                    check_labels(population.task, outputs, split[1])
                     check_pairing(replica, outputs, split[1])
                     float(replica(Replica.metric, cloned(outputs), cloned(split[1])))
                     first = outputs if first is None else first
@@ -128,7 +148,7 @@ def settle_training(population: Population, batch: Split, rows: Rows) -> None:
     problem = differs(population, batch, rows, vectorized)
     if problem is not None:
         slower = seedwise if differs(population, batch, rows, seedwise) is None else None
-        population.descend(vectorized, slower, problem)
+        population.ways.descend(vectorized, slower, problem)
 
 
 def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:
@@ -165,9 +185,9 @@ def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -
 
 def settle_scoring(population: Population, rows: Rows, outputs: Tree) -> None:
     """Finds out whether outputs and metrics of many models are those of each one."""
-    if population.way is None:
+    if population.ways.training is None:
         return
-    models = Together(population, 1, SEEDS[:1], population.way)
+    models = Together(population, 1, SEEDS[:1], population.ways.training)
     models.train(False)
     replica = rows[0][0]
     x, y = next(parts(population, "valid"))
@@ -179,19 +199,23 @@ def settle_scoring(population: Population, rows: Rows, outputs: Tree) -> None:
         try:
             population.seed_noise(0)
             found = whole(lambda x: models.at_once(Replica.output, slice(None), x), x, size, axis=1)
-            if not all(close(a[0], b, LOW) for a, b in zip(tree_leaves(found), tree_leaves(outputs), strict=True)):
-                raise RuntimeError("its outputs differ from those of one model")
         except Exception as error:
             pass_on(error)
-            population.refuse("outputs_together", error)
+            population.ways.refuse_outputs(error)
+            return
+        if not all(close(a[0], b, LOW) for a, b in zip(tree_leaves(found), tree_leaves(outputs), strict=True)):
+            population.ways.descend(
+                population.ways.training, None, RuntimeError("its outputs differ from those of one model")
+            )
             return
         try:
             value = models.at_once(Replica.metric, slice(None), found, cloned(y), stacked=True)
-            if not close(value[0].double(), torch.tensor(float(replica(Replica.metric, cloned(item(found, 0)), cloned(y)))), LOSS):
+            own = float(replica(Replica.metric, cloned(item(found, 0)), cloned(y)))
+            if not close(value[0], torch.tensor(own), LOSS):
                 raise RuntimeError("its values differ from those of one model")
         except Exception as error:
             pass_on(error)
-            population.refuse("metric_together", error)
+            population.ways.refuse_metric(error)
 
 
 def joined(parts: list[Tensor]) -> Tensor:

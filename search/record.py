@@ -61,7 +61,7 @@ class Record:
 
     An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
     the trial's attribute `rounds`. A trial is written when its candidate leaves the race: complete for finalists,
-    pruned for the others, failed where every run diverged.
+    pruned for the others, failed where every run failed; why any did is in the trial's attribute `failed`.
 
     Args:
         storage: of the study.
@@ -79,6 +79,7 @@ class Record:
     ) -> None:
         self.storage, self.space, self.known = storage, space, dict[Config, dict[str, list[float | None]]]()
         self._open: dict[Config, dict[Round, Values]] = {}
+        self.reasons: dict[Config, str] = {}
         self.recalled = 0
         try:
             if resume:
@@ -134,7 +135,8 @@ class Record:
             user_attrs={
                 "config": config.to_dict(),
                 "rounds": {round_.name: plain(v.tolist()) for round_, v in rounds.items()},
-            },
+            }
+            | ({"failed": self.reasons[config]} if config in self.reasons else {}),
         )
         self.study.add_trial(trial)
 

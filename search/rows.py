@@ -86,7 +86,7 @@ def repeat(x: Tensor, times: int) -> Tensor:
 
 @contextmanager
 def forked(device: torch.device) -> Iterator[None]:
-    """What is drawn inside leaves the global generators alone: torch's for the CPU and this device, NumPy's, Python's."""
+    """What is drawn inside leaves the global generators alone: NumPy's, Python's, torch's for the CPU and this one."""
     numpys, pythons = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -94,6 +94,17 @@ def forked(device: torch.device) -> Iterator[None]:
     finally:
         np.random.set_state(numpys)
         random.setstate(pythons)
+
+
+@contextmanager
+def one_path() -> Iterator[None]:
+    """Has torch's transformers be called in eval mode as in training: the fast path makes tensors that vmap refuses."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def reseed(device: torch.device, seed: int) -> None:

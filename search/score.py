@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from autoranger.search.population import Population
 
 SCORED = 4
-"""Batches that a model gets at once, at most. What a transformer holds for many more no longer fits into a CPU's caches:
-scoring the text task's takes three times as long with fifty."""
+"""Batches that a model gets at once, at most. What a transformer holds for many more no longer fits into a CPU's
+caches: scoring the text task's takes three times as long with fifty."""
 
 OUTPUT_BYTES = 128 << 20
 """Of the outputs that are held at once, at most."""
@@ -30,15 +30,15 @@ def score(models: Together | Alone, split: Split) -> Tensor:
     """The metric `[rows]`, float64; NaN, with a failure noted, where it cannot be computed for a row."""
     population, size = models.population, piece(models.population, split[0])
     models.train(False)
-    if isinstance(models, Together) and population.outputs_together:
+    if isinstance(models, Together) and population.ways.outputs:
         try:
             averages = getattr(population.task.metric, "averages", False)
-            if averages and population.metric_together:
+            if averages and population.ways.metric:
                 return streamed(models, split, size)
             return in_groups(models, split, size)
         except Exception as error:
             pass_on(error)
-            population.refuse("outputs_together", error)
+            population.ways.refuse_outputs(error)
     values = torch.full((len(models),), torch.nan, dtype=torch.float64)
     for row in range(len(models)):
         if row not in models.failures:
@@ -73,14 +73,14 @@ def in_groups(models: Together, split: Split, size: int) -> Tensor:
         rows = slice(begin, min(begin + together, len(models)))
         population.seed_noise(0)
         outputs = whole(lambda x, rows=rows: models.at_once(Replica.output, rows, x), inputs, size, 1)  # type: ignore[misc]
-        if population.metric_together:
+        if population.ways.metric:
             try:
                 found = models.at_once(Replica.metric, rows, outputs, cloned(targets), stacked=True)
                 values[rows] = found.double()
                 continue
             except Exception as error:
                 pass_on(error)
-                population.refuse("metric_together", error)
+                population.ways.refuse_metric(error)
         for i, row in enumerate(range(rows.start, rows.stop)):
             if row not in models.failures:
                 values[row] = one(models, row, lambda i=i, outputs=outputs: cloned(item(outputs, i)), targets)  # type: ignore[misc]

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from autoranger.search.replica import Replica
 
 
-def check_labels(task: Task, output: Any, target: Any, part: str) -> None:
-    """ConfigError where cross entropy or accuracy, a task's by default, are for other outputs and targets than these."""
+def check_labels(task: Task, output: Any, target: Any) -> None:
+    """ConfigError where a task has cross entropy or accuracy, by default, and its outputs and targets are not for it."""
     defaults = [name for name in ("loss", "metric") if getattr(type(task), name) is getattr(Task, name)]
     if not defaults:
         return
@@ -41,8 +41,10 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
     if type(task).loss is not Task.loss and type(task).metric is not Task.metric:
         return
     for part, (_, target) in data.items():
-        wrong = ((target < 0) | (target >= classes)).flatten(1).any(1) if target.dim() > 1 else (
-            (target < 0) | (target >= classes)
+        wrong = (
+            ((target < 0) | (target >= classes)).flatten(1).any(1)
+            if target.dim() > 1
+            else ((target < 0) | (target >= classes))
         )
         if wrong.any():
             at = int(wrong.nonzero()[0])
@@ -60,13 +62,14 @@ def check_pairing(replica: Replica, output: Any, target: Any) -> None:
         return
     if not output.is_floating_point() or len(target) < 3 or bool((target == target[:1]).all()):
         return
+    others = target, target.roll(1, 0), target[:1].expand_as(target)
     for name in ("loss", "metric"):
         call = getattr(replica.task, name)
         some = torch.rand(output.shape, device=output.device, dtype=output.dtype)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                values = [float(call(some.clone(), y.clone())) for y in (target, target.roll(1, 0), target[:1].expand_as(target))]
+                values = [float(call(some.clone(), y.clone())) for y in others]
             except Exception:  # which says nothing: these are no outputs of the model
                 continue
         value, rolled, constant = values
@@ -79,10 +82,10 @@ def check_pairing(replica: Replica, output: Any, target: Any) -> None:
             )
 
 
-def check_examples(task: Task, replica: Replica, data: Mapping[str, Split], device: torch.device) -> None:
+def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> None:
     """ConfigError where examples that are the most likely to fail do: with extreme whole numbers, or with NaN."""
-    outputs = None
     for part, split in data.items():
+        replica.train(part == "train")
         chosen, broken = telling(split, task.batch_size)
         x, y = tree_map(lambda t: t[chosen], split)  # noqa: B023
         try:

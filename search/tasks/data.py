@@ -34,7 +34,9 @@ def splits(task: Task) -> dict[str, Split]:
         try:
             given = task.data()
             if not isinstance(given, Mapping):
-                raise ConfigError(f"{named(task)}: data is a {kind(given)}; return a dict of train, valid and test splits.")
+                raise ConfigError(
+                    f"{named(task)}: data is a {kind(given)}; return a dict of train, valid and test splits."
+                )
             if missing := set(PARTS) - set(given):
                 names = " and ".join(sorted(missing))
                 raise ConfigError(f"{named(task)}: its data lack {names}; return train, valid and test splits.")
@@ -75,7 +77,8 @@ def check_lengths(parts: Split, what: str) -> None:
 
 def collated(source: DataLoader[Any] | Dataset[Any], what: str) -> Any:
     """All items of a data set in their order, as one batch of its loader's `collate_fn`."""
-    dataset, collate = source, default_collate
+    dataset: Any = source
+    collate = default_collate
     if isinstance(source, DataLoader):
         dataset, collate = source.dataset, source.collate_fn
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):

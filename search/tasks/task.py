@@ -19,7 +19,7 @@ Metric = TypeVar("Metric", bound=Callable[..., Any])
 
 
 def averages(metric: Metric) -> Metric:
-    """Marks a task's metric as a mean over examples, as accuracy is: batch by batch is as good as all at once, and faster.
+    """Marks a metric as a mean over examples, as accuracy is: batch by batch it is as good as all at once, and faster.
 
     F1, AUC, R² and the like are none, and need no mark.
     """
