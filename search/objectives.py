@@ -40,7 +40,7 @@ class Reaching:
 
     @property
     def failures(self) -> dict[Config, str]:
-        """See `Population.train`."""
+        """Why candidates have failed."""
         return self.population.failures
 
     def train(

@@ -66,12 +66,12 @@ def by_seed(part: Tensors, seeds: int) -> Tensors:
 
 def length(tree: Tree) -> int:
     """Of the first axis of its tensors."""
-    return len(tree_leaves(tree)[0])
+    return len(tree if isinstance(tree, Tensor) else tree_leaves(tree)[0])
 
 
 def item(tree: Tree, index: Any) -> Tree:
     """That part of each of its tensors."""
-    return tree_map(lambda x: x[index], tree)
+    return tree[index] if isinstance(tree, Tensor) else tree_map(lambda x: x[index], tree)
 
 
 def cloned(tree: Tree) -> Tree:

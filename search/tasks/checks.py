@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_labels(task: Task, output: Any, target: Any) -> None:
-    """ConfigError where a task has cross entropy or accuracy, by default, and its outputs and targets are not for it."""
+    """ConfigError where a task has the default loss or metric, and its outputs and targets are not for them."""
     defaults = [name for name in ("loss", "metric") if getattr(type(task), name) is getattr(Task, name)]
     if not defaults:
         return
