@@ -1,10 +1,15 @@
 """autoranger: composable optimizer components, and a search for the best subset of them for your task."""
 
+from typing import TYPE_CHECKING, Any
+
 from autoranger.components.component import Component, Hyper, Signals, Stage
 from autoranger.components.config import Config, load
 from autoranger.components.errors import ConfigError, DataError, SearchError
 from autoranger.components.optimizer import ComposedOptimizer, Ranger21
 from autoranger.version import __version__
+
+if TYPE_CHECKING:
+    from autoranger.search.tasks.task import Task
 
 __all__ = [
     "Component",
@@ -17,6 +22,16 @@ __all__ = [
     "SearchError",
     "Signals",
     "Stage",
+    "Task",
     "__version__",
     "load",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What belongs to the search is imported when it is asked for."""
+    if name == "Task":
+        from autoranger.search.tasks.task import Task
+
+        return Task
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

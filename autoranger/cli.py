@@ -115,11 +115,11 @@ def search(
     from autoranger.search.space import Space
     from autoranger.search.storage import JOURNAL, open_storage
     from autoranger.search.study import search as run
-    from autoranger.search.tasks import find
+    from autoranger.search.tasks import create
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     seconds = None if budget is None else parse_budget(budget)
-    chosen = find(task)(pick_device(device), data_dir)
+    chosen = create(task, pick_device(device), data_dir)
     check_out(out_path)
     if resume and study is None:
         raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
@@ -197,11 +197,11 @@ def compare(
     from autoranger.display import Display
     from autoranger.report import comparison_dict, print_comparison
     from autoranger.search.comparison import compare_configs
-    from autoranger.search.tasks import find
+    from autoranger.search.tasks import create
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sides = {name: load(name) for name in configs}
-    chosen = find(task)(pick_device(device), data_dir)
+    chosen = create(task, pick_device(device), data_dir)
     with Display(err) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display

@@ -15,27 +15,38 @@ from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
 from autoranger.components.rows import row_shape
 from autoranger.components.step import Step
+from autoranger.search.models import Alone, Together
+from autoranger.search.rows import Tree
+from autoranger.search.score import score
 from autoranger.search.tasks.task import Split
 
 if TYPE_CHECKING:
     from autoranger.search.population import Population
 
 
-SCORED = 4
-"""Batches that are scored at once, at most. What a transformer holds for many more no longer fits into a CPU's caches:
-scoring the text task's takes three times as long with fifty."""
+DIVERGED = "diverged: its loss or a weight is not finite"
+
+
+class RefusedError(Exception):
+    """`torch.func.vmap` refuses to call a model for many rows, or its result cannot be trusted."""
 
 
 class Chunk:
-    """Rows that train together: their parameters, buffers, optimizer state, and which of them have diverged.
+    """Rows that train together: their parameters, buffers, optimizer state, and which of them have failed.
 
-    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices.
+    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices; as
+    little as of one on which the task's loss or metric raises an error.
     """
 
     def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
-        self.population, self.shape = population, (len(configs), len(seeds))
-        self.rows = len(configs) * len(seeds)
-        self.params, self.buffers = population.start(len(configs), seeds)
+        self.population, self.configs, self.seeds, self.way = population, configs, seeds, population.ways.training
+        self.shape, self.rows = (len(configs), len(seeds)), len(configs) * len(seeds)
+        self.models: Together | Alone = (
+            Alone(population, len(configs), seeds)
+            if self.way is None
+            else Together(population, len(configs), seeds, self.way)
+        )
+        self.params, self.buffers = self.models.params, self.models.buffers
         self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
         dtype, device = compute_dtype(self.thetas), population.device
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
@@ -46,45 +57,86 @@ class Chunk:
         self.kernel = None if population.one_by_one else kernel(self.optimizer, self.thetas, "auto")
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None
+        self.lost = 0
 
-    def advance(self, inputs: Tensor, targets: Tensor) -> None:
+    def advance(self, inputs: Tree, targets: Tree) -> None:
         """One step of every row, on the batches of the seeds `[S, B, ...]`."""
-        population, params = self.population, list(self.params.values())
-        population.skeleton.train()
-        losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
-        grads = torch.autograd.grad(losses.sum(), params)
+        self.models.train(True)
+        losses, grads, used = self.models.gradients(inputs, targets)
         self.failed |= ~losses.detach().isfinite()
-        flat = [g.reshape(t.shape).contiguous() for g, t in zip(grads, self.thetas, strict=True)]
+        flat = [
+            torch.zeros_like(t) if g is None else g.reshape(t.shape).contiguous()
+            for g, t in zip(grads, self.thetas, strict=True)
+        ]
+        active = self._active([g is not None for g in grads], used)
         if self.kernel is not None:
-            self.kernel(self.thetas, flat, self.alive)
+            self.kernel(self.thetas, flat, active)
         else:
-            masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
+            masks = None if active is None else list(active[..., None, None, None].unbind(1))
             self.optimizer(self.thetas, flat, masks)
 
+    def _active(self, needed: list[bool], used: Tensor | None) -> Tensor | None:
+        """Which parameters `[rows, stacks]` are updated: those of rows that are left, if their loss depends on them.
+
+        Others stay as they are, as torch's optimizers leave a parameter without a gradient alone.
+        """
+        if all(needed) and used is None:
+            return self.alive
+        shape = (self.rows, len(self.thetas))
+        active = self.failed.new_ones(shape) if self.alive is None else self.alive.clone()
+        for i, need in enumerate(needed):
+            if not need:
+                active[:, i] = False
+        return active if used is None else active & used
+
     def poll(self) -> bool:
-        """Freezes the rows that have diverged; whether any other is left. Waits for the device."""
-        failed = int(self.failed.sum())
-        if failed:
-            alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
-            # In place from the second time on: what is captured in a CUDA graph reads it where it is.
-            self.alive = alive if self.alive is None else self.alive.copy_(alive)
-        return failed < self.rows
+        """Freezes the rows that have failed; whether any other is left. Waits for the device."""
+        lost = self.failed.nonzero()[:, 0].tolist()
+        if len(lost) > self.lost:
+            self.lost = len(lost)
+            for row in lost:
+                self.models.failures.setdefault(row, DIVERGED)
+            self._freeze()
+        return self.lost < self.rows
+
+    def _freeze(self) -> None:
+        """Leaves rows that have failed out of further steps, with their initial weights: nobody else meets a NaN."""
+        alive = (~self.failed)[:, None].repeat(1, len(self.thetas))
+        # In place from the second time on: what is captured in a CUDA graph reads it where it is.
+        self.alive = alive if self.alive is None else self.alive.copy_(alive)
+        if isinstance(self.models, Together):
+            with torch.no_grad():
+                for mine, start in zip(
+                    (self.params, self.buffers), self.population.start(self.shape[0], self.seeds), strict=True
+                ):
+                    for name, x in mine.items():
+                        x[self.failed] = start[name][self.failed]
+
+    def isolate(self, inputs: Tree, targets: Tree, step: int, error: Exception) -> None:
+        """Leaves out the rows on whose batch a step has raised an error; RefusedError where it is not for a row."""
+        found = self.models.isolate(inputs, targets, step) if isinstance(self.models, Together) else {}
+        if not found:
+            raise RefusedError from error
+        self.failed[list(found)] = True
+        self.poll()
 
     @torch.no_grad()
     def score(self, split: Split) -> NDArray[np.float64]:
-        """The metric on a split `[K, S]`; NaN where a row has diverged."""
-        (inputs, targets), population = split, self.population
-        population.skeleton.eval()
+        """The metric on a split `[K, S]`; NaN where a row has failed."""
         for theta in self.thetas:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
-        fitting = population.bytes // (inputs[0].numel() * inputs.element_size() * self.rows)
-        size = max(1, min(fitting, SCORED * population.task.batch_size))
-        total = torch.zeros(self.rows, dtype=torch.float64, device=population.device)
-        for x, y in zip(torch.split(inputs, size), torch.split(targets, size), strict=True):
-            value = population.apply(population.task.metric, self.params, self.buffers, x[None], y[None])
-            total += value.double() * len(x)
-        means = torch.where(self.failed, torch.nan, total / len(inputs))
-        return means.cpu().numpy().reshape(self.shape)
+        self.poll()
+        values = score(self.models, split)
+        for row in (values.isnan() & ~self.failed).nonzero()[:, 0].tolist():
+            self.models.failures.setdefault(row, "its metric is not a number")
+        return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)
+
+    def failures(self) -> dict[Config, str]:
+        """Why candidates have failed: the first reason of each."""
+        found = dict[Config, str]()
+        for row, reason in sorted(self.models.failures.items()):
+            found.setdefault(self.configs[row // len(self.seeds)], reason)
+        return found
 
 
 def alike(configs: Sequence[Config], size: int) -> Iterator[list[int]]:

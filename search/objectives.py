@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
@@ -41,6 +40,11 @@ class Reaching:
     def __init__(self, population: Population, target: float) -> None:
         self.population, self.target = population, target
         self.best = -np.inf
+
+    @property
+    def failures(self) -> dict[Config, str]:
+        """Why candidates have failed."""
+        return self.population.failures
 
     def train(
         self,
@@ -112,11 +116,12 @@ def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], P
         return task, lambda population: population
     if objective == LOSS:
 
-        def minus_loss(output: Tensor, target: Tensor) -> Tensor:
-            return -task.loss(output, target)
+        def minus_loss(self: Task, output: Any, target: Any) -> Any:
+            return -self.loss(output, target)
 
+        kind = type(task)  # of which it stays one: a method knows the task that it is called on
+        changed.__class__ = type(kind.__name__, (kind,), {"metric": minus_loss, "__module__": kind.__module__})
         changed.metric_name = "minus loss"
-        changed.metric = minus_loss  # type: ignore[method-assign]
         return changed, lambda population: population
     try:
         reach = float(target)

@@ -8,27 +8,44 @@ same batches and, seed by seed, start from the same initialisation: differences 
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import nn
+from torch.nn.parameter import UninitializedParameter
+from torch.utils._pytree import tree_leaves, tree_map
 
 from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, DataError, first_line
-from autoranger.search.chunk import Chunk, alike
+from autoranger.components.errors import ConfigError
+from autoranger.search.chunk import Chunk, RefusedError, alike
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
-from autoranger.search.precision import check_precision, full, mixed
+from autoranger.search.models import pass_on
+from autoranger.search.precision import check_precision
+from autoranger.search.preflight import preflight
 from autoranger.search.replay import Replayed
-from autoranger.search.rows import Call, Tensors, Vectorizer, batch_order, forked, looped, repeat, reseed, vectorized
+from autoranger.search.replica import Replica
+from autoranger.search.rows import (
+    Tensors,
+    Tree,
+    batch_order,
+    forked,
+    item,
+    length,
+    one_path,
+    repeat,
+    reseed,
+    seedwise,
+    vectorized,
+)
+from autoranger.search.tasks.data import augmenting, fitted, splits
 from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.words import named, reason
+from autoranger.search.ways import Ways
 from autoranger.search.workers import Counted, Workers
 
 Scores = dict[str, NDArray[np.float64]]
-Head = Callable[[Tensor, Tensor], Tensor]
 
 MOST_WORKERS = 4
 """Threads that train chunks side by side on a CPU, each with a share of the cores. On two cores two are a quarter
@@ -75,33 +92,37 @@ class Population:
         self.pulse: Callable[[], None] = lambda: None
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
-        self.task, self.device = task, task.device
+        self.task, self.device, self.precision = task, task.device, precision
         self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
-        self.data = {name: (x.to(self.device), y.to(self.device)) for name, (x, y) in task.data().items()}
-        if missing := {"train", "valid", "test"} - self.data.keys():
-            names = " and ".join(sorted(missing))
-            raise ConfigError(f"task '{task.name}': its data lack {names}; return train, valid and test splits.")
-        self._local = threading.local()
+        self.failures: dict[Config, str] = {}
+        self._lock, self._inits = threading.RLock(), dict[int, tuple[Tensors, Tensors]]()
+        data = splits(task)
+        weights = list(self._init(0)[0].values())
+        if not weights:
+            raise ConfigError(f"{named(task)}: its model has no parameters to train.")
+        check_precision(precision, self.device, weights)
+        types = {p.dtype for p in weights if p.is_floating_point()}
+        self.dtype = types.pop() if len(types) == 1 else None
+        self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
         self.rows = rows or self._affordable_rows()
-        self._inits: dict[int, tuple[Tensors, Tensors]] = {}
-        self.precision = precision
-        check_precision(precision, self.device, self._init(0)[0].values())
-        self._over_rows, self._noisy = self._probe()
+        self.ways, self.noisy = Ways(task), True
+        self.moving: list[str] = []
+        self.output_bytes = 0
+        with forked(self.device), one_path():
+            preflight(self)
         self.stream: torch.cuda.Stream | None = None
-        if graphs and self._over_rows is vectorized:
+        if graphs and self.ways.training is vectorized:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
     def one_by_one(self) -> bool:
         """Whether models are called for one row after another, since vmap refuses them."""
-        return self._over_rows is looped
+        return self.ways.training is None
 
     @property
     def skeleton(self) -> nn.Module:
-        """The module that is called with the rows' parameters; one for each thread, since a call changes it."""
-        if not hasattr(self._local, "skeleton"):
-            self._local.skeleton = self._model(0)
-        return self._local.skeleton  # type: ignore[no-any-return]
+        """A model of the task."""
+        return self.replica(0).model
 
     def train(
         self,
@@ -129,25 +150,33 @@ class Population:
                 company that they would have had, and come to the same to the last bit.
 
         Returns:
-            For each split the metric `[K, S]`, NaN where a run has diverged; the curve `[K, S, curve]` as "curve".
+            For each split the metric `[K, S]`, NaN where a run has failed; the curve `[K, S, curve]` as "curve". Why
+            candidates have failed is in `failures`.
         """
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
         scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
-        workers = 1 if self._noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
+        workers = 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
         every = among or configs
         size = max(1, min(self.rows // len(seeds), -(-len(every) // workers)))
         chunks = list(alike(every, size))
         if among:
             left = {config: k for k, config in enumerate(configs)}
             chunks = list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))
-        # Here, since making a model draws from the global generator; those of other seeds are forgotten.
+        # Here, since making a model draws random numbers; those of other seeds are forgotten.
         self._inits = {seed: self._init(seed) for seed in seeds}
-        with forked(self.device), Workers(min(workers, len(chunks))) as pool:
+        with forked(self.device), one_path(), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
                 chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))
+                way = self.ways.training
                 try:
                     return self._train_chunk(chosen, seeds, steps, splits, curve, done, pool.stopped)
+                except RefusedError as refusal:
+                    if way is None:  # nothing is slower
+                        raise (refusal.__cause__ or refusal) from None
+                    self.ways.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
+                    done.take_back()
+                    return train(chunk)
                 except (RuntimeError, MemoryError) as error:
                     if not is_out_of_memory(error):
                         raise
@@ -155,7 +184,7 @@ class Population:
                 release(self.device)
                 if len(chunk) == 1:
                     raise ConfigError(
-                        f"task '{self.task.name}': one candidate with {len(seeds)} seeds does not fit into the memory "
+                        f"{named(self.task)}: one candidate with {len(seeds)} seeds does not fit into the memory "
                         f"of {self.device}; make its model or batch smaller."
                     )
                 halves = train(chunk[: len(chunk) // 2]), train(chunk[len(chunk) // 2 :])
@@ -183,7 +212,15 @@ class Population:
         scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
         told = 0
         for t, (inputs, targets) in enumerate(self._batches(seeds, steps), start=1):
-            advance(inputs, targets)
+            self.pulse()  # here, too, since what is captured as a graph calls no model
+            try:
+                advance(inputs, targets)
+            except Exception as error:
+                pass_on(error)
+                chunk.isolate(inputs, targets, t - 1, error)
+                advance, alive = self._runner(chunk), chunk.alive
+                self.seed_noise(t - 1)
+                self._again(advance, inputs, targets)
             if t in points:
                 scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
             if t % POLL == 0:
@@ -194,34 +231,56 @@ class Population:
                 if chunk.alive is not alive:  # from now on steps leave rows out
                     advance, alive = self._runner(chunk), chunk.alive
         progress(chunk.rows * (steps - told))
-        return scores | {split: chunk.score(self.data[split]) for split in splits}
+        scores |= {split: chunk.score(self.data[split]) for split in splits}
+        self.failures |= chunk.failures()
+        return scores
 
-    def _runner(self, chunk: Chunk) -> Callable[[Tensor, Tensor], None]:
+    @staticmethod
+    def _again(advance: Callable[[Tree, Tree], None], inputs: Tree, targets: Tree) -> None:
+        """A step that has failed, without the rows that it failed for."""
+        try:
+            advance(inputs, targets)
+        except Exception as error:
+            pass_on(error)
+            raise RefusedError from error
+
+    def _runner(self, chunk: Chunk) -> Callable[[Tree, Tree], None]:
         """How to advance a chunk. The chunk must not hold it: in a cycle, memory would wait for the collector."""
-        return chunk.advance if self.stream is None else Replayed(chunk.advance, self.stream)
+        return (
+            chunk.advance
+            if self.stream is None or chunk.way is not vectorized
+            else Replayed(chunk.advance, self.stream)
+        )
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
-        example = self.data["train"][0][0]
-        inputs = example.numel() * example.element_size() * self.task.batch_size
-        weights = sum(p.numel() * p.element_size() for p in self.skeleton.parameters())
+        examples = (x[0] for x in tree_leaves(self.data["train"][0]))
+        inputs = sum(x.numel() * x.element_size() for x in examples) * self.task.batch_size
+        weights = sum(p.numel() * p.element_size() for part in self._init(0) for p in part.values())
         fewest, most = CHUNK_ROWS.get(self.device.type, CHUNK_ROWS["cpu"])
-        return min(max(fewest, self.bytes // max(inputs, weights)), most)
+        return int(min(max(fewest, self.bytes // max(inputs, weights)), most))
 
     def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
         inputs, targets = self.data["train"]
-        order = torch.stack([batch_order(len(inputs), self.task.batch_size, steps, seed) for seed in seeds])
-        order = order.to(self.device)
-        augments = type(self.task).augment is not Task.augment
+        order = torch.stack([batch_order(length(inputs), self.task.batch_size, steps, seed) for seed in seeds])
+        order, augment = order.to(self.device), augmenting(self.task)
         for t in range(steps):
-            batch = inputs[order[:, t]]
-            if augments:
+            batch = item(inputs, order[:, t])
+            if augment is not None:
+                changed = []
                 for s, seed in enumerate(seeds):
-                    reseed(self.device, seed * 1_000_003 + t)  # the noise depends on seed and step, not on the company
-                    batch[s] = self.task.augment(batch[s])
-            reseed(self.device, t)
-            yield batch, targets[order[:, t]]
+                    self.seed_noise(seed * 1_000_003 + t)  # the noise depends on seed and step, not on the company
+                    changed.append(fitted(augment(item(batch, s)), self.device, self.dtype))
+                try:
+                    batch = tree_map(lambda *xs: torch.stack(xs), *changed)
+                except (RuntimeError, ValueError) as error:
+                    raise ConfigError(
+                        f"{named(self.task)}: augment returns batches of different shapes ({reason(error)}); crop or "
+                        "pad them to one."
+                    ) from error
+            self.seed_noise(t)
+            yield batch, item(targets, order[:, t])
 
     def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
         """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
@@ -230,71 +289,24 @@ class Population:
             {name: repeat(torch.stack([init[part][name] for init in inits]), candidates) for name in inits[0][part]}
             for part in (0, 1)
         )
-        return {name: value.requires_grad_() for name, value in params.items()}, buffers
+        return params, buffers
 
-    def apply(self, head: Head, params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        """The task's loss or metric of every row, `[rows]`, on batches `[S, B, ...]`."""
-        return self._over_rows(self._one(head))(params, buffers, inputs, targets)
+    def seed_noise(self, seed: int) -> None:
+        """Has everybody draw the same random numbers from here on."""
+        with self._lock:
+            reseed(self.device, seed)
 
-    def _one(self, head: Head) -> Call:
-        """The loss or metric of one row."""
-
-        def call(params: Tensors, buffers: Tensors, x: Tensor, y: Tensor) -> Tensor:
-            self.pulse()
-            with mixed(self.device, self.precision):
-                output = functional_call(self.skeleton, (params, buffers), (x,))
-            return head(full(output, self.precision), y)
-
-        return call
+    def replica(self, seed: int) -> Replica:
+        """The task with the model of a seed."""
+        with self._lock, forked(self.device):
+            reseed(self.device, seed)
+            replica = Replica(self.task, self.precision, lambda: self.pulse())
+        if any(isinstance(p, UninitializedParameter) for p in replica.parameters()):
+            raise ConfigError(f"{named(self.task)}: its model has lazy layers; call it once on an example in model().")
+        return replica
 
     def _init(self, seed: int) -> tuple[Tensors, Tensors]:
         """Trained parameters of a new model, and everything else in it that differs between seeds."""
         if seed not in self._inits:
-            model = self._model(seed)
-            params = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
-            frozen = {name: p.detach() for name, p in model.named_parameters() if not p.requires_grad}
-            self._inits[seed] = params, frozen | dict(model.named_buffers())
+            self._inits[seed] = self.replica(seed).weights()
         return self._inits[seed]
-
-    def _model(self, seed: int) -> nn.Module:
-        with forked(self.device):
-            reseed(self.device, seed)
-            try:
-                return self.task.model().to(self.device)
-            except (ConfigError, DataError):
-                raise
-            except Exception as error:
-                reason = f"{type(error).__name__}: {first_line(error)}"
-                raise ConfigError(f"task '{self.task.name}': its model cannot be made ({reason}).") from error
-
-    def _probe(self) -> tuple[Vectorizer, bool]:
-        """How to call the model for many rows, `vmap` or a loop where vmap refuses it; and whether it draws noise.
-
-        ConfigError for a model that fails by itself.
-        """
-        inputs, targets = (part[:4] for part in self.data["train"])
-        loss = self._one(self.task.loss)
-        try:
-            params, buffers = self.start(1, [0])
-            with forked(self.device):
-                before = torch.get_rng_state()
-                first, others = ({name: x[0] for name, x in part.items()} for part in (params, buffers))
-                value = loss(first, others, inputs, targets)
-                noisy = not torch.equal(before, torch.get_rng_state()) or type(self.task).augment is not Task.augment
-        except Exception as error:
-            raise ConfigError(
-                f"task '{self.task.name}': its model or loss fails on a batch of 4 "
-                f"({type(error).__name__}: {first_line(error)})."
-            ) from error
-        if not params:
-            raise ConfigError(f"task '{self.task.name}': its model has no parameters to train.")
-        if value.shape != ():
-            raise ConfigError(f"task '{self.task.name}': loss must return a scalar, the mean over the batch.")
-        try:
-            with forked(self.device):
-                vectorized(loss)(params, buffers, inputs[None], targets[None])
-        except Exception as error:
-            refusal = f"torch.func.vmap refuses this model ({first_line(error)}); training one by one, slower."
-            warnings.warn(refusal, stacklevel=2)
-            return looped, noisy
-        return vectorized, noisy

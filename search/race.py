@@ -174,6 +174,8 @@ class Race:
         """Trains candidates, or recalls them, into `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
+            failures: dict[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
+            self.record.reasons |= {config: failures[config] for config in configs if config in failures}
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
                 scores[origin[config]][config.lr] = row

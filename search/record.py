@@ -76,7 +76,7 @@ class Record:
     the trial's attribute `rounds`. A trial's value is the mean metric on the fresh seeds of the verdict, or of its last
     round where it got no further. The best of the complete trials is what has been exported: what looks better, but has
     not been shown to be, is pruned, as everything is before there is a verdict. Failed are those of whose last round a
-    run diverged.
+    run failed; why is in the trial's attribute `failed`.
 
     A result is written as soon as it is there, into a trial that runs until the search ends. One that is interrupted
     leaves pruned trials, one that is killed running ones, and one that resumes goes on with these. A result is written
@@ -101,6 +101,7 @@ class Record:
         self.storage, self.space = storage, space
         self._entries: dict[Config, Entry] = {}
         self._began = datetime.now()
+        self.reasons: dict[Config, str] = {}
         self.recalled = 0
         settings = plain(settings)  # as a storage returns it
         with kept():
@@ -237,15 +238,17 @@ class Record:
             if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
                 with kept():  # an interruption has ended it before
                     entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
-            self._finish(entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
+            self._finish(config, entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
 
-    def _finish(self, entry: Entry, state: TrialState, value: float) -> None:
+    def _finish(self, config: Config, entry: Entry, state: TrialState, value: float) -> None:
         """Ends a candidate's trial, if it runs."""
         if entry.trial is None:
             return
         finite = bool(np.isfinite(value))
         state = state if finite else TrialState.FAIL
         with kept():
+            if config in self.reasons:
+                self.storage.set_trial_user_attr(entry.trial, "failed", self.reasons[config])
             self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
         entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}
 
@@ -305,8 +308,8 @@ class Record:
 
     def close(self) -> None:
         """Ends the trials that still run, as pruned: the study is complete and readable whenever a search ends."""
-        for entry in self._entries.values():
-            self._finish(entry, TrialState.PRUNED, entry.last)
+        for config, entry in self._entries.items():
+            self._finish(config, entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})
 
 

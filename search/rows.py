@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.utils._pytree import tree_leaves, tree_map
 
 Tensors = dict[str, Tensor]
-Call = Callable[[Tensors, Tensors, Tensor, Tensor], Tensor]
+Tree = Any
+"""A tensor, or tuples and dictionaries of tensors."""
+
+Call = Callable[[Tensors, Tensors, Tree, Tree], Tree]
 Vectorizer = Callable[[Call], Call]
 
 
@@ -21,14 +28,28 @@ def vectorized(call: Call) -> Call:
     candidates, not repeated for them, which lets the first layer be one matrix product.
     """
 
-    def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        seeds = len(inputs)
+    def over_rows(params: Tensors, buffers: Tensors, inputs: Tree, targets: Tree) -> Tensor:
+        seeds = length(inputs)
         if seeds == 1:
-            return over_candidates(call)(params, buffers, inputs[0], targets[0])
-        own, others = (
-            {name: x.view(-1, seeds, *x.shape[1:]) for name, x in part.items()} for part in (params, buffers)
-        )
-        return over_candidates(vmap(call, randomness="same"))(own, others, inputs, targets).flatten()
+            return over_candidates(call)(params, buffers, item(inputs, 0), item(targets, 0))  # type: ignore[no-any-return]
+        own, others = by_seed(params, seeds), by_seed(buffers, seeds)
+        of_seeds = over_candidates(vmap(call, randomness="same"))
+        return of_seeds(own, others, inputs, targets).flatten()  # type: ignore[no-any-return]
+
+    return over_rows
+
+
+def seedwise(call: Call) -> Call:
+    """As `vectorized`, seed after seed: for calls whose shapes depend on a batch, such as losses of masked targets."""
+
+    def over_rows(params: Tensors, buffers: Tensors, inputs: Tree, targets: Tree) -> Tensor:
+        seeds = length(inputs)
+        own, others, results = by_seed(params, seeds), by_seed(buffers, seeds), []
+        for s in range(seeds):
+            mine, its = ({name: x[:, s] for name, x in part.items()} for part in (own, others))
+            with forked(next(iter(params.values())).device):
+                results.append(over_candidates(call)(mine, its, item(inputs, s), item(targets, s)))
+        return torch.stack(results, dim=1).flatten()
 
     return over_rows
 
@@ -38,19 +59,24 @@ def over_candidates(call: Call) -> Call:
     return vmap(call, in_dims=(0, 0, None, None), randomness="same")
 
 
-def looped(call: Call) -> Call:
-    """As `vectorized`, row by row."""
+def by_seed(part: Tensors, seeds: int) -> Tensors:
+    """Tensors of rows `[K·S, ...]` as `[K, S, ...]`."""
+    return {name: x.view(-1, seeds, *x.shape[1:]) for name, x in part.items()}
 
-    def over_rows(params: Tensors, buffers: Tensors, inputs: Tensor, targets: Tensor) -> Tensor:
-        results = []
-        for row in range(len(next(iter(params.values())))):
-            seed = row % len(inputs)
-            with forked(inputs.device):
-                mine, others = ({name: value[row] for name, value in part.items()} for part in (params, buffers))
-                results.append(call(mine, others, inputs[seed], targets[seed]))
-        return torch.stack(results)
 
-    return over_rows
+def length(tree: Tree) -> int:
+    """Of the first axis of its tensors."""
+    return len(tree if isinstance(tree, Tensor) else tree_leaves(tree)[0])
+
+
+def item(tree: Tree, index: Any) -> Tree:
+    """That part of each of its tensors."""
+    return tree[index] if isinstance(tree, Tensor) else tree_map(lambda x: x[index], tree)
+
+
+def cloned(tree: Tree) -> Tree:
+    """The same numbers in memory of their own: a model or a loss may change what it gets in place."""
+    return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, tree)
 
 
 def repeat(x: Tensor, times: int) -> Tensor:
@@ -58,21 +84,47 @@ def repeat(x: Tensor, times: int) -> Tensor:
     return x.repeat(times, *[1] * (x.dim() - 1))
 
 
-def forked(device: torch.device) -> AbstractContextManager[None]:
-    """What is drawn inside leaves the global generators alone, the CPU's and this device's, and no other is touched."""
-    return torch.random.fork_rng([device] if device.type == "cuda" else [])
+@contextmanager
+def forked(device: torch.device) -> Iterator[None]:
+    """What is drawn inside leaves the global generators alone: NumPy's, Python's, torch's for the CPU and this one."""
+    numpys, pythons = np.random.get_state(), random.getstate()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        np.random.set_state(numpys)
+        random.setstate(pythons)
+
+
+@contextmanager
+def one_path() -> Iterator[None]:
+    """Has torch's transformers be called in eval mode as in training: the fast path makes tensors that vmap refuses."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 def reseed(device: torch.device, seed: int) -> None:
-    """Seeds the global generators that work on a device may draw from, its own and the CPU's.
+    """Seeds the global generators that a task may draw from: torch's for the CPU and a device, NumPy's and Python's.
 
     `torch.manual_seed`, which is for all devices, would take as long as ten operations.
     """
     torch.default_generator.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
     if device.type == "cuda":
         torch.cuda.init()  # type: ignore[no-untyped-call]  # before that there are no generators
         index = torch.cuda.current_device() if device.index is None else device.index
         torch.cuda.default_generators[index].manual_seed(seed)
+
+
+def drawn() -> tuple[Any, ...]:
+    """Where the host's global generators stand; differs before and after something has been drawn."""
+    name, keys, *rest = np.random.get_state()
+    return torch.get_rng_state().numpy().tobytes(), name, np.asarray(keys).tobytes(), rest, random.getstate()
 
 
 def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor:

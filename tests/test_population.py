@@ -79,7 +79,7 @@ def two_threads():
 
 
 @pytest.mark.parametrize("kind", [toy.Normalized, toy.Noisy, toy.Refused])
-@pytest.mark.filterwarnings("ignore:torch.func.vmap refuses")
+@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses")
 def test_workers_side_by_side_change_nothing(kind, two_threads):
     population = Population(kind(), rows=2)
     side_by_side = population.train(CONFIGS, SEEDS, 20, curve=2)

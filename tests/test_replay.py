@@ -221,8 +221,10 @@ def test_a_chunk_leaves_with_its_training(graphs: bool, side: Any, monkeypatch: 
 class Looking(toy.Toy):
     """With a loss that looks at a value in training, which vmap does not forbid where it is not a row's."""
 
+    weights = torch.ones(2)
+
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        return super().loss(output, target) * (2 if int(target.sum()) < 0 else 1)
+        return super().loss(output, target) * (2 if int(self.weights.sum()) < 0 else 1)
 
 
 def test_a_step_that_cannot_be_captured_is_said_to_be(side: Any) -> None:

@@ -13,8 +13,12 @@ from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
 
-from autoranger.components.errors import ConfigError, first_line, unknown
+import torch
+
+from autoranger.components.errors import ConfigError, DataError, first_line, unknown
+from autoranger.search.rows import forked, reseed
 from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.words import reason
 
 GROUP = "autoranger.tasks"
 """Entry points under which installed packages offer tasks."""
@@ -74,6 +78,25 @@ def split(spec: str) -> tuple[str, str]:
     return (place, attribute) if colon and (attribute.isidentifier() or not attribute) else (spec, "")
 
 
+def create(spec: str, device: str, data_dir: Path | None) -> Task:
+    """The task of a name, file or module (see `find`), for a device.
+
+    What its file and its constructor draw from the global generators is the same every time.
+    """
+    place = torch.device(device)
+    with forked(place):
+        reseed(place, 0)
+        kind = find(spec)
+        try:
+            return kind(device, data_dir)
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"task '{spec}' cannot be made with a device and a data_dir ({reason(error)})."
+            ) from error
+
+
 def load_entry(entry: EntryPoint) -> type[Task]:
     """The task class behind an entry point; ConfigError where it does not load or is none."""
     package = entry.dist.name if entry.dist else "a package"
@@ -106,10 +129,12 @@ def load_file(path: Path) -> ModuleType:
         raise ConfigError(f"{path} is not a Python file; a task is a Python class.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and the like look their module up
+    if (folder := str(path.resolve().parent)) not in sys.path:
+        sys.path.insert(0, folder)  # a task may import its neighbours, as a script may
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"task file {path} fails to import ({type(error).__name__}: {error}).") from error
+        raise ConfigError(f"task file {path} fails to import ({reason(error)}).") from error
     return module
 
 

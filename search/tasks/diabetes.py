@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, averages
 
 
 class Diabetes(Task):
@@ -45,6 +45,7 @@ class Diabetes(Task):
         """Mean squared error."""
         return (output - target).square().mean()
 
+    @averages
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """1 − mean squared error / variance of the training targets, which is 1."""
         return 1 - (output - target).square().mean()

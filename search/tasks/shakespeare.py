@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoranger.search.tasks import files
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, averages
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -52,6 +52,7 @@ class Shakespeare(Task):
             return Transformer(characters=65, context=self.context, width=24, heads=2, blocks=2, hidden=48)
         return Transformer(characters=65, context=self.context, width=128, heads=4, blocks=4, hidden=512)
 
+    @averages
     def metric(self, output: Tensor, target: Tensor) -> Tensor:
         """Minus the mean cross entropy in bits per character."""
         return -self.loss(output, target) / math.log(2)

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from autoranger.components.errors import ConfigError
 
-Split = tuple[Tensor, Tensor]
-"""Inputs `[N, ...]` and targets `[N, ...]` of one part of the data."""
+Split = tuple[Any, Any]
+"""Inputs `[N, ...]` and targets `[N, ...]` of one part of the data: tensors, or tuples and dictionaries of them."""
+
+Metric = TypeVar("Metric", bound=Callable[..., Any])
+
+
+def averages(metric: Metric) -> Metric:
+    """Marks a metric as a mean over examples, as accuracy is: batch by batch it is as good as all at once, and faster.
+
+    F1, AUC, R² and the like are none, and need no mark.
+    """
+    metric.__dict__["averages"] = True
+    return metric
 
 
 class Task:
@@ -59,26 +70,38 @@ class Task:
         task.steps = self.full_steps or 10 * self.steps
         return task
 
-    def data(self) -> Mapping[str, Split]:
-        """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing."""
+    def data(self) -> Mapping[str, Any]:
+        """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing.
+
+        Each is `(inputs, targets)` of N examples: tensors, arrays, lists or frames of numbers. Several inputs are a
+        tuple, which the model gets as arguments, or a dictionary, which it gets as keyword arguments where they are
+        called so, else as it is. A map-style `torch.utils.data.Dataset` of pairs, or a loader of one, is read once.
+        """
         raise ConfigError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
 
     def model(self) -> nn.Module:
-        """A new model, initialised from torch's global generator."""
+        """A new model in every call, initialised from the global generators of torch, NumPy or Python.
+
+        `loss` and `metric` may use it, as in a penalty on its weights, where it is kept as an attribute of the task.
+        """
         raise ConfigError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
 
-    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+    def loss(self, output: Any, target: Any) -> Tensor:
         """Mean training loss of a batch, a scalar; cross entropy of `[B, …, classes]` scores and `[B, …]` labels.
 
         Written out because `cross_entropy` under vmap takes three times as long, a fifth of a small model's step.
         """
-        scores: Tensor = output.logsumexp(dim=-1) - output.gather(-1, target[..., None])[..., 0]
+        scores: Tensor = output.logsumexp(dim=-1) - output.gather(-1, target[..., None].long())[..., 0]
         return scores.mean()
 
-    def metric(self, output: Tensor, target: Tensor) -> Tensor:
-        """Quality of a batch, a scalar that averages over batches, higher is better; accuracy."""
+    @averages
+    def metric(self, output: Any, target: Any) -> Any:
+        """Quality of the outputs for a whole split, one number, higher is better; accuracy.
+
+        It gets all outputs of one candidate at once, and may compute with NumPy or scikit-learn.
+        """
         return (output.argmax(dim=-1) == target).float().mean()
 
-    def augment(self, inputs: Tensor) -> Tensor:
-        """Random changes of a training batch `[B, ...]` of one seed, from torch's global generator; none."""
+    def augment(self, inputs: Any) -> Any:
+        """Random changes of a training batch of one seed, from the global generators; none."""
         return inputs

@@ -1,0 +1,215 @@
+"""The models of many rows, called all at once or one by one: losses, gradients and outputs, with the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.memory import is_out_of_memory
+from autoranger.search.replica import Replica
+from autoranger.search.rows import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
+from autoranger.search.tasks.task import Split
+from autoranger.search.tasks.words import named, reason
+
+if TYPE_CHECKING:
+    from autoranger.search.population import Population
+
+Failures = dict[int, str]
+"""Why rows have failed."""
+
+
+class Gradients(NamedTuple):
+    """Of one batch.
+
+    Args:
+        losses: `[rows]`.
+        grads: of each stack of parameters; None where no row uses it.
+        used: which parameters `[rows, stacks]` a loss depends on, where that is not the same for all rows.
+    """
+
+    losses: Tensor
+    grads: list[Tensor | None]
+    used: Tensor | None = None
+
+
+class Together:
+    """Rows whose models are one call of `torch.func.vmap`."""
+
+    def __init__(self, population: Population, candidates: int, seeds: Sequence[int], way: Vectorizer) -> None:
+        self.population, self.seeds, self.failures, self.way = population, seeds, Failures(), way
+        params, self.buffers = population.start(candidates, seeds)
+        self.params = {name: p.requires_grad_() for name, p in params.items()}
+        self.replica = population.replica(seeds[0])
+        self.before: Tensors = {}
+
+    def __len__(self) -> int:
+        return len(next(iter(self.params.values())))
+
+    def train(self, mode: bool) -> None:
+        """See `torch.nn.Module.train`."""
+        self.replica.train(mode)
+
+    def gradients(self, inputs: Tree, targets: Tree) -> Gradients:
+        """Of batches `[S, B, ...]`."""
+        self.before = {name: self.buffers[name].clone() for name in self.population.moving}
+        params = list(self.params.values())
+        losses = self.way(self.call(Replica.loss))(self.params, self.buffers, inputs, targets)
+        return Gradients(losses, dense(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
+
+    def call(self, method: Callable[..., Any]) -> Call:
+        """A method of `Replica`, with the weights of a row."""
+
+        def call(params: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Any:
+            return functional_call(self.replica, (params, buffers), (method, x, y))
+
+        return call
+
+    def at_once(self, method: Callable[..., Any], rows: slice, x: Tree, *y: Tree, stacked: bool = False) -> Tree:
+        """A method of `Replica` for some rows, on the same data or, where they are `stacked`, each on its own."""
+        params, buffers = item(self.params, rows), item(self.buffers, rows)
+
+        def call(params: Tensors, buffers: Tensors, x: Tree, y: tuple[Tree, ...]) -> Any:
+            return functional_call(self.replica, (params, buffers), (method, x, *y))
+
+        if stacked:
+            return torch.func.vmap(call, in_dims=(0, 0, 0, None), randomness="same")(params, buffers, x, y)
+        return over_candidates(call)(params, buffers, x, y)
+
+    def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
+        """A method of `Replica` for one row."""
+        return functional_call(self.replica, (item(self.params, row), item(self.buffers, row)), (method, *args))
+
+    def isolate(self, inputs: Tree, targets: Tree, step: int) -> Failures:
+        """Which rows fail on batches on which a call of all together has failed, and leaves buffers as before it."""
+        for name, value in self.before.items():
+            self.buffers[name].copy_(value)
+        found = Failures()
+        for row in range(len(self)):
+            if row in self.failures:
+                continue
+            params = {name: p[row].detach().requires_grad_() for name, p in self.params.items()}
+            state = params, cloned(item(self.buffers, row))
+            seed = row % len(self.seeds)
+            batch = item(inputs, seed), item(targets, seed)
+            self.population.seed_noise(step)
+            try:
+                loss = functional_call(self.replica, state, (Replica.loss, *cloned(batch)))
+                torch.autograd.grad(loss, list(params.values()), allow_unused=True)
+            except Exception as error:
+                pass_on(error)
+                blame(self.population, self.seeds[seed], batch, step, error)
+                found[row] = reason(error)
+        self.failures |= found
+        return found
+
+
+class Alone:
+    """Rows whose models are called one after another: each row has a model, of whose parameters the stacks are made.
+
+    Everything is as in a loop of the user's own: what a model changes in place or keeps as an attribute is its own, and
+    the backward pass of a row comes before the forward pass of the next one.
+    """
+
+    def __init__(self, population: Population, candidates: int, seeds: Sequence[int]) -> None:
+        self.population, self.seeds, self.failures = population, seeds, Failures()
+        self.params, self.buffers = population.start(candidates, seeds)
+        self.replicas = [population.replica(seed) for _ in range(candidates) for seed in seeds]
+        self.steps = 0
+        for row, replica in enumerate(self.replicas):
+            own = dict(replica.named_parameters()) | dict(replica.named_buffers())
+            for name, stack in self.params.items():
+                own[name].data = stack[row]
+            for name, stack in self.buffers.items():
+                own[name].data.copy_(stack[row])
+
+    def __len__(self) -> int:
+        return len(self.replicas)
+
+    def train(self, mode: bool) -> None:
+        """See `torch.nn.Module.train`."""
+        for replica in self.replicas:
+            if replica.training != mode:
+                replica.train(mode)
+
+    def gradients(self, inputs: Tree, targets: Tree) -> Gradients:
+        """Of batches `[S, B, ...]`."""
+        losses, found = [], []
+        for row, replica in enumerate(self.replicas):
+            seed = row % len(self.seeds)
+            loss, grads = next(iter(self.params.values())).new_full((), torch.nan), dict[str, Tensor]()
+            if row not in self.failures:
+                try:
+                    loss, grads = self._one(replica, row, item(inputs, seed), item(targets, seed))
+                except Exception as error:
+                    pass_on(error)
+                    batch = item(inputs, seed), item(targets, seed)
+                    blame(self.population, self.seeds[seed], batch, self.steps, error)
+                    self.failures[row] = reason(error)
+            losses.append(loss)
+            found.append(grads)
+        self.steps += 1
+        stacks: list[Tensor | None] = []
+        for name, p in self.params.items():
+            zero = torch.zeros_like(p[0])
+            stacks.append(torch.stack([g.get(name, zero) for g in found]) if any(name in g for g in found) else None)
+        used = [[name in g for name in self.params] for g in found]
+        uneven = any(any(of) and not all(of) for of in zip(*used, strict=True))
+        return Gradients(torch.stack(losses), stacks, torch.tensor(used, device=losses[0].device) if uneven else None)
+
+    def _one(self, replica: Replica, row: int, x: Tree, y: Tree) -> tuple[Tensor, dict[str, Tensor]]:
+        """A row's loss, and the gradients of the parameters on which it depends."""
+        self.population.seed_noise(self.steps)
+        loss = replica(Replica.loss, *cloned((x, y)))
+        grads = gradients(replica, loss)
+        own = dict(replica.named_parameters())
+        for name, stack in self.params.items():  # a model may assign weights anew instead of changing them in place
+            if own[name].data_ptr() != stack[row].data_ptr():
+                stack[row] = own[name].detach()
+                own[name].data = stack[row]
+        return loss.detach(), grads
+
+    def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
+        """A method of `Replica` for one row."""
+        return self.replicas[row](method, *args)
+
+
+def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
+    """Of the trained parameters on which a loss depends, by name."""
+    if not loss.requires_grad:
+        raise ConfigError(
+            f"{named(replica.task)}: its loss has no gradient; compute it from the model's output with torch, without "
+            "item(), detach() or NumPy."
+        )
+    params = {name: p for name, p in replica.named_parameters() if p.requires_grad}
+    grads = dense(torch.autograd.grad(loss, list(params.values()), allow_unused=True))
+    return {name: g for name, g in zip(params, grads, strict=True) if g is not None}
+
+
+def dense(grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Gradients of which none is sparse."""
+    return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
+
+
+def pass_on(error: Exception) -> None:
+    """Raises errors again that are no row's: a user's mistake, and a lack of memory, which a smaller chunk cures."""
+    if isinstance(error, ConfigError | DataError) or is_out_of_memory(error):
+        raise error
+
+
+def blame(population: Population, seed: int, batch: Split, step: int, error: Exception) -> None:
+    """ConfigError where a batch that a row fails on makes an untrained model fail, too: then it is not the row."""
+    replica = population.replica(seed).train()
+    population.seed_noise(step)
+    try:
+        gradients(replica, replica(Replica.loss, *cloned(batch)))
+    except Exception as again:
+        pass_on(again)
+        raise ConfigError(
+            f"{named(population.task)}: its model or loss fails on the batch of step {step + 1}, before any training, "
+            f"too ({reason(again)})."
+        ) from error

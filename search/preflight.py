@@ -1,0 +1,232 @@
+"""The look at a task before a search: everything that a search will do, once, and whether vmap gets it right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from autoranger.components.errors import ConfigError
+from autoranger.search.models import Together, gradients, pass_on
+from autoranger.search.replica import Replica
+from autoranger.search.rows import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
+from autoranger.search.score import piece, whole
+from autoranger.search.tasks.checks import (
+    check_classes,
+    check_examples,
+    check_labels,
+    check_pairing,
+    check_repeats,
+    check_weights,
+)
+from autoranger.search.tasks.data import augmenting
+from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.words import named, reason
+
+if TYPE_CHECKING:
+    from autoranger.search.population import Population
+
+SEEDS = [0, 1]
+"""Of the look: losses that work for one may not for several."""
+
+BATCHES = 4
+"""That are drawn, of which the first is trained on."""
+
+LOSS, GRADIENT, LOW = 1e-4, 2e-2, 5e-2
+"""How far a loss, a gradient's norm, or either of them in low precision, may be from the ordinary one, relatively."""
+
+
+Rows = list[tuple[Replica, Tensor, Tensors]]
+"""For each seed a model after a forward pass in training, its loss and its gradients."""
+
+
+def preflight(population: Population) -> None:
+    """Settles how a population calls its task's models, and what of them moves and is noisy.
+
+    Raises:
+        ConfigError: where training or scoring an untrained model fails, or counts what it should not.
+    """
+    if population.device.type == "meta":  # where nothing has a value
+        return
+    batches = list(islice(population._batches(SEEDS, BATCHES), BATCHES))
+    if type(population.task).loss is Task.loss:
+        check_outputs(population, item(batches[0], 0))
+    rows, moving, population.noisy = Rows(), set[str](), augmenting(population.task) is not None
+    for s, seed in enumerate(SEEDS):
+        replica = population.replica(seed).train()
+        before = {name: x.clone() for name, x in replica.named_buffers()}
+        rows.append((replica, *ordinary(population, replica, item(batches[0], s))))
+        moving |= {name for name, x in replica.named_buffers() if not torch.equal(x, before[name])}
+        if s == 0:
+            check_weights(population.task, rows[0][1], list(replica.parameters()))
+    population.moving = sorted(moving & population.start(1, SEEDS)[1].keys())
+    if not any(loss.isfinite() for _, loss, _ in rows):
+        check_examples(population.task, population.replica(0), population.data)
+        raise ConfigError(f"{named(population.task)}: its loss is {float(rows[0][1])} before any training.")
+    again = list(islice(population._batches(SEEDS, 1), 1))
+    repeats = check_repeats(population.task, population.replica(0), population.replica(0), batches[0], again[0])
+    population.noisy = population.noisy or not repeats
+    check_examples(population.task, population.replica(0), population.data)
+    for replica, *_ in rows:
+        replica.eval()
+    outputs = scored(population, rows[0][0])
+    settle_training(population, batches[0], rows)
+    settle_scoring(population, rows, outputs)
+
+
+def check_outputs(population: Population, batch: Split) -> None:
+    """ConfigError where a batch is none for cross entropy, before a GPU meets a label that is no class."""
+    replica = population.replica(0).eval()
+    try:
+        with torch.no_grad():
+            output = replica(Replica.output, cloned(batch[0]))
+    except Exception as error:
+        pass_on(error)
+        return  # the model fails: see `ordinary`
+    check_labels(population.task, output, batch[1])
+    check_classes(population.task, output.shape[-1], population.data)
+
+
+def ordinary(population: Population, replica: Replica, batch: Split) -> tuple[Tensor, Tensors]:
+    """Loss and gradients of a batch as in a loop of the user's; notes whether it draws random numbers."""
+    population.seed_noise(0)
+    before = drawn()
+    try:
+        loss = replica(Replica.loss, *cloned(batch))
+        population.noisy |= drawn() != before
+        found = gradients(replica, loss)
+    except Exception as error:
+        pass_on(error)
+        size = length(batch[0])
+        raise ConfigError(
+            f"{named(population.task)}: its model or loss fails on a batch of {size} ({reason(error)})."
+        ) from error
+    return loss, found
+
+
+def scored(population: Population, replica: Replica) -> Tree:
+    """The outputs for the validation split's first examples; ConfigError where a split cannot be scored."""
+    first: Tree = None
+    for name in ("valid", "test"):
+        try:
+            with torch.no_grad():
+                for split in parts(population, name):
+                    population.seed_noise(0)
+                    outputs = whole(lambda x: replica(Replica.output, x), split[0], piece(population, split[0]), axis=0)
+                    check_labels(population.task, outputs, split[1])
+                    check_pairing(replica, outputs, split[1])
+                    float(replica(Replica.metric, cloned(outputs), cloned(split[1])))
+                    first = outputs if first is None else first
+        except Exception as error:
+            pass_on(error)
+            raise ConfigError(
+                f"{named(population.task)}: its model or metric fails on the {name} split ({reason(error)})."
+            ) from error
+    sizes = [x.numel() * x.element_size() for x in tree_leaves(first) if isinstance(x, Tensor)]
+    population.output_bytes = sum(sizes) // length(next(parts(population, "valid"))[0])
+    return first
+
+
+def parts(population: Population, name: str) -> Iterator[Split]:
+    """What to score: a whole split, or the batches at its ends where the metric averages over batches."""
+    split = population.data[name]
+    if not getattr(population.task.metric, "averages", False):
+        yield split
+        return
+    size, count = piece(population, split[0]), length(split[0])
+    yield item(split, slice(0, size))
+    if count > size:
+        yield item(split, slice(count - (count % size or size), count))
+
+
+def settle_training(population: Population, batch: Split, rows: Rows) -> None:
+    """Finds the first way of calling many models whose results are those of calling one."""
+    problem = differs(population, batch, rows, vectorized)
+    if problem is not None:
+        slower = seedwise if differs(population, batch, rows, seedwise) is None else None
+        population.ways.descend(vectorized, slower, problem)
+
+
+def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:
+    """What is wrong with a way, if anything."""
+    low = population.precision is not None
+    try:
+        if way is vectorized:
+            Together(population, 1, SEEDS[:1], way).gradients(*cloned(item(batch, slice(0, 1))))
+        models = Together(population, 1, SEEDS, way)
+        models.train(True)
+        population.seed_noise(0)
+        losses, grads, _ = models.gradients(*cloned(batch))
+        after = {name: models.buffers[name].clone() for name in population.moving}
+        own = [p for p in models.replica.parameters() if p.requires_grad]
+        population.seed_noise(0)
+        again = way(models.call(Replica.loss))(models.params, models.buffers, *cloned(batch))
+        if any(g is not None for g in torch.autograd.grad(again.sum(), own, allow_unused=True)):
+            return RuntimeError("the loss holds parameters themselves, not their module")
+    except Exception as error:
+        pass_on(error)
+        return error
+    for row, (replica, loss, expected) in enumerate(rows):
+        if not close(losses[row], loss, LOW if low else LOSS):
+            return RuntimeError("its losses differ from those of one model")
+        mine = [torch.zeros(()) if g is None else g[row].flatten() for g in grads]
+        theirs = [expected[name].flatten() if name in expected else torch.zeros(()) for name in models.params]
+        if not close(joined(mine), joined(theirs), LOW if low else GRADIENT):
+            return RuntimeError("its gradients differ from those of one model")
+        buffers = dict(replica.named_buffers())
+        if not all(close(after[name][row], buffers[name], GRADIENT) for name in population.moving):
+            return RuntimeError("its buffers differ from those of one model")
+    return None
+
+
+def settle_scoring(population: Population, rows: Rows, outputs: Tree) -> None:
+    """Finds out whether outputs and metrics of many models are those of each one."""
+    if population.ways.training is None:
+        return
+    models = Together(population, 1, SEEDS[:1], population.ways.training)
+    models.train(False)
+    replica = rows[0][0]
+    x, y = next(parts(population, "valid"))
+    size = piece(population, x)
+    with torch.no_grad():
+        if population.moving:
+            for name in population.moving:
+                models.buffers[name][0] = dict(replica.named_buffers())[name]
+        try:
+            population.seed_noise(0)
+            found = whole(lambda x: models.at_once(Replica.output, slice(None), x), x, size, axis=1)
+        except Exception as error:
+            pass_on(error)
+            population.ways.refuse_outputs(error)
+            return
+        if not all(close(a[0], b, LOW) for a, b in zip(tree_leaves(found), tree_leaves(outputs), strict=True)):
+            population.ways.descend(
+                population.ways.training, None, RuntimeError("its outputs differ from those of one model")
+            )
+            return
+        try:
+            value = models.at_once(Replica.metric, slice(None), found, cloned(y), stacked=True)
+            own = float(replica(Replica.metric, cloned(item(found, 0)), cloned(y)))
+            if not close(value[0], torch.tensor(own), LOSS):
+                raise RuntimeError("its values differ from those of one model")
+        except Exception as error:
+            pass_on(error)
+            population.ways.refuse_metric(error)
+
+
+def joined(parts: list[Tensor]) -> Tensor:
+    """One vector."""
+    return torch.cat([x.reshape(-1).double().cpu() for x in parts])
+
+
+def close(a: Any, b: Any, tolerance: float) -> bool:
+    """Whether the distance of two tensors is that small, relatively; what is not finite must be so in both."""
+    a, b = (x.detach().double().cpu() for x in (a, b))
+    if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
+        return False
+    a, b = (torch.where(x.isfinite(), x, 0.0) for x in (a, b))
+    return bool((a - b).norm() <= tolerance * b.norm() + 1e-6)

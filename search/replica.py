@@ -1,0 +1,101 @@
+"""A task with a model of its own: what a user's training loop would hold."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.precision import full, mixed
+from autoranger.search.rows import Tensors, Tree
+from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.words import named, reason
+
+
+class Replica(nn.Module):
+    """A copy of a task, and a model that this copy has made.
+
+    What a loss keeps of its task's model (for a penalty on weights, say) is therefore this model. `forward` calls a
+    method, so that `torch.func.functional_call` lends the model other weights for the loss and the metric, too.
+
+    Args:
+        task: to copy; shallowly, data are shared.
+        precision: in which the model runs.
+        pulse: called before every pass through the model.
+    """
+
+    def __init__(self, task: Task, precision: torch.dtype | None, pulse: Callable[[], None] = lambda: None) -> None:
+        super().__init__()
+        self.pulse, self.precision, self.held = (
+            pulse,
+            precision,
+            (copy.copy(task),),
+        )  # in a tuple, should it be a module itself
+        try:
+            model = self.task.model()
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"{named(task)}: its model cannot be made ({reason(error)}).") from error
+        if not isinstance(model, nn.Module):
+            raise ConfigError(f"{named(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
+        self.model = model.to(task.device)
+
+    @property
+    def task(self) -> Task:
+        """The copy of the task."""
+        return self.held[0]
+
+    def weights(self) -> tuple[Tensors, Tensors]:
+        """The trained parameters, and everything else in the model that may differ between seeds."""
+        params = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        frozen = {name: p.detach() for name, p in self.named_parameters() if not p.requires_grad}
+        return params, frozen | dict(self.named_buffers())
+
+    def forward(self, method: Callable[..., Any], *args: Any) -> Any:
+        """`method(self, *args)`, where the methods are those below."""
+        return method(self, *args)
+
+    def output(self, inputs: Tree) -> Tree:
+        """Of the model: several inputs are its arguments, named ones where it knows their names."""
+        self.pulse()
+        with mixed(self.task.device, self.precision):
+            if isinstance(inputs, tuple):
+                output = self.model(*inputs)
+            elif isinstance(inputs, Mapping) and knows(self.model.forward, inputs):
+                output = self.model(**inputs)
+            else:
+                output = self.model(inputs)
+        return full(output, self.precision)
+
+    def loss(self, inputs: Tree, targets: Tree) -> Tensor:
+        """The task's loss of a batch, a scalar."""
+        loss = self.task.loss(self.output(inputs), targets)
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise ConfigError(f"{named(self.task)}: loss must return a scalar, the mean over the batch.")
+        return loss.reshape(())
+
+    def metric(self, output: Tree, targets: Tree) -> Any:
+        """The task's metric of outputs, one number."""
+        metric = self.task.metric(output, targets)
+        if getattr(metric, "size", 1) != 1 and getattr(metric, "numel", lambda: 2)() != 1:
+            raise ConfigError(f"{named(self.task)}: metric must return one number for all outputs, not one for each.")
+        return metric.reshape(()) if isinstance(metric, Tensor) else metric
+
+    def quality(self, inputs: Tree, targets: Tree) -> Any:
+        """The task's metric of a batch."""
+        return self.metric(self.output(inputs), targets)
+
+
+def knows(call: Callable[..., Any], names: Mapping[str, Any]) -> bool:
+    """Whether a function has arguments of these names."""
+    try:
+        inspect.signature(call).bind(**names)
+    except (TypeError, ValueError):
+        return False
+    return True

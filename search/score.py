@@ -1,0 +1,114 @@
+"""The metric of many rows on a split: of all outputs of a row at once, whoever is scored beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+
+from autoranger.search.models import Alone, Together, pass_on
+from autoranger.search.replica import Replica
+from autoranger.search.rows import Tree, cloned, item, length
+from autoranger.search.tasks.task import Split
+from autoranger.search.tasks.words import reason
+
+if TYPE_CHECKING:
+    from autoranger.search.population import Population
+
+SCORED = 4
+"""Batches that a model gets at once, at most. What a transformer holds for many more no longer fits into a CPU's
+caches: scoring the text task's takes three times as long with fifty."""
+
+OUTPUT_BYTES = 128 << 20
+"""Of the outputs that are held at once, at most."""
+
+
+def score(models: Together | Alone, split: Split) -> Tensor:
+    """The metric `[rows]`, float64; NaN, with a failure noted, where it cannot be computed for a row."""
+    population, size = models.population, piece(models.population, split[0])
+    models.train(False)
+    if isinstance(models, Together) and population.ways.outputs:
+        try:
+            averages = getattr(population.task.metric, "averages", False)
+            if averages and population.ways.metric:
+                return streamed(models, split, size)
+            return in_groups(models, split, size)
+        except Exception as error:
+            pass_on(error)
+            population.ways.refuse_outputs(error)
+    values = torch.full((len(models),), torch.nan, dtype=torch.float64)
+    for row in range(len(models)):
+        if row not in models.failures:
+            population.seed_noise(0)
+            values[row] = one(models, row, lambda row=row: alone(models, row, split, size), split[1])  # type: ignore[misc]
+    return values.to(population.device)
+
+
+def piece(population: Population, inputs: Tree) -> int:
+    """Examples that each row's model gets at once; the same in every chunk, since outputs may depend on it."""
+    example = sum(x[0].numel() * x.element_size() for x in tree_leaves(inputs))
+    return int(max(1, min(population.bytes // (example * population.rows), SCORED * population.task.batch_size)))
+
+
+def streamed(models: Together, split: Split, size: int) -> Tensor:
+    """Of a metric that averages over batches."""
+    (inputs, targets), rows = split, slice(None)
+    models.population.seed_noise(0)
+    total = torch.zeros(len(models), dtype=torch.float64, device=models.population.device)
+    for i in range(0, length(inputs), size):
+        x, y = cloned(item((inputs, targets), slice(i, i + size)))
+        total += models.at_once(Replica.quality, rows, x, y).double() * length(x)
+    return total / length(inputs)
+
+
+def in_groups(models: Together, split: Split, size: int) -> Tensor:
+    """Of any metric: outputs of as many rows as fit, then their metric at once, or of one after another."""
+    (inputs, targets), population = split, models.population
+    values = torch.full((len(models),), torch.nan, dtype=torch.float64, device=population.device)
+    together = max(1, OUTPUT_BYTES // max(1, population.output_bytes * length(inputs)))
+    for begin in range(0, len(models), together):
+        rows = slice(begin, min(begin + together, len(models)))
+        population.seed_noise(0)
+        outputs = whole(lambda x, rows=rows: models.at_once(Replica.output, rows, x), inputs, size, 1)  # type: ignore[misc]
+        if population.ways.metric:
+            try:
+                found = models.at_once(Replica.metric, rows, outputs, cloned(targets), stacked=True)
+                values[rows] = found.double()
+                continue
+            except Exception as error:
+                pass_on(error)
+                population.ways.refuse_metric(error)
+        for i, row in enumerate(range(rows.start, rows.stop)):
+            if row not in models.failures:
+                values[row] = one(models, row, lambda i=i, outputs=outputs: cloned(item(outputs, i)), targets)  # type: ignore[misc]
+    return values
+
+
+def one(models: Together | Alone, row: int, output: Callable[[], Tree], targets: Tree) -> float:
+    """The metric of one row; NaN where that fails, which is noted."""
+    try:
+        return float(models.alone(row, Replica.metric, output(), cloned(targets)))
+    except Exception as error:
+        pass_on(error)
+        models.failures[row] = reason(error)
+        return torch.nan
+
+
+def alone(models: Together | Alone, row: int, split: Split, size: int) -> Tree:
+    """The outputs of one row."""
+    return whole(lambda x: models.alone(row, Replica.output, x), split[0], size, 0)
+
+
+def whole(call: Callable[[Tree], Tree], inputs: Tree, size: int, axis: int) -> Tree:
+    """What `call` returns for all inputs, piece by piece; at once where its outputs are not one for each example."""
+    parts = []
+    for i in range(0, length(inputs), size):
+        x = cloned(item(inputs, slice(i, i + size)))
+        parts.append(tree_flatten(call(x)))
+        if not all(isinstance(y, Tensor) and y.dim() > axis and y.shape[axis] == length(x) for y in parts[-1][0]):
+            return call(cloned(inputs))
+    leaves = [torch.cat(ys, dim=axis) for ys in zip(*(leaves for leaves, _ in parts), strict=True)]
+    return tree_unflatten(leaves, parts[0][1])

@@ -1,0 +1,184 @@
+"""What would count wrongly in silence: labels that are no classes, targets paired with others' outputs, NaN in data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+
+from autoranger.components.errors import ConfigError
+from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.words import named, reason
+
+if TYPE_CHECKING:
+    from autoranger.search.replica import Replica
+
+
+def check_labels(task: Task, output: Any, target: Any) -> None:
+    """ConfigError where a task has the default loss or metric, and its outputs and targets are not for them."""
+    defaults = [name for name in ("loss", "metric") if getattr(type(task), name) is getattr(Task, name)]
+    if not defaults:
+        return
+    what = f"{named(task)}: its {defaults[0]} is the default, {'cross entropy' if 'loss' in defaults else 'accuracy'}"
+    fix = f"override {' and '.join(defaults)}"
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor):
+        raise ConfigError(f"{what}, for one tensor of scores and one of labels; {fix}.")
+    if output.shape[:-1] != target.shape:
+        raise ConfigError(
+            f"{what}, for scores [N, classes] and labels [N], but outputs are {list(output.shape)} and targets "
+            f"{list(target.shape)}; reshape them, or {fix}."
+        )
+    if target.is_floating_point():
+        raise ConfigError(f"{what}, for labels that are whole numbers, but targets are {target.dtype}; {fix}.")
+
+
+def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
+    """ConfigError for a label that is no class, where loss or metric is the default."""
+    if type(task).loss is not Task.loss and type(task).metric is not Task.metric:
+        return
+    for part, (_, target) in data.items():
+        wrong = (
+            ((target < 0) | (target >= classes)).flatten(1).any(1)
+            if target.dim() > 1
+            else ((target < 0) | (target >= classes))
+        )
+        if wrong.any():
+            at = int(wrong.nonzero()[0])
+            label = target[at][(target[at] < 0) | (target[at] >= classes)].flatten()[0]
+            what = "loss and metric" if type(task).loss is Task.loss else "metric"
+            raise ConfigError(
+                f"{named(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
+                f"correct it, or override {what} to leave such labels out."
+            )
+
+
+def check_pairing(replica: Replica, output: Any, target: Any) -> None:
+    """ConfigError where loss or metric compares all outputs with all targets, as `[N, 1]` − `[N]` does."""
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape == target.shape:
+        return
+    if not output.is_floating_point() or len(target) < 3 or bool((target == target[:1]).all()):
+        return
+    others = target, target.roll(1, 0), target[:1].expand_as(target)
+    for name in ("loss", "metric"):
+        call = getattr(replica.task, name)
+        some = torch.rand(output.shape, device=output.device, dtype=output.dtype)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                values = [float(call(some.clone(), y.clone())) for y in others]
+            except Exception:  # which says nothing: these are no outputs of the model
+                continue
+        value, rolled, constant = values
+        near = abs(value - rolled) <= 1e-6 * abs(value)
+        if near and abs(value - constant) > 1e-3 * abs(value):
+            raise ConfigError(
+                f"{named(replica.task)}: its {name} compares every output with every target, since outputs are "
+                f"{list(output.shape)} and targets {list(target.shape)}; give them one shape, as with "
+                "output.squeeze(-1)."
+            )
+
+
+def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> None:
+    """ConfigError where examples that are the most likely to fail do: with extreme whole numbers, or with NaN."""
+    for part, split in data.items():
+        replica.train(part == "train")
+        chosen, broken = telling(split, task.batch_size)
+        x, y = tree_map(lambda t: t[chosen], split)  # noqa: B023
+        try:
+            with torch.no_grad():
+                outputs = replica.output(x)
+                if outputs_classes := classes_of(outputs, y):
+                    check_classes(task, outputs_classes, data)
+                loss = replica.task.loss(outputs, y) if part == "train" else None
+        except ConfigError:
+            raise
+        except Exception as error:
+            raise ConfigError(
+                f"{named(task)}: its model or loss fails on examples of the {part} split with the smallest and largest "
+                f"labels or inputs, such as {part}[{chosen[0]}] ({reason(error)})."
+            ) from error
+        if broken is None:
+            continue
+        seen = [*tree_leaves(outputs), *([] if loss is None else [loss])]
+        if any(isinstance(t, Tensor) and t.isnan().any() for t in seen) or unfit(y):
+            raise ConfigError(
+                f"{named(task)}: {part}[{broken}] holds NaN or infinity, and so does what the model or loss makes of "
+                "it; clean or fill the data."
+            )
+
+
+def classes_of(output: Any, target: Any) -> int:
+    """How many classes a model scores, if scores and labels are what they look like; else 0."""
+    fits = isinstance(output, Tensor) and isinstance(target, Tensor) and output.shape[:-1] == target.shape
+    return output.shape[-1] if fits and not target.is_floating_point() and output.is_floating_point() else 0
+
+
+def unfit(target: Any) -> bool:
+    """Whether targets hold NaN."""
+    return any(bool(t.isnan().any()) for t in tree_leaves(target) if t.is_floating_point())
+
+
+def telling(split: Split, count: int) -> tuple[list[int], int | None]:
+    """Examples that hold the smallest and largest whole numbers, or what is not finite, and the first of the latter."""
+    found, broken = [], None
+    for x in tree_leaves(split):
+        flat = x.reshape(len(x), -1)
+        if not flat.shape[1]:
+            continue
+        if x.is_floating_point():
+            bad = (~flat.isfinite()).any(1).nonzero()
+            if len(bad):
+                found.append(int(bad[0]))
+                broken = int(bad[0]) if broken is None else broken
+        elif not x.is_complex() and x.dtype != torch.bool:
+            found += [int(flat.amin(1).argmin()), int(flat.amax(1).argmax())]
+    total = len(tree_leaves(split)[0])
+    return list(dict.fromkeys([*found, *range(min(total, count))]))[: max(count, len(set(found)), 1)], broken
+
+
+def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> bool:
+    """Whether a seed governs a task's models and batches; says so where it does not.
+
+    ConfigError where two models are the same module.
+    """
+    mine, theirs = (dict(r.named_parameters()) | dict(r.named_buffers()) for r in (one, other))
+    if any(mine[name] is theirs.get(name) for name in mine):
+        raise ConfigError(f"{named(task)}: model returns the same module again; make a new one in each call.")
+    pairs = {"model": [mine[name] for name in mine], "augment": tree_leaves(batch)}
+    others = {"model": [theirs.get(name) for name in mine], "augment": tree_leaves(again)}
+    for what, tensors in pairs.items():
+        same = all(
+            b is not None and torch.allclose(a.double(), b.double(), equal_nan=True)
+            for a, b in zip(tensors, others[what], strict=True)
+        )
+        if not same:
+            warnings.warn(
+                f"{named(task)}: {what} gives something else for the same seed, so that results cannot be repeated; "
+                "draw from the global generators of torch, numpy.random or random, not from one of its own.",
+                stacklevel=2,
+            )
+            return False
+    return True
+
+
+def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
+    """Warns of a loss that depends on parameters which are not the model's, so that nobody trains them."""
+    known, seen, todo = {id(p) for p in params}, set[Any](), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        todo += [following for following, _ in node.next_functions]
+        leaf = getattr(node, "variable", None)
+        if leaf is not None and id(leaf) not in known:
+            warnings.warn(
+                f"{named(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's, so that "
+                "nobody trains it; make it a part of the model, or switch requires_grad off.",
+                stacklevel=2,
+            )
+            return

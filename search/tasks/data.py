@@ -1,0 +1,157 @@
+"""A task's data as a population wants them: tensors, from whatever ordinary form the task has them in."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+
+from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.rows import forked, reseed
+from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.words import named, reason
+
+PARTS = ("train", "valid", "test")
+
+
+def splits(task: Task) -> dict[str, Split]:
+    """The three parts of a task's data, each as inputs and targets: tensors, or tuples and dictionaries of them.
+
+    What the task draws for its data is the same every time. Whole numbers in targets become int64, as losses want them.
+
+    Raises:
+        ConfigError: where the data have no form that can be made tensors of, or parts that do not go together.
+        DataError: where files are missing.
+    """
+    with forked(task.device):
+        reseed(task.device, 0)
+        try:
+            given = task.data()
+            if not isinstance(given, Mapping):
+                raise ConfigError(
+                    f"{named(task)}: data is a {kind(given)}; return a dict of train, valid and test splits."
+                )
+            if missing := set(PARTS) - set(given):
+                names = " and ".join(sorted(missing))
+                raise ConfigError(f"{named(task)}: its data lack {names}; return train, valid and test splits.")
+            return {part: split(given[part], f"{named(task)}: {part}") for part in PARTS}
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"{named(task)}: its data cannot be made ({reason(error)}).") from error
+
+
+def split(given: Any, what: str) -> Split:
+    """Inputs and targets from a pair, from `(*inputs, targets)`, or from a map-style data set or its loader."""
+    if isinstance(given, DataLoader | Dataset):
+        given = collated(given, what)
+    if not isinstance(given, tuple | list) or len(given) < 2:
+        raise ConfigError(f"{what} is a {kind(given)}; return (inputs, targets), or a data set whose items are pairs.")
+    *inputs, targets = given
+    found = (
+        tree(inputs[0] if len(inputs) == 1 else tuple(inputs), f"{what} inputs"),
+        tree_map(widened, tree(targets, f"{what} targets")),
+    )
+    check_lengths(found, what)
+    return found
+
+
+def check_lengths(parts: Split, what: str) -> None:
+    """ConfigError where inputs and targets are not equally many examples, or none."""
+    leaves = [tree_leaves(part) for part in parts]
+    if any(x.dim() == 0 for part in leaves for x in part) or not all(leaves):
+        raise ConfigError(f"{what} holds a single number where it needs one for each example.")
+    counts = [[len(x) for x in part] for part in leaves]
+    if len({n for part in counts for n in part}) > 1:
+        inputs, targets = (" and ".join(map(str, dict.fromkeys(part))) for part in counts)
+        raise ConfigError(f"{what} has {inputs} inputs and {targets} targets; return one target for each input.")
+    if not counts[0][0]:
+        raise ConfigError(f"{what} is empty; return at least one example.")
+
+
+def collated(source: DataLoader[Any] | Dataset[Any], what: str) -> Any:
+    """All items of a data set in their order, as one batch of its loader's `collate_fn`."""
+    dataset: Any = source
+    collate = default_collate
+    if isinstance(source, DataLoader):
+        dataset, collate = source.dataset, source.collate_fn
+    if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
+        raise ConfigError(f"{what} is a stream of unknown length; return a data set with a length, or tensors.")
+    try:
+        return collate([dataset[i] for i in range(len(dataset))])
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(f"{what} cannot be one batch ({reason(error)}); pad examples to one shape.") from error
+
+
+def tree(given: Any, what: str) -> Any:
+    """Tensors from arrays, lists and frames; tuples and dictionaries of them stay what they are."""
+    if isinstance(given, Mapping):
+        return {name: tree(part, f"{what}[{name!r}]") for name, part in given.items()}
+    if isinstance(given, tuple) and not all(isinstance(x, int | float) for x in given):
+        return tuple(tree(part, f"{what}[{i}]") for i, part in enumerate(given))
+    return tensor(given, what)
+
+
+def tensor(given: Any, what: str) -> Tensor:
+    """A tensor of numbers; ConfigError for what is none, such as text or rows of different lengths."""
+    if isinstance(given, Tensor):
+        return given.detach()
+    if isinstance(given, np.ma.MaskedArray):
+        raise ConfigError(f"{what} is a masked array, and a mask would be lost; fill it, or pass the mask as an input.")
+    try:
+        if isinstance(given, list | tuple) and given and all(isinstance(x, Tensor) for x in given):
+            return torch.stack([x.detach() for x in given])
+        array = np.asarray(given)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f"{what} differ in shape from each other; pad them to one length.") from error
+    if array.dtype.kind not in "biufc":
+        raise ConfigError(f"{what} is a {kind(given)} of {array.dtype}; turn it into an array of numbers.")
+    if array.dtype.kind == "u" and array.dtype.itemsize > 1:
+        array = array.astype(np.int64)
+    if array.dtype.kind == "f" and array.dtype.itemsize > 8:
+        array = array.astype(np.float64)
+    native = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():  # of arrays that must not be written to, a memory map's; nobody writes to them
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(native).reshape(array.shape)
+
+
+def widened(x: Tensor) -> Tensor:
+    """Whole numbers as int64."""
+    return x if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool else x.long()
+
+
+def fitted(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """Tensors on a device, fractions in the type of the model's parameters (NumPy's are float64 unless told else)."""
+
+    def fit(x: Tensor) -> Tensor:
+        return x.to(device, dtype if dtype is not None and x.is_floating_point() else None)
+
+    return tree_map(fit, given)
+
+
+def augmenting(task: Task) -> Callable[[Any], Any] | None:
+    """A task's `augment`, to tensors again whatever it returns; None where it changes nothing."""
+    if type(task).augment is Task.augment and "augment" not in vars(task):
+        return None
+
+    def augment(inputs: Any) -> Any:
+        try:
+            return tree(task.augment(inputs), f"{named(task)}: what augment returns")
+        except (ConfigError, DataError):
+            raise
+        except Exception as error:
+            raise ConfigError(f"{named(task)}: its augment fails on a batch ({reason(error)}).") from error
+
+    return augment
+
+
+def kind(x: Any) -> str:
+    """The name of its type."""
+    return type(x).__name__

@@ -1,0 +1,54 @@
+"""How a population calls the models of its rows: all at once where vmap can; slower, with a word, where it cannot."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+
+from autoranger.search.rows import Vectorizer, vectorized
+from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.words import named, reason
+
+
+class Ways:
+    """The ways that are open. Each closes once, whoever finds that it leads nowhere; results stay the same.
+
+    Args:
+        task: for messages.
+
+    Attributes:
+        training: of losses and gradients; None for row after row, each with a model of its own.
+        outputs: whether models are scored together.
+        metric: whether their metric is.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.training: Vectorizer | None = vectorized
+        self.outputs = self.metric = True
+        self._lock = threading.Lock()
+
+    def descend(self, way: Vectorizer, slower: Vectorizer | None, error: BaseException) -> None:
+        """Trains in a slower way from now on, if `way` is still how it is done."""
+        with self._lock:
+            if self.training is way:
+                self.training = slower
+                how = "one by one" if slower is None else "seed by seed"
+                self._say(f"torch.func.vmap refuses this model or loss ({reason(error)}); training {how}, slower.")
+
+    def refuse_outputs(self, error: Exception) -> None:
+        """Scores models one by one from now on."""
+        with self._lock:
+            if self.outputs:
+                self.outputs = False
+                self._say(f"torch.func.vmap refuses this model in eval mode ({reason(error)}); scoring one by one.")
+
+    def refuse_metric(self, error: Exception) -> None:
+        """Computes metrics one by one from now on."""
+        with self._lock:
+            if self.metric:
+                self.metric = False
+                self._say(f"torch.func.vmap refuses this metric ({reason(error)}); computing it for one after another.")
+
+    def _say(self, sentence: str) -> None:
+        warnings.warn(f"{named(self.task)}: {sentence}", stacklevel=3)
