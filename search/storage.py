@@ -31,8 +31,9 @@ def open_storage(place: str | None) -> BaseStorage:
         path = Path(place)
         if not path.exists():
             path.touch()
+        found = journal(path)
         with path.open("r+b"):
-            return journal(path)
+            return found
     except DataError:
         raise
     except Exception as error:
