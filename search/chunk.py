@@ -52,9 +52,10 @@ class Chunk:
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
         for theta, p in zip(self.thetas, self.params.values(), strict=True):
             self.optimizer.add(theta, matrix=p.dim() > 2)
-        # Compiling takes about a second for every other set of components: next to a model that is called for one row
-        # after another, what it saves is nothing.
-        self.kernel = None if population.one_by_one else kernel(self.optimizer, self.thetas, "auto")
+        # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
+        # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
+        pays = device.type == "cpu" and not population.one_by_one
+        self.kernel = kernel(self.optimizer, self.thetas, "auto") if pays else None
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None
         self.lost = 0

@@ -24,7 +24,7 @@ from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_me
 from autoranger.search.models import pass_on
 from autoranger.search.precision import check_precision
 from autoranger.search.preflight import preflight
-from autoranger.search.replay import Replayed
+from autoranger.search.replay import CaptureError, Replayed
 from autoranger.search.replica import Replica
 from autoranger.search.rows import (
     Tensors,
@@ -75,8 +75,8 @@ class Population:
         precision: in which models run, in training and scoring: torch.bfloat16 for mixed precision as by
             `torch.autocast`, None for float32. Parameters, their gradients and the optimizer's state, loss and metric
             are float32 either way.
-        graphs: whether steps are replayed as CUDA graphs. Off by default since nobody has measured what it brings. A
-            model that vmap refuses runs without.
+        graphs: whether steps are replayed as CUDA graphs; where None they are on a GPU, if they can be. A model that
+            vmap refuses runs without.
 
     Attributes:
         pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
@@ -86,7 +86,7 @@ class Population:
     """
 
     def __init__(
-        self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool = False
+        self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool | None = None
     ) -> None:
         keep_freed_memory()
         self.pulse: Callable[[], None] = lambda: None
@@ -106,12 +106,13 @@ class Population:
         self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
         self.rows = rows or self._affordable_rows()
         self.ways, self.noisy = Ways(task), True
+        self.graphs = graphs
         self.moving: list[str] = []
         self.output_bytes = 0
         with forked(self.device), one_path():
             preflight(self)
         self.stream: torch.cuda.Stream | None = None
-        if graphs and self.ways.training is vectorized:
+        if self.device.type == "cuda" and graphs is not False:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
@@ -216,8 +217,11 @@ class Population:
             try:
                 advance(inputs, targets)
             except Exception as error:
-                pass_on(error)
-                chunk.isolate(inputs, targets, t - 1, error)
+                if isinstance(error, CaptureError) and self.graphs is None:
+                    self.ways.refuse_graphs(error)
+                else:
+                    pass_on(error)
+                    chunk.isolate(inputs, targets, t - 1, error)
                 advance, alive = self._runner(chunk), chunk.alive
                 self.seed_noise(t - 1)
                 self._again(advance, inputs, targets)
@@ -246,11 +250,9 @@ class Population:
 
     def _runner(self, chunk: Chunk) -> Callable[[Tree, Tree], None]:
         """How to advance a chunk. The chunk must not hold it: in a cycle, memory would wait for the collector."""
-        return (
-            chunk.advance
-            if self.stream is None or chunk.way is not vectorized
-            else Replayed(chunk.advance, self.stream)
-        )
+        if self.stream is None or chunk.way is not vectorized or not self.ways.graphs:
+            return chunk.advance
+        return Replayed(chunk.advance, self.stream)
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""

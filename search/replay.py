@@ -6,13 +6,23 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map
 
 from autoranger.components.errors import ConfigError, first_line
 from autoranger.search.memory import is_out_of_memory
+from autoranger.search.rows import Tree
+
+
+class CaptureError(ConfigError):
+    """A call does what a CUDA graph cannot, such as looking at a value. `why` is what CUDA says."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"a step cannot be a CUDA graph ({why}); train without graphs.")
+        self.why = why
 
 
 class Replayed:
-    """A function of tensors which changes other tensors in place, captured as a CUDA graph and then replayed.
+    """A function of tensors (or tuples and dicts of them) which changes others in place, as a replayed CUDA graph.
 
     The first calls run as they are, on the stream of the capture, where libraries then have what they set up for each
     stream (torch's notes on whole-network capture). They count like all others, and so does the call of the capture,
@@ -25,17 +35,18 @@ class Replayed:
         warmups: how many calls run as they are, at least one.
 
     Raises:
-        ConfigError: in the call of the capture, where it does what a graph cannot, such as looking at a value.
+        CaptureError: in the call of the capture, which has changed nothing then.
     """
 
     def __init__(self, call: Callable[..., None], stream: torch.cuda.Stream, warmups: int = 3) -> None:
         self._call, self._stream, self._left = call, stream, warmups
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._inputs: tuple[Tensor, ...] = ()
+        self._inputs: tuple[Tree, ...] = ()
 
-    def __call__(self, *inputs: Tensor) -> None:
+    def __call__(self, *inputs: Tree) -> None:
         """`call(*inputs)`; the inputs have the same shapes and types every time."""
-        with torch.cuda.device(inputs[0].device):
+        leaves = tree_flatten(inputs)[0]
+        with torch.cuda.device(leaves[0].device):
             if self._left:
                 self._left -= 1
                 self._warm_up(inputs)
@@ -43,11 +54,11 @@ class Replayed:
             if self._graph is None:
                 self._graph = self._capture(inputs)
             else:
-                for held, new in zip(self._inputs, inputs, strict=True):
+                for held, new in zip(tree_flatten(self._inputs)[0], leaves, strict=True):
                     held.copy_(new)
             self._graph.replay()
 
-    def _warm_up(self, inputs: tuple[Tensor, ...]) -> None:
+    def _warm_up(self, inputs: tuple[Tree, ...]) -> None:
         """Each stream waits for the other, so that neither reuses memory which the other still reads."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
@@ -55,18 +66,18 @@ class Replayed:
             self._call(*inputs)
         current.wait_stream(self._stream)
 
-    def _capture(self, inputs: tuple[Tensor, ...]) -> torch.cuda.CUDAGraph:
-        self._inputs = tuple(x.clone() for x in inputs)
+    def _capture(self, inputs: tuple[Tree, ...]) -> torch.cuda.CUDAGraph:
+        self._inputs = tree_map(Tensor.clone, inputs)
         graph = torch.cuda.CUDAGraph()
         try:
             # The outer context returns from the stream where `graph` fails to, which it does when a capture has failed.
             with torch.cuda.stream(self._stream), torch.cuda.graph(graph, stream=self._stream):
                 self._call(*self._inputs)
-        except RuntimeError as error:
-            release_noise(self._inputs[0].device)
-            if is_out_of_memory(error):
+        except Exception as error:
+            release_noise(tree_flatten(self._inputs)[0][0].device)
+            if is_out_of_memory(error) or not isinstance(error, RuntimeError):
                 raise
-            raise ConfigError(f"a step cannot be a CUDA graph ({first_line(error)}); train without graphs.") from error
+            raise CaptureError(first_line(error)) from error
         return graph
 
 

@@ -31,11 +31,8 @@ class Replica(nn.Module):
 
     def __init__(self, task: Task, precision: torch.dtype | None, pulse: Callable[[], None] = lambda: None) -> None:
         super().__init__()
-        self.pulse, self.precision, self.held = (
-            pulse,
-            precision,
-            (copy.copy(task),),
-        )  # in a tuple, should it be a module itself
+        self.pulse, self.precision = pulse, precision
+        self.held = (copy.copy(task),)  # in a tuple, should it be a module itself
         try:
             model = self.task.model()
         except (ConfigError, DataError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 
+from autoranger.search.replay import CaptureError
 from autoranger.search.rows import Vectorizer, vectorized
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import named, reason
@@ -20,12 +21,13 @@ class Ways:
         training: of losses and gradients; None for row after row, each with a model of its own.
         outputs: whether models are scored together.
         metric: whether their metric is.
+        graphs: whether steps are replayed as CUDA graphs, where there are any.
     """
 
     def __init__(self, task: Task) -> None:
         self.task = task
         self.training: Vectorizer | None = vectorized
-        self.outputs = self.metric = True
+        self.outputs = self.metric = self.graphs = True
         self._lock = threading.Lock()
 
     def descend(self, way: Vectorizer, slower: Vectorizer | None, error: BaseException) -> None:
@@ -49,6 +51,13 @@ class Ways:
             if self.metric:
                 self.metric = False
                 self._say(f"torch.func.vmap refuses this metric ({reason(error)}); computing it for one after another.")
+
+    def refuse_graphs(self, error: CaptureError) -> None:
+        """Calls every operation of a step from Python from now on."""
+        with self._lock:
+            if self.graphs:
+                self.graphs = False
+                self._say(f"a step cannot be a CUDA graph ({error.why}); training without graphs, slower.")
 
     def _say(self, sentence: str) -> None:
         warnings.warn(f"{named(self.task)}: {sentence}", stacklevel=3)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -141,9 +141,9 @@ def test_each_call_counts_once_and_the_last_ones_run_no_python(side: Any) -> Non
     assert (side.waited, side.main.waited) == (["main"] * 2, ["side"] * 2)
 
 
-def with_graphs(task: toy.Toy, side: Any, **options: Any) -> Population:
+def with_graphs(task: toy.Toy, side: Any, *, insist: bool = True, **options: Any) -> Population:
     population = Population(task, **options)
-    population.stream = side
+    population.stream, population.graphs = side, insist or None
     return population
 
 
@@ -231,6 +231,42 @@ def test_a_step_that_cannot_be_captured_is_said_to_be(side: Any) -> None:
     with pytest.raises(ConfigError, match=r"cannot be a CUDA graph \(.* stream is capturing\); train without graphs"):
         with_graphs(Looking(), side).train(CONFIGS, [0], STEPS)
     assert side.current == ["main"], "work goes on where it was"
+
+
+def test_who_does_not_insist_trains_without_graphs(side: Any) -> None:
+    """The step of the capture counts once; noise and rows that diverge are as ever."""
+    population = with_graphs(Looking(), side, insist=False)
+    with pytest.warns(UserWarning, match=r"cannot be a CUDA graph \(.* stream is capturing\); training without"):
+        found = population.train([*CONFIGS, WILD], SEEDS, STEPS, curve=2)
+    expected = Population(Looking()).train([*CONFIGS, WILD], SEEDS, STEPS, curve=2)
+    for name in ("valid", "curve"):
+        np.testing.assert_array_equal(found[name], expected[name])
+    assert not Graph.captured
+    assert side.current == ["main"]
+
+
+class Pairs(toy.Toy):
+    """Inputs of two parts."""
+
+    def data(self) -> Any:
+        return {name: ((x[:, :2], x[:, 2:]), y) for name, (x, y) in super().data().items()}
+
+    def model(self) -> nn.Module:
+        class Both(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.net = nn.Linear(4, 2)
+
+            def forward(self, a: Tensor, b: Tensor) -> Tensor:
+                return self.net(torch.cat([a, b], dim=-1))
+
+        return Both()
+
+
+def test_batches_of_several_parts_are_replayed(side: Any) -> None:
+    found = with_graphs(Pairs(), side).train(CONFIGS, SEEDS, STEPS)["valid"]
+    np.testing.assert_allclose(found, Population(Pairs()).train(CONFIGS, SEEDS, STEPS)["valid"], rtol=1e-6)
+    assert Graph.captured
 
 
 def test_a_lack_of_memory_in_a_capture_halves_the_chunk(side: Any, monkeypatch: pytest.MonkeyPatch) -> None:
