@@ -201,6 +201,21 @@ def test_diverged_candidates_lose(journal):
     assert all(t.params["norm_loss"] or t.params["lr"] > 0.05 for t in failed)
 
 
+def test_one_diverged_seed_is_enough_to_lose(journal):
+    """However good the other seeds are: an optimizer that sometimes diverges is no winner."""
+
+    class Sometimes(Table):
+        def value(self, config, seed):
+            return np.nan if "lookahead" in config.components and seed == 2 else super().value(config, seed)
+
+    record = Record(journal, "s", SMALL, {}, resume=False)
+    finalists = race(Sometimes(best=1e-2), record)
+    record.close()
+    assert "lookahead" not in next(iter(finalists)).components
+    trials = optuna.load_study(study_name="s", storage=journal).trials
+    assert any(t.state == TrialState.FAIL and t.params["lookahead"] and t.intermediate_values for t in trials)
+
+
 # record
 
 
