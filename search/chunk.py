@@ -13,8 +13,9 @@ from torch import Tensor
 from autoranger.components.binding import compute_dtype, kernel
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
-from autoranger.components.rows import row_shape
+from autoranger.components.rows import by_rows, is_matrix, row_shape
 from autoranger.components.step import Step
+from autoranger.components.transposed import transposed
 from autoranger.search.tasks.task import Split
 
 if TYPE_CHECKING:
@@ -36,11 +37,19 @@ class Chunk:
         self.population, self.shape = population, (len(configs), len(seeds))
         self.rows = len(configs) * len(seeds)
         self.params, self.buffers = population.start(len(configs), seeds)
-        self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
+        skeleton = population.skeleton
+        kernels = transposed(skeleton.parameters(), skeleton.modules())
+        known = {name: kernels[p] for name, p in skeleton.named_parameters() if p in kernels}
+        self.turns = [known.get(name, 0) for name in self.params]
+        self.views = [by_rows(p.detach(), turns, 1) for p, turns in zip(self.params.values(), self.turns, strict=True)]
+        self.thetas = [
+            view.reshape(self.rows, 1, *row_shape(p.shape[1:], turns))  # a copy where it is turned
+            for p, view, turns in zip(self.params.values(), self.views, self.turns, strict=True)
+        ]
         dtype, device = compute_dtype(self.thetas), population.device
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
-        for theta, p in zip(self.thetas, self.params.values(), strict=True):
-            self.optimizer.add(theta, matrix=p.dim() > 2)
+        for theta, p, turns in zip(self.thetas, self.params.values(), self.turns, strict=True):
+            self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns))
         self.kernel = kernel(self.optimizer, self.thetas, "auto")
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None
@@ -52,12 +61,18 @@ class Chunk:
         losses = population.apply(population.task.loss, self.params, self.buffers, inputs, targets)
         grads = torch.autograd.grad(losses.sum(), params)
         self.failed |= ~losses.detach().isfinite()
-        flat = [g.reshape(t.shape).contiguous() for g, t in zip(grads, self.thetas, strict=True)]
+        flat = [
+            by_rows(g, turns, 1).reshape(theta.shape).contiguous()
+            for g, theta, turns in zip(grads, self.thetas, self.turns, strict=True)
+        ]
         if self.kernel is not None:
             self.kernel(self.thetas, flat, self.alive)
         else:
             masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
             self.optimizer(self.thetas, flat, masks)
+        for view, theta, turns in zip(self.views, self.thetas, self.turns, strict=True):
+            if turns:
+                view.copy_(theta.view(view.shape))
 
     def poll(self) -> bool:
         """Freezes the rows that have diverged; whether any other is left. Waits for the device."""

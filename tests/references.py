@@ -104,7 +104,8 @@ def change_gradient(config: Config, theta: Array, g: Array) -> Array:
                 g_row *= limit / norm(g_row)
     if "gradient_centralization" in config.components and g.ndim > 1:
         for g_row in rows(g):
-            g_row -= np.sum(g_row) / len(g_row)
+            if len(g_row) > 1:  # its mean is all that a row of one number has
+                g_row -= np.sum(g_row) / len(g_row)
     return g
 
 
