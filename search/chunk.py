@@ -43,7 +43,7 @@ class Chunk:
         self.turns = [known.get(name, 0) for name in self.params]
         self.views = [by_rows(p.detach(), turns, 1) for p, turns in zip(self.params.values(), self.turns, strict=True)]
         self.thetas = [
-            view.reshape(self.rows, 1, *row_shape(p.shape[1:], turns))  # a copy where it is turned
+            view.reshape(self.rows, 1, *row_shape(p.shape[1:], turns))  # a copy where turning moves numbers
             for p, view, turns in zip(self.params.values(), self.views, self.turns, strict=True)
         ]
         dtype, device = compute_dtype(self.thetas), population.device
@@ -71,7 +71,7 @@ class Chunk:
             masks = None if self.alive is None else list(self.alive[..., None, None, None].unbind(1))
             self.optimizer(self.thetas, flat, masks)
         for view, theta, turns in zip(self.views, self.thetas, self.turns, strict=True):
-            if turns:
+            if turns and view.data_ptr() != theta.data_ptr():
                 view.copy_(theta.view(view.shape))
 
     def poll(self) -> bool:
