@@ -95,7 +95,8 @@ class Bound:
                 self.members.append(members)
                 self.turns.append(turns)
                 adopt(stack, members, state, turns)
-        self.every = [p for members in self.members for p in members]
+        self.turned = [(p, turns) for members, turns in zip(self.members, self.turns, strict=True) for p in members]
+        self.every = [p for p, _ in self.turned]
         self.kinds = [kind(p) for p in self.every]
         self.kernel = kernel(self.core, self.every, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, self.every)
@@ -132,11 +133,10 @@ class Bound:
 
     def _step_compiled(self, kernel: Kernel | TritonKernel) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        turned = [(p, turns) for members, turns in zip(self.members, self.turns, strict=True) for p in members]
-        grads = [None if p.grad is None else plain(by_rows(gradient(p), turns), p.dtype) for p, turns in turned]
-        thetas = [plain(by_rows(p, turns), p.dtype) for p, turns in turned]
+        grads = [None if p.grad is None else plain(by_rows(gradient(p), turns), p.dtype) for p, turns in self.turned]
+        thetas = [plain(by_rows(p, turns), p.dtype) for p, turns in self.turned]
         kernel(thetas, grads)
-        for (p, turns), theta in zip(turned, thetas, strict=True):
+        for (p, turns), theta in zip(self.turned, thetas, strict=True):
             if theta is not p:
                 by_rows(p.detach(), turns).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
