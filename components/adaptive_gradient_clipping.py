@@ -11,7 +11,8 @@ from autoranger.components.rows import row_norm
 class AdaptiveGradientClipping(Component):
     """Scale a row's gradient down to at most `clip` times the row's own norm.
 
-    Per row: where ‖g‖ > clip·max(‖θ‖, eps), g ← g · clip·max(‖θ‖, eps) / ‖g‖.
+    Per row: where ‖g‖ > clip·max(‖θ‖, eps), g ← g · clip·max(‖θ‖, eps) / ‖g‖. A vector is one row, as in the authors'
+    code, and a row of one number is clipped by itself; Adam's denominator makes up for what is clipped in every step.
     """
 
     stage = Stage.GRADIENT

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import torch
@@ -18,8 +18,9 @@ from autoranger.components.kernel.cpp.launch import Kernel
 from autoranger.components.kernel.errors import UnavailableError, UntraceableError
 from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.triton.launch import TritonKernel
-from autoranger.components.rows import can_look, row_shape
+from autoranger.components.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.step import Stack, Step
+from autoranger.components.transposed import transposed
 
 Compile = bool | Literal["auto"]
 """Whether a step is compiled: always, never, or where it can be and is known to pay (see `AUTOMATIC`)."""
@@ -84,12 +85,17 @@ class Bound:
         self.core = self.numbers.core
         self.members: list[list[Tensor]] = []
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
+        self.turns: list[int] = []  # of each stack, what `rows` calls the groups of a transposed convolution
+        kernels = transposed(p for group in groups for p in group["params"])
         for index, group in enumerate(groups):
-            for members in alike(group["params"]):
-                stack = self.core.add(gather(members).contiguous(), matrix=members[0].dim() > 1, group=index)
+            for members in alike(group["params"], kernels):
+                turns, shape = kernels.get(members[0], 0), members[0].shape
+                stack = self.core.add(gather(members, turns).contiguous(), matrix=is_matrix(shape, turns), group=index)
                 self.members.append(members)
-                adopt(stack, members, state)
-        self.every = [p for members in self.members for p in members]
+                self.turns.append(turns)
+                adopt(stack, members, state, turns)
+        self.turned = [(p, turns) for members, turns in zip(self.members, self.turns, strict=True) for p in members]
+        self.every = [p for p, _ in self.turned]
         self.kinds = [kind(p) for p in self.every]
         self.kernel = kernel(self.core, self.every, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, self.every)
@@ -126,28 +132,28 @@ class Bound:
 
     def _step_compiled(self, kernel: Kernel | TritonKernel) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        grads = [None if p.grad is None else plain(gradient(p), p.dtype) for p in self.every]
-        thetas = [plain(p, p.dtype) for p in self.every]
+        grads = [None if p.grad is None else plain(by_rows(gradient(p), turns), p.dtype) for p, turns in self.turned]
+        thetas = [plain(by_rows(p, turns), p.dtype) for p, turns in self.turned]
         kernel(thetas, grads)
-        for p, theta in zip(self.every, thetas, strict=True):
+        for (p, turns), theta in zip(self.turned, thetas, strict=True):
             if theta is not p:
-                p.detach().copy_(theta)
+                by_rows(p.detach(), turns).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
         increment_version([p for p in self.every if p.grad is not None])
 
     def _step_by_operations(self, operations: Callable[..., None]) -> None:
         """The step as operations of torch on stacks of tensors."""
         thetas, grads, masks = [], [], []
-        for members in self.members:
+        for members, turns in zip(self.members, self.turns, strict=True):
             present = [p.grad is not None for p in members]
-            thetas.append(gather(members))
-            grads.append(gather([gradient(p) for p in members]) if any(present) else None)
+            thetas.append(gather(members, turns))
+            grads.append(gather([gradient(p) for p in members], turns) if any(present) else None)
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
         operations(thetas, grads, masks)
-        for members, theta, grad in zip(self.members, thetas, grads, strict=True):
+        for members, turns, theta, grad in zip(self.members, self.turns, thetas, grads, strict=True):
             if grad is not None:
-                scatter(theta, members)
+                scatter(theta, members, turns)
 
 
 def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
@@ -193,27 +199,29 @@ def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.detach().to(dtype).resolve_neg().contiguous()
 
 
-def alike(params: list[Tensor]) -> list[list[Tensor]]:
-    """Parameters grouped for stacking: small ones by shape and dtype, large ones alone, empty ones left out."""
+def alike(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[list[Tensor]]:
+    """Parameters grouped for stacking: small ones by kind, shape and dtype, large ones alone, empty ones left out."""
     stacks: dict[object, list[Tensor]] = defaultdict(list)
     for p in params:
         if p.numel():
-            stacks[(p.shape, p.dtype) if p.numel() < STACKED_BELOW else id(p)].append(p)
+            kind = p.shape, p.dtype, transposed.get(p, 0)
+            stacks[kind if p.numel() < STACKED_BELOW else id(p)].append(p)
     return list(stacks.values())
 
 
-def gather(members: list[Tensor]) -> Tensor:
+def gather(members: list[Tensor], turns: int = 0) -> Tensor:
     """The stack `[1, B, R, C]` of equal-shaped tensors: a view where there is one contiguous tensor, else a copy."""
-    rows = row_shape(members[0].shape)
+    rows = row_shape(members[0].shape, turns)
     if len(members) == 1:
-        return members[0].detach().reshape(1, 1, *rows)
-    return torch.stack([m.detach() for m in members]).reshape(1, len(members), *rows)
+        return by_rows(members[0].detach(), turns).reshape(1, 1, *rows)
+    return torch.stack([by_rows(m.detach(), turns) for m in members]).reshape(1, len(members), *rows)
 
 
-def scatter(theta: Tensor, members: list[Tensor]) -> None:
+def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
     """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
     if theta.data_ptr() != members[0].data_ptr():
-        torch._foreach_copy_([m.detach() for m in members], list(theta.view(len(members), *members[0].shape)))
+        targets = [by_rows(m.detach(), turns) for m in members]
+        torch._foreach_copy_(targets, list(theta.view(len(members), *targets[0].shape)))
 
 
 def gradient(p: Tensor) -> Tensor:
@@ -225,16 +233,17 @@ def gradient(p: Tensor) -> Tensor:
     return p.grad
 
 
-def adopt(stack: Stack, members: list[Tensor], state: dict[Tensor, Any]) -> None:
+def adopt(stack: Stack, members: list[Tensor], state: dict[Tensor, Any], turns: int = 0) -> None:
     """Copies state that exists into the stack, and makes `state` hold views of the stack."""
     for index, p in enumerate(members):
         views = {"step": stack.count[0, index, 0, 0]}
         for component, slot in stack.by_id.items():
-            views |= {f"{component}.{name}": buffer[0, index].view(p.shape) for name, buffer in slot.tensors().items()}
+            for name, buffer in slot.tensors().items():
+                views[f"{component}.{name}"] = from_rows(buffer[0, index], p.shape, turns)
         known = state.get(p, {})
         for name, view in views.items():
             if name in known:
-                view.copy_(known[name])
+                view.copy_(known[name].reshape(view.shape))
         state[p] = views
 
 

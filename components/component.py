@@ -67,7 +67,7 @@ class Signals(NamedTuple):
     total: Tensor  # T: planned steps
     state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
     collected: Sequence[Tensor]  # this component's `collect`, summed over all tensors: [K, 1, 1, 1] each
-    matrix: bool  # whether these tensors have more than one dimension
+    matrix: bool  # whether these tensors have more than one dimension, and more than one number in each row
 
 
 SCALARS = ("rate", "decay", "lr", "beta1", "beta2", "eps", "weight_decay", "total", "step")

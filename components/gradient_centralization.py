@@ -10,6 +10,8 @@ class GradientCentralization(Component):
     """Subtract from each row of a gradient its mean.
 
     Tensors with more than one dimension only: a vector (a bias, a normalization's gain) has no output units to centre.
+    Nor is a row of one number centred, as those of `nn.Linear(1, n)`, of a depthwise 1×1 convolution or of an embedding
+    of width 1: it is its own mean, and would never move.
     """
 
     stage = Stage.GRADIENT

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from autoranger.components.binding import Bound, Compile, Numbers, compute_dtype
 from autoranger.components.component import registry
-from autoranger.components.config import Config, check_betas, check_number
+from autoranger.components.config import Config, check_betas, check_number, complete
 from autoranger.components.errors import ConfigError, unknown
 from autoranger.components.presets import RANGER21
 from autoranger.components.step import require_total_steps
@@ -104,7 +104,7 @@ class ComposedOptimizer(Optimizer):
         """
         mine = self.config.to_dict()["components"]
         for group in state_dict["param_groups"]:
-            if group.get("components") != mine:
+            if filled(group.get("components")) != mine:
                 theirs = ", ".join(group.get("components", {"none of autoranger's": None})) or "none"
                 raise ConfigError(
                     f"the state is of an optimizer with other components or hyperparameters ({theirs}); "
@@ -176,6 +176,14 @@ class Ranger21(ComposedOptimizer):
                 raise unknown("component", name, [*registry, "betas", "eps", "weight_decay", "total_steps", "compile"])
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
         super().__init__(params, Config(lr, betas, eps, weight_decay, chosen), total_steps=total_steps, compile=compile)
+
+
+def filled(components: object) -> object:
+    """Saved components, with the defaults of hyperparameters that are newer; as they are where they are not valid."""
+    try:
+        return complete(components)
+    except ConfigError:
+        return components
 
 
 def check_group(group: dict[str, Any], config: Config) -> None:

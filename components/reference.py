@@ -18,8 +18,8 @@ Made by `{COMMAND} > components/README.md` from the components' docstrings: edit
 
 Symbols: θ parameters, g gradient, m and v its first and second moment (with a hat: corrected for bias), η learning
 rate, t the step from 1, T the steps of the whole training, λ weight decay. A row is one output unit: a kernel
-`[O, I, kh, kw]` is O rows, a matrix is its rows, a vector is one row. With every component off the optimizer is AdamW:
-θ ← θ − η·(m̂/(√v̂ + ε) + λ·θ).
+`[O, I, kh, kw]` is O rows, and so is a transposed convolution's `[I, O, kh, kw]`; a matrix is its rows, a vector is one
+row. With every component off the optimizer is AdamW: θ ← θ − η·(m̂/(√v̂ + ε) + λ·θ).
 
 Components act in the order of this page. Two that exclude each other cannot both be on.
 """

@@ -2,6 +2,7 @@
 
 The step lays every parameter out as `[K, B, R, C]`: K candidates, B tensors of equal shape, R rows of C numbers.
 A *row* is one output unit: a kernel `[O, I, kh, kw]` is O rows of I·kh·kw, a matrix is its rows, a vector is one row.
+A transposed convolution's kernel `[I, O/groups, kh, kw]` has them second, O rows of I/groups·kh·kw; see `transposed`.
 """
 
 from __future__ import annotations
@@ -13,11 +14,40 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
-def row_shape(shape: torch.Size) -> tuple[int, int]:
-    """`(R, C)` of one parameter of this shape; a vector or a scalar is a single row."""
+def row_shape(shape: torch.Size, groups: int = 0) -> tuple[int, int]:
+    """`(R, C)` of one parameter of this shape; a vector or a scalar is a single row.
+
+    Args:
+        shape: of the parameter.
+        groups: those of the transposed convolution whose kernel it is, here and below; 0 for everything else.
+    """
     if len(shape) < 2:
         return 1, math.prod(shape)
-    return shape[0], math.prod(shape[1:])
+    rows = groups * shape[1] if groups else shape[0]
+    return rows, math.prod(shape) // rows
+
+
+def is_matrix(shape: torch.Size, groups: int = 0) -> bool:
+    """Whether a parameter has rows to speak of: more than one dimension, and more than one number in each row."""
+    return len(shape) > 1 and row_shape(shape, groups)[1] > 1
+
+
+def by_rows(x: Tensor, groups: int, lead: int = 0) -> Tensor:
+    """A parameter, or its gradient, with one row after another, behind `lead` axes: `x` itself, or a view of it."""
+    if not groups:
+        return x
+    return x.view(*x.shape[:lead], groups, -1, *x.shape[lead + 1 :]).transpose(lead + 1, lead + 2)
+
+
+def from_rows(x: Tensor, shape: torch.Size, groups: int) -> Tensor:
+    """What is laid out in rows, viewed in the order and shape of its parameter.
+
+    The rows of several groups cannot be viewed in that shape: groups and their inputs are two dimensions then.
+    """
+    if not groups:
+        return x.view(shape)
+    turned = x.view(groups, shape[1], -1, *shape[2:]).transpose(1, 2)
+    return turned[0] if groups == 1 else turned
 
 
 def row_norm(x: Tensor) -> Tensor:

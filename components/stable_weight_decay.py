@@ -16,13 +16,19 @@ class StableWeightDecay(Component):
 
     Decay factor × 1/√mean(v̂). The mean is over each tensor (`scope = "tensor"`, the paper) or over all parameters
     (`"global"`, the authors' code). Where all gradients have been zero there is no step to keep pace with: factor 1.
-    Where their root mean square is below η·λ the decay overshoots zero, as the rule has it: lower λ there.
+
+    A step takes the part s = η·λ/√mean(v̂) of the way to where the decay leads: to zero or, with `norm_loss`, to rows of
+    unit norm. The paper's rule has no limit, overshoots where s > 1, and explodes where gradients are only rounding, as
+    those of the bias of an attention's keys or of one before batch normalization (studies/13_bounded_decay). So it is
+    left there: where s > `bound`, s becomes bound²/s, and the less gradient there is, the less decay. Up to `bound` it
+    is the paper's to the bit, and a `bound` of 1e30 is as good as none.
     """
 
     stage = Stage.DECAY
     source = "arXiv 2011.11152"
     needs = frozenset({"variance"})
     scope = Hyper("tensor", choices=("tensor", "global"))
+    bound = Hyper(1.0, low=0.01, high=1.0, log=True, positive=True)
 
     def __init__(self, settings: Sequence[Settings | None], dtype: torch.dtype, device: torch.device) -> None:
         super().__init__(settings, dtype, device)
@@ -36,4 +42,6 @@ class StableWeightDecay(Component):
         if self.collective:
             total, size = x.collected
             mean = torch.where(self.scope > 0, total / size, mean)
-        return x._replace(decay=x.decay * torch.where(mean > 0, mean.rsqrt(), 1.0))
+        factor = torch.where(mean > 0, mean.rsqrt(), 1.0)
+        most = self.bound / (x.lr * x.rate * x.weight_decay)
+        return x._replace(decay=x.decay * torch.minimum(factor, most * (most / factor)))

@@ -40,7 +40,7 @@ class Stack(nn.Module):
     Args:
         chain: the components, in order.
         theta: the parameters `[K, B, R, C]` as the first step finds them; Lookahead starts from them.
-        matrix: whether these parameters have more than one dimension.
+        matrix: see `Signals`.
         group: which of the step's groups of scalars they use.
     """
 

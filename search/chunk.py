@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoranger.components.binding import compute_dtype, kernel
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
-from autoranger.components.rows import row_shape
+from autoranger.components.rows import by_rows, is_matrix, row_shape
 from autoranger.components.step import Step
+from autoranger.components.transposed import transposed
 from autoranger.search.models import Alone, Together
 from autoranger.search.rows import Tree
 from autoranger.search.score import score
@@ -47,11 +48,16 @@ class Chunk:
             else Together(population, len(configs), seeds, self.way)
         )
         self.params, self.buffers = self.models.params, self.models.buffers
-        self.thetas = [p.detach().view(self.rows, 1, *row_shape(p.shape[1:])) for p in self.params.values()]
+        self.turns = transposed_among(self.models.replicas[0], self.params)
+        self.views = [by_rows(p.detach(), turns, 1) for p, turns in zip(self.params.values(), self.turns, strict=True)]
+        self.thetas = [
+            view.reshape(self.rows, 1, *row_shape(p.shape[1:], turns))  # a copy where turning moves numbers
+            for p, view, turns in zip(self.params.values(), self.views, self.turns, strict=True)
+        ]
         dtype, device = compute_dtype(self.thetas), population.device
         self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
-        for theta, p in zip(self.thetas, self.params.values(), strict=True):
-            self.optimizer.add(theta, matrix=p.dim() > 2)
+        for theta, p, turns in zip(self.thetas, self.params.values(), self.turns, strict=True):
+            self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns))
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
         # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
         pays = device.type == "cpu" and not population.one_by_one
@@ -66,15 +72,25 @@ class Chunk:
         losses, grads, used = self.models.gradients(inputs, targets)
         self.failed |= ~losses.detach().isfinite()
         flat = [
-            torch.zeros_like(t) if g is None else g.reshape(t.shape).contiguous()
-            for g, t in zip(grads, self.thetas, strict=True)
+            torch.zeros_like(theta) if g is None else by_rows(g, turns, 1).reshape(theta.shape).contiguous()
+            for g, theta, turns in zip(grads, self.thetas, self.turns, strict=True)
         ]
         active = self._active([g is not None for g in grads], used)
+        for view, theta in self._turned():
+            theta.copy_(view)
         if self.kernel is not None:
             self.kernel(self.thetas, flat, active)
         else:
             masks = None if active is None else list(active[..., None, None, None].unbind(1))
             self.optimizer(self.thetas, flat, masks)
+        for view, theta in self._turned():
+            view.copy_(theta)
+
+    def _turned(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Parameters whose rows are not one after another in memory, and their copies in which they are."""
+        for view, theta in zip(self.views, self.thetas, strict=True):
+            if view.data_ptr() != theta.data_ptr():
+                yield view, theta.view(view.shape)
 
     def _active(self, needed: list[bool], used: Tensor | None) -> Tensor | None:
         """Which parameters `[rows, stacks]` are updated: those of rows that are left, if their loss depends on them.
@@ -138,6 +154,12 @@ class Chunk:
         for row, reason in sorted(self.models.failures.items()):
             found.setdefault(self.configs[row // len(self.seeds)], reason)
         return found
+
+
+def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
+    """For each of these parameters the groups of the transposed convolution whose kernel it is; 0 for all others."""
+    kernels, own = transposed(model.parameters(), model.modules()), dict(model.named_parameters())
+    return [kernels.get(own[name], 0) for name in names]
 
 
 def alike(configs: Sequence[Config], size: int) -> Iterator[list[int]]:

@@ -45,6 +45,7 @@ class Together:
         params, self.buffers = population.start(candidates, seeds)
         self.params = {name: p.requires_grad_() for name, p in params.items()}
         self.replica = population.replica(seeds[0])
+        self.replicas = [self.replica]
         self.before: Tensors = {}
 
     def __len__(self) -> int:

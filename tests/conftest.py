@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from autoranger import Config
 from autoranger.components import binding
 from autoranger.components.binding import STACKED_BELOW
-from autoranger.components.rows import row_shape
+from autoranger.components.rows import is_matrix, row_shape
 from autoranger.components.step import Step
 
 Array = NDArray[np.float64]
@@ -165,7 +165,7 @@ class Population:
         self.shapes = [p.shape for p in problem.params]
         self.thetas = [self.spread(p, len(configs), dtype) for p in problem.params]
         for theta, shape in zip(self.thetas, self.shapes, strict=True):
-            self.core.add(theta, matrix=len(shape) > 1)
+            self.core.add(theta, matrix=is_matrix(torch.Size(shape)))
 
     @staticmethod
     def spread(x: Array, candidates: int, dtype: torch.dtype) -> Tensor:

@@ -74,7 +74,7 @@ def trajectory(config: Config, params: Sequence[Array], grads: Gradients, total_
         numbers = sum(memory.v_hat.size for memory, _ in present)
         mean_of_all = sum(np.sum(memory.v_hat) for memory, _ in present) / max(numbers, 1)
         for memory, _ in present:
-            decay = decay_term(config, memory, mean_of_all)
+            decay = decay_term(config, memory, mean_of_all, eta)
             memory.theta -= eta * (memory.direction + config.weight_decay * decay)
             look_ahead(config, memory)
     return [memory.theta for memory in memories]
@@ -104,7 +104,8 @@ def change_gradient(config: Config, theta: Array, g: Array) -> Array:
                 g_row *= limit / norm(g_row)
     if "gradient_centralization" in config.components and g.ndim > 1:
         for g_row in rows(g):
-            g_row -= np.sum(g_row) / len(g_row)
+            if len(g_row) > 1:  # its mean is all that a row of one number has
+                g_row -= np.sum(g_row) / len(g_row)
     return g
 
 
@@ -129,8 +130,8 @@ def observe(config: Config, memory: Memory, g: Array) -> None:
         memory.direction = memory.m / (1 - beta1**n) / (np.sqrt(memory.v_hat) + config.eps)
 
 
-def decay_term(config: Config, memory: Memory, mean_of_all: float) -> Array:
-    """What λ multiplies: θ, with norm loss (2103.06583) and stable weight decay (2011.11152)."""
+def decay_term(config: Config, memory: Memory, mean_of_all: float, eta: float) -> Array:
+    """What λ multiplies: θ, with norm loss (2103.06583) and stable weight decay (2011.11152), within its bound."""
     decay = memory.theta.copy()
     if "norm_loss" in config.components:
         for row in rows(decay):
@@ -141,6 +142,9 @@ def decay_term(config: Config, memory: Memory, mean_of_all: float) -> Array:
         mean = mean_of_all if over_all else np.mean(memory.v_hat)
         if mean > 0:  # all gradients have been zero until now: nothing to keep pace with
             decay /= np.sqrt(mean)
+            part, bound = eta * config.weight_decay / np.sqrt(mean), config.components["stable_weight_decay"]["bound"]
+            if part > bound:
+                decay *= (bound / part) ** 2
     return decay
 
 

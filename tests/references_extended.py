@@ -49,7 +49,7 @@ def trajectory(config: Config, params: Sequence[Array], grads: Gradients, total_
         for memory, _ in present:
             update = memory.direction.copy()
             if "l2_decay" not in on and "lars_trust_ratio" not in on and not resting(config, memory):
-                update += config.weight_decay * decay_term(config, memory, mean_of_all)
+                update += config.weight_decay * decay_term(config, memory, mean_of_all, eta)
             memory.theta -= eta * trust(config, memory, update, beta1) * update
             look_ahead(config, memory)
     return [memory.theta for memory in memories]

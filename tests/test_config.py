@@ -264,7 +264,7 @@ def test_defaults_are_those_of_ranger21() -> None:
             "gradient_centralization": {},
             "positive_negative_momentum": {"beta0": 0.9},
             "norm_loss": {},
-            "stable_weight_decay": {"scope": "tensor"},
+            "stable_weight_decay": {"scope": "tensor", "bound": 1.0},
             "linear_warmup": {"fraction": 0.22},
             "explore_exploit": {"fraction": 0.28},
             "lookahead": {"k": 5, "alpha": 0.5},

@@ -681,6 +681,17 @@ def test_state_of_other_components_is_refused(source: Callable[[list[nn.Paramete
     optimizer.step()
 
 
+def test_state_from_before_a_hyperparameter_existed_is_read() -> None:
+    saved = copy.deepcopy(ranger21(one()).state_dict())
+    for group in saved["param_groups"]:
+        del group["components"]["stable_weight_decay"]["bound"]
+    ranger21(one()).load_state_dict(saved)
+    for group in saved["param_groups"]:
+        group["components"]["stable_weight_decay"]["bound"] = 0.5
+    with pytest.raises(ConfigError, match="other components"):
+        ranger21(one()).load_state_dict(saved)
+
+
 def test_state_of_other_parameters_is_refused() -> None:
     saved = ranger21(one()).state_dict()
     with pytest.raises(ValueError, match="parameter group"):

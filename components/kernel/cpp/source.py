@@ -117,7 +117,7 @@ def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: 
     """The source, and how to call it.
 
     Args:
-        schedules: for tensors of more than one dimension (True), and for others.
+        schedules: for matrices (True), and for others; see `Signals`.
         dtype: of parameters, gradients and state.
         compute: in which to compute.
 

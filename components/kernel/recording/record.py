@@ -27,7 +27,7 @@ def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) ->
 
     Args:
         step: what to record.
-        matrix: whether the tensors have more than one dimension.
+        matrix: whether the tensors have rows; see `Signals`.
         dtype: of parameters, gradients and state.
         rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step: lr" and so on, and
             "steps", their count); else what comes out of that stage is an input ("signal lr" and so on).

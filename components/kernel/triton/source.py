@@ -195,7 +195,7 @@ def print_kernels(
     """The source, how to call it, and the names of the kernels of the passes; the one to launch before is `count`.
 
     Args:
-        schedules: for tensors of more than one dimension (True), and for others.
+        schedules: for matrices (True), and for others; see `Signals`.
         dtype: of parameters, gradients and state.
         compute: in which to compute.
 
