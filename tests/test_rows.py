@@ -208,4 +208,4 @@ def check_population() -> None:
         task.loss(model(inputs[batch]), targets[batch]).backward()
         optimizer.step()
     for name, p in model.named_parameters():
-        torch.testing.assert_close(chunk.params[name][1].detach(), p.detach(), rtol=1e-3, atol=1e-5)
+        torch.testing.assert_close(chunk.params[f"model.{name}"][1].detach(), p.detach(), rtol=1e-3, atol=1e-5)
