@@ -60,7 +60,7 @@ class Chunk:
             self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns))
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
         # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
-        pays = device.type == "cpu" and not population.one_by_one
+        pays = device.type == "cpu" and not isinstance(self.models, Alone)
         self.kernel = kernel(self.optimizer, self.thetas, "auto") if pays else None
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None

@@ -59,7 +59,8 @@ class Together:
         """Of batches `[S, B, ...]`."""
         self.before = {name: self.buffers[name].clone() for name in self.population.moving}
         params = list(self.params.values())
-        losses = self.way(self.call(Replica.loss))(self.params, self.buffers, inputs, targets)
+        batch = cloned((inputs, targets))  # should it be needed again, after an error
+        losses = self.way(self.call(Replica.loss))(self.params, self.buffers, *batch)
         return Gradients(losses, dense(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
 
     def call(self, method: Callable[..., Any]) -> Call:
@@ -123,10 +124,12 @@ class Alone:
         self.steps = 0
         for row, replica in enumerate(self.replicas):
             own = dict(replica.named_parameters()) | dict(replica.named_buffers())
-            for name, stack in self.params.items():
-                own[name].data = stack[row]
             for name, stack in self.buffers.items():
                 own[name].data.copy_(stack[row])
+        self.places = [list(item(self.params, row).values()) for row in range(len(self.replicas))]
+        for replica, places in zip(self.replicas, self.places, strict=True):
+            for name, place in zip(self.params, places, strict=True):
+                replica.trained[name].data = place
 
     def __len__(self) -> int:
         return len(self.replicas)
@@ -167,11 +170,11 @@ class Alone:
         self.population.seed_noise(self.steps)
         loss = replica(Replica.loss, *cloned((x, y)))
         grads = gradients(replica, loss)
-        own = dict(replica.named_parameters())
-        for name, stack in self.params.items():  # a model may assign weights anew instead of changing them in place
-            if own[name].data_ptr() != stack[row].data_ptr():
-                stack[row] = own[name].detach()
-                own[name].data = stack[row]
+        for name, place in zip(self.params, self.places[row], strict=True):
+            p = replica.trained[name]
+            if p.data_ptr() != place.data_ptr():  # a model may assign weights anew instead of changing them in place
+                place.copy_(p.detach())
+                p.data = place
         return loss.detach(), grads
 
     def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
@@ -186,9 +189,8 @@ def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
             f"{named(replica.task)}: its loss has no gradient; compute it from the model's output with torch, without "
             "item(), detach() or NumPy."
         )
-    params = {name: p for name, p in replica.named_parameters() if p.requires_grad}
-    grads = dense(torch.autograd.grad(loss, list(params.values()), allow_unused=True))
-    return {name: g for name, g in zip(params, grads, strict=True) if g is not None}
+    grads = dense(torch.autograd.grad(loss, list(replica.trained.values()), allow_unused=True))
+    return {name: g for name, g in zip(replica.trained, grads, strict=True) if g is not None}
 
 
 def dense(grads: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_leaves, tree_map
 
@@ -39,9 +38,10 @@ from autoranger.search.rows import (
     seedwise,
     vectorized,
 )
+from autoranger.search.tasks.checks import check_settings
 from autoranger.search.tasks.data import augmenting, fitted, splits
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import named, reason, too_large
 from autoranger.search.ways import Ways
 from autoranger.search.workers import Counted, Workers
 
@@ -96,6 +96,7 @@ class Population:
         self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
         self.failures: dict[Config, str] = {}
         self._lock, self._inits = threading.RLock(), dict[int, tuple[Tensors, Tensors]]()
+        check_settings(task)
         data = splits(task)
         weights = list(self._init(0)[0].values())
         if not weights:
@@ -109,21 +110,21 @@ class Population:
         self.graphs = graphs
         self.moving: list[str] = []
         self.output_bytes = 0
-        with forked(self.device), one_path():
-            preflight(self)
+        try:
+            with forked(self.device), one_path():
+                preflight(self)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise ConfigError(too_large(self.task, "its model with a batch")) from error
         self.stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda" and graphs is not False:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
 
     @property
-    def one_by_one(self) -> bool:
-        """Whether models are called for one row after another, since vmap refuses them."""
-        return self.ways.training is None
-
-    @property
-    def skeleton(self) -> nn.Module:
-        """A model of the task."""
-        return self.replica(0).model
+    def skeleton(self) -> Replica:
+        """A model of the task, its parameters called as those of rows are."""
+        return self.replica(0)
 
     def train(
         self,
@@ -184,10 +185,7 @@ class Population:
                 done.take_back()
                 release(self.device)
                 if len(chunk) == 1:
-                    raise ConfigError(
-                        f"{named(self.task)}: one candidate with {len(seeds)} seeds does not fit into the memory "
-                        f"of {self.device}; make its model or batch smaller."
-                    )
+                    raise ConfigError(too_large(self.task, f"one candidate with {len(seeds)} seeds"))
                 halves = train(chunk[: len(chunk) // 2]), train(chunk[len(chunk) // 2 :])
                 return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
@@ -278,8 +276,7 @@ class Population:
                     batch = tree_map(lambda *xs: torch.stack(xs), *changed)
                 except (RuntimeError, ValueError) as error:
                     raise ConfigError(
-                        f"{named(self.task)}: augment returns batches of different shapes ({reason(error)}); crop or "
-                        "pad them to one."
+                        f"{named(self.task)}: augment returns batches of different shapes ({reason(error)}); pad them."
                     ) from error
             self.seed_noise(t)
             yield batch, item(targets, order[:, t])

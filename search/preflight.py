@@ -24,7 +24,7 @@ from autoranger.search.tasks.checks import (
     check_weights,
 )
 from autoranger.search.tasks.data import augmenting
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, default
 from autoranger.search.tasks.words import named, reason
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def preflight(population: Population) -> None:
     if population.device.type == "meta":  # where nothing has a value
         return
     batches = list(islice(population._batches(SEEDS, BATCHES), BATCHES))
-    if type(population.task).loss is Task.loss:
+    if default(population.task, "loss"):
         check_outputs(population, item(batches[0], 0))
     rows, moving, population.noisy = Rows(), set[str](), augmenting(population.task) is not None
     for s, seed in enumerate(SEEDS):

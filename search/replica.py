@@ -29,7 +29,7 @@ class Replica(nn.Module):
         pulse: called before every pass through the model.
     """
 
-    def __init__(self, task: Task, precision: torch.dtype | None, pulse: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, task: Task, precision: torch.dtype | None, pulse: Callable[[], None]) -> None:
         super().__init__()
         self.pulse, self.precision = pulse, precision
         self.held = (copy.copy(task),)  # in a tuple, should it be a module itself
@@ -42,6 +42,7 @@ class Replica(nn.Module):
         if not isinstance(model, nn.Module):
             raise ConfigError(f"{named(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
         self.model = model.to(task.device)
+        self.trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     @property
     def task(self) -> Task:
@@ -50,7 +51,7 @@ class Replica(nn.Module):
 
     def weights(self) -> tuple[Tensors, Tensors]:
         """The trained parameters, and everything else in the model that may differ between seeds."""
-        params = {name: p.detach() for name, p in self.named_parameters() if p.requires_grad}
+        params = {name: p.detach() for name, p in self.trained.items()}
         frozen = {name: p.detach() for name, p in self.named_parameters() if not p.requires_grad}
         return params, frozen | dict(self.named_buffers())
 

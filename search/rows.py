@@ -61,7 +61,7 @@ def over_candidates(call: Call) -> Call:
 
 def by_seed(part: Tensors, seeds: int) -> Tensors:
     """Tensors of rows `[K·S, ...]` as `[K, S, ...]`."""
-    return {name: x.view(-1, seeds, *x.shape[1:]) for name, x in part.items()}
+    return {name: x.view(len(x) // seeds, seeds, *x.shape[1:]) for name, x in part.items()}
 
 
 def length(tree: Tree) -> int:

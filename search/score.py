@@ -50,7 +50,11 @@ def score(models: Together | Alone, split: Split) -> Tensor:
 def piece(population: Population, inputs: Tree) -> int:
     """Examples that each row's model gets at once; the same in every chunk, since outputs may depend on it."""
     example = sum(x[0].numel() * x.element_size() for x in tree_leaves(inputs))
-    return int(max(1, min(population.bytes // (example * population.rows), SCORED * population.task.batch_size)))
+    most = max(1, min(population.bytes // (max(1, example) * population.rows), SCORED * population.task.batch_size))
+    count = length(inputs)
+    return int(
+        -(-count // -(-count // most))
+    )  # of much the same size: statistics of a last one of one example are none
 
 
 def streamed(models: Together, split: Split, size: int) -> Tensor:

@@ -197,7 +197,7 @@ def test_what_never_fits_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     monkeypatch.setattr(Chunk, "advance", too_much)
-    with pytest.raises(ConfigError, match="does not fit into the memory of cpu; make its model or batch smaller"):
+    with pytest.raises(ConfigError, match="does not fit into the memory of cpu; make model or batch smaller"):
         Population(toy.Toy()).train(CONFIGS, SEEDS, 2)
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import random
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, TensorDataset
@@ -18,9 +21,14 @@ from torch.utils.data import DataLoader, TensorDataset
 import autoranger
 from autoranger import Config
 from autoranger.components.errors import ConfigError
+from autoranger.search.clock import Clock
 from autoranger.search.objectives import prepared
 from autoranger.search.population import Population, batch_order, reseed
+from autoranger.search.progress import Progress
+from autoranger.search.race import Race
+from autoranger.search.record import Record
 from autoranger.search.rows import drawn, forked, seedwise, vectorized
+from autoranger.search.space import Space
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task
 from tests import toy
@@ -244,11 +252,11 @@ def test_weights_of_a_loss_that_nobody_trains_are_said() -> None:
 
 
 class Fragile(toy.Toy):
-    """Whose loss raises an error where an output is not finite or large, as `nn.BCELoss` does."""
+    """Whose loss raises an error where an output is large, as `nn.BCELoss` does for one that is no probability."""
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
-        probabilities = output.softmax(-1)[:, 1] * (output.detach().abs().amax(-1) < 1e4)
-        return F.binary_cross_entropy(probabilities + 0 * output.sum(), target.float())
+        outside = 2.0 * (output.detach().abs().amax(-1) > 50)
+        return F.binary_cross_entropy(output.softmax(-1)[:, 1] + outside, target.float())
 
 
 @pytest.mark.parametrize("refused", [False, True])
@@ -278,6 +286,59 @@ def test_a_batch_that_nobody_can_train_on_is_the_tasks_fault() -> None:
         warnings.simplefilter("ignore")
         with pytest.raises(ConfigError, match=rf"of step {step}, before any training, too \(ValueError: nothing to"):
             Population(Bad()).train(CONFIGS, [5], 60)
+
+
+@pytest.mark.parametrize("calls", [0, 6])
+def test_what_vmap_refuses_late_is_trained_anew_and_said_once(calls: int) -> None:
+    class Late(toy.Toy):
+        calls = 0
+
+        def loss(self, output: Tensor, target: Tensor) -> Tensor:
+            self.calls += 1
+            loss = super().loss(output, target)
+            return loss if self.calls <= calls or loss.item() else loss * 0
+
+    done: list[int] = []
+    with pytest.warns(UserWarning, match="refuses this model or loss .*; training one by one") as caught:
+        scores = Population(Late()).train(CONFIGS, SEEDS, STEPS, progress=done.append)["valid"]
+    assert len([w for w in caught if "one by one" in str(w.message)]) == 1
+    assert sum(done) == len(CONFIGS) * len(SEEDS) * STEPS
+    np.testing.assert_allclose(scores, Population(toy.Toy()).train(CONFIGS, SEEDS, STEPS)["valid"], rtol=1e-4)
+
+
+def test_a_loss_may_be_assigned_and_take_gradients_itself() -> None:
+    """And accuracy of two classes is no comparison of all with all."""
+
+    class Own(toy.Toy):
+        def __init__(self) -> None:
+            super().__init__()
+            self.entropy = nn.CrossEntropyLoss()
+            self.loss = self.smooth
+            self.metric = lambda output, target: (output.argmax(-1) == target).float().mean()
+
+        def smooth(self, output: Tensor, target: Tensor) -> Tensor:
+            loss = self.entropy(output, target)
+            (slope,) = torch.autograd.grad(loss, output, create_graph=True)
+            return loss + slope.square().sum()
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*compares")
+        assert np.isfinite(Population(Own()).train(CONFIGS, SEEDS, STEPS)["valid"]).all()
+
+
+def test_a_trial_says_why_its_candidate_has_failed() -> None:
+    space, config = Space(), replace(Space().default, lr=0.1)
+    record = Record(InMemoryStorage(), "s", space, {}, resume=False)
+    population = Population(Fragile())
+    wild = replace(config, lr=1e2)
+    race = Race(population, record, {}, Clock(None, Progress()))
+    race.train([(config, 0.1), (config, 1e2)], STEPS, SEEDS, {})
+    for candidate in (config, wild):
+        record.finish(candidate, TrialState.PRUNED)
+    fine, failed = record.study.trials
+    assert (fine.state, failed.state) == (TrialState.PRUNED, TrialState.FAIL)
+    assert "failed" not in fine.user_attrs
+    assert failed.user_attrs["failed"] == population.failures[wild]
 
 
 # Metrics
@@ -345,6 +406,8 @@ FORMS = {
     "lists of tensors": lambda x, y: [list(x), list(y)],
     "bytes": lambda x, y: (x, y.to(torch.uint8)),
     "data set": TensorDataset,
+    "examples": lambda x, y: list(zip(x, y, strict=True)),
+    "sparse": lambda x, y: (x.to_sparse(), y),
     "loader": lambda x, y: DataLoader(TensorDataset(x, y), batch_size=5, shuffle=True),
     "not writable": lambda x, y: (np.broadcast_to(x.numpy(), x.shape), y),
     "with history": lambda x, y: (x.clone().requires_grad_() * 1, y),
@@ -500,6 +563,18 @@ MISTAKES = {
         MEAN_SQUARE | {"metric": Task.metric, "loss": lambda self, o, y: (o[:, 0] - y).square().mean()},
         "its metric is the default, accuracy",
     ),
+    "a broadcast metric": (
+        {
+            "data": form(lambda x, y: (x, y[:, None])),
+            "loss": lambda self, o, y: F.cross_entropy(o, y[:, 0]),
+            "metric": lambda self, o, y: (o.argmax(-1) == y).float().mean(),
+        },
+        "metric compares every output with every target",
+    ),
+    "NaN from the beginning": ({"loss": lambda self, o, y: o.sum() * torch.nan}, "its loss is nan before any training"),
+    "no batch": ({"batch_size": 0}, "batch_size is 0, but must be a whole number from 1"),
+    "half a step": ({"steps": 0.5}, "steps is 0.5, but must be a whole number"),
+    "one rate": ({"lr_range": 1e-3}, "lr_range is 0.001, but must be the lowest and the highest"),
     "no gradient": ({"loss": lambda self, o, y: F.cross_entropy(o, y).detach()}, "its loss has no gradient"),
     "a number for a loss": ({"loss": lambda self, o, y: 1.0}, "loss must return a scalar"),
     "many values": ({"metric": lambda self, o, y: (o.argmax(-1) == y).float()}, "metric must return one number"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,16 +12,19 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autoranger.components.errors import ConfigError
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import named, reason
 
 if TYPE_CHECKING:
     from autoranger.search.replica import Replica
 
+TRIES = 4
+"""Random outputs on which a loss must be blind for the order of targets, to be taken for one that is."""
+
 
 def check_labels(task: Task, output: Any, target: Any) -> None:
     """ConfigError where a task has the default loss or metric, and its outputs and targets are not for them."""
-    defaults = [name for name in ("loss", "metric") if getattr(type(task), name) is getattr(Task, name)]
+    defaults = [name for name in ("loss", "metric") if default(task, name)]
     if not defaults:
         return
     what = f"{named(task)}: its {defaults[0]} is the default, {'cross entropy' if 'loss' in defaults else 'accuracy'}"
@@ -38,7 +42,7 @@ def check_labels(task: Task, output: Any, target: Any) -> None:
 
 def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
     """ConfigError for a label that is no class, where loss or metric is the default."""
-    if type(task).loss is not Task.loss and type(task).metric is not Task.metric:
+    if not default(task, "loss") and not default(task, "metric"):
         return
     for part, (_, target) in data.items():
         wrong = (
@@ -49,7 +53,7 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
         if wrong.any():
             at = int(wrong.nonzero()[0])
             label = target[at][(target[at] < 0) | (target[at] >= classes)].flatten()[0]
-            what = "loss and metric" if type(task).loss is Task.loss else "metric"
+            what = "loss and metric" if default(task, "loss") else "metric"
             raise ConfigError(
                 f"{named(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
                 f"correct it, or override {what} to leave such labels out."
@@ -58,28 +62,38 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
 
 def check_pairing(replica: Replica, output: Any, target: Any) -> None:
     """ConfigError where loss or metric compares all outputs with all targets, as `[N, 1]` − `[N]` does."""
-    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or output.shape == target.shape:
+    if not isinstance(output, Tensor) or not isinstance(target, Tensor) or not output.is_floating_point():
         return
-    if not output.is_floating_point() or len(target) < 3 or bool((target == target[:1]).all()):
+    if len(target) < 3 or not any(spreads(shape, target.shape) for shape in (output.shape, output.shape[:-1])):
         return
     others = target, target.roll(1, 0), target[:1].expand_as(target)
     for name in ("loss", "metric"):
         call = getattr(replica.task, name)
-        some = torch.rand(output.shape, device=output.device, dtype=output.dtype)
+        seen = []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                values = [float(call(some.clone(), y.clone())) for y in others]
+                for _ in range(TRIES):
+                    some = torch.rand(output.shape, device=output.device, dtype=output.dtype)
+                    seen.append([float(call(some.clone(), y.clone())) for y in others])
             except Exception:  # which says nothing: these are no outputs of the model
                 continue
-        value, rolled, constant = values
-        near = abs(value - rolled) <= 1e-6 * abs(value)
-        if near and abs(value - constant) > 1e-3 * abs(value):
+        blind = all(abs(value - rolled) <= 1e-6 * abs(value) for value, rolled, _ in seen)
+        if blind and any(abs(value - constant) > 1e-3 * abs(value) for value, _, constant in seen):
             raise ConfigError(
                 f"{named(replica.task)}: its {name} compares every output with every target, since outputs are "
                 f"{list(output.shape)} and targets {list(target.shape)}; give them one shape, as with "
                 "output.squeeze(-1)."
             )
+
+
+def spreads(one: torch.Size, other: torch.Size) -> bool:
+    """Whether torch compares tensors of these shapes by repeating both of them."""
+    try:
+        together = torch.broadcast_shapes(one, other).numel()  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        return False
+    return bool(together > max(one.numel(), other.numel()))
 
 
 def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> None:
@@ -89,7 +103,7 @@ def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> N
         chosen, broken = telling(split, task.batch_size)
         x, y = tree_map(lambda t: t[chosen], split)  # noqa: B023
         try:
-            with torch.no_grad():
+            with torch.set_grad_enabled(part == "train"):
                 outputs = replica.output(x)
                 if outputs_classes := classes_of(outputs, y):
                     check_classes(task, outputs_classes, data)
@@ -182,3 +196,16 @@ def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
                 stacklevel=2,
             )
             return
+
+
+def check_settings(task: Task) -> None:
+    """ConfigError where a task's attributes are not numbers that a training can have."""
+    for name in ("batch_size", "steps", "full_steps"):
+        value = getattr(task, name)
+        if not (value is None and name == "full_steps") and not (isinstance(value, Integral) and int(value) >= 1):
+            raise ConfigError(f"{named(task)}: {name} is {value!r}, but must be a whole number from 1.")
+    rates = task.lr_range
+    if not (isinstance(rates, tuple | list) and len(rates) == 2 and all(isinstance(lr, Real) for lr in rates)):
+        raise ConfigError(f"{named(task)}: lr_range is {rates!r}, but must be the lowest and the highest rate.")
+    if not (isinstance(task.survivors, Real) and 0 < task.survivors <= 1):
+        raise ConfigError(f"{named(task)}: survivors is {task.survivors!r}, but must be above 0 and at most 1.")

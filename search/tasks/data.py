@@ -49,7 +49,7 @@ def splits(task: Task) -> dict[str, Split]:
 
 def split(given: Any, what: str) -> Split:
     """Inputs and targets from a pair, from `(*inputs, targets)`, or from a map-style data set or its loader."""
-    if isinstance(given, DataLoader | Dataset):
+    if isinstance(given, DataLoader | Dataset) or examples(given):
         given = collated(given, what)
     if not isinstance(given, tuple | list) or len(given) < 2:
         raise ConfigError(f"{what} is a {kind(given)}; return (inputs, targets), or a data set whose items are pairs.")
@@ -75,7 +75,7 @@ def check_lengths(parts: Split, what: str) -> None:
         raise ConfigError(f"{what} is empty; return at least one example.")
 
 
-def collated(source: DataLoader[Any] | Dataset[Any], what: str) -> Any:
+def collated(source: Any, what: str) -> Any:
     """All items of a data set in their order, as one batch of its loader's `collate_fn`."""
     dataset: Any = source
     collate = default_collate
@@ -87,6 +87,11 @@ def collated(source: DataLoader[Any] | Dataset[Any], what: str) -> Any:
         return collate([dataset[i] for i in range(len(dataset))])
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{what} cannot be one batch ({reason(error)}); pad examples to one shape.") from error
+
+
+def examples(given: Any) -> bool:
+    """Whether it is a list of examples, each a tuple of inputs and a target, as a data set's items are."""
+    return isinstance(given, list) and len(given) > 2 and all(isinstance(x, tuple) and len(x) > 1 for x in given)
 
 
 def tree(given: Any, what: str) -> Any:
@@ -101,7 +106,9 @@ def tree(given: Any, what: str) -> Any:
 def tensor(given: Any, what: str) -> Tensor:
     """A tensor of numbers; ConfigError for what is none, such as text or rows of different lengths."""
     if isinstance(given, Tensor):
-        return given.detach()
+        if given.is_nested:
+            raise ConfigError(f"{what} are nested tensors of different shapes; pad them to one.")
+        return given.detach().to_dense().as_subclass(Tensor)
     if isinstance(given, np.ma.MaskedArray):
         raise ConfigError(f"{what} is a masked array, and a mask would be lost; fill it, or pass the mask as an input.")
     try:

@@ -27,6 +27,11 @@ def averages(metric: Metric) -> Metric:
     return metric
 
 
+def default(task: Task, name: str) -> bool:
+    """Whether a task's method of this name is that of the base class."""
+    return name not in vars(task) and getattr(type(task), name) is getattr(Task, name)
+
+
 class Task:
     """A problem to tune an optimizer on. Subclass it, fill in `data` and `model`, and override what differs.
 

@@ -30,3 +30,8 @@ def reason(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(FOREIGN) and FOREIGN[2] not in f.filename]
     return f"{text}, at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else text
+
+
+def too_large(task: Task, what: str) -> str:
+    """That something does not fit into memory."""
+    return f"{named(task)}: {what} does not fit into the memory of {task.device}; make model or batch smaller."

@@ -149,7 +149,7 @@ def measure(tasks: list[str], device: str, seconds: float, budget: float, path: 
             task = find(name)(device)
             trainer = Population(task)
             task.data = partial(dict, trainer.data)  # read once
-            row["parameters"] = sum(p.numel() for p in trainer.skeleton.parameters())
+            row["parameters"] = sum(p.numel() for p in trainer.task.model().parameters())
             row["rows_of_a_chunk"] = trainer.rows
             for label, found in alone_figures(trainer, seconds):
                 row["alone"][label] = found

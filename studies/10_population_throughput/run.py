@@ -157,7 +157,7 @@ def main() -> None:
             "candidate_steps_per_second": {
                 key: [round(x) if x > 50 else round(x, 1) for x in found] for key, found in speeds.items()
             },
-            "parameters": sum(p.numel() for p in trainer.skeleton.parameters()),
+            "parameters": sum(p.numel() for p in trainer.task.model().parameters()),
             "rows_of_a_chunk": trainer.rows,
             "optuna": round(medians["(b) Optuna, n_jobs=2"] / base, 2),
         }
