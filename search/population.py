@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.search.batches import batches
 from autoranger.search.chunk import Chunk, RefusedError, alike
 from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
 from autoranger.search.models import pass_on
@@ -28,10 +29,7 @@ from autoranger.search.replica import Replica
 from autoranger.search.rows import (
     Tensors,
     Tree,
-    batch_order,
     forked,
-    item,
-    length,
     one_path,
     repeat,
     reseed,
@@ -39,9 +37,9 @@ from autoranger.search.rows import (
     vectorized,
 )
 from autoranger.search.tasks.checks import check_settings
-from autoranger.search.tasks.data import augmenting, fitted, splits
+from autoranger.search.tasks.data import fitted, splits
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named, reason, too_large
+from autoranger.search.tasks.words import named, too_large
 from autoranger.search.ways import Ways
 from autoranger.search.workers import Counted, Workers
 
@@ -262,24 +260,7 @@ class Population:
 
     def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
-        inputs, targets = self.data["train"]
-        order = torch.stack([batch_order(length(inputs), self.task.batch_size, steps, seed) for seed in seeds])
-        order, augment = order.to(self.device), augmenting(self.task)
-        for t in range(steps):
-            batch = item(inputs, order[:, t])
-            if augment is not None:
-                changed = []
-                for s, seed in enumerate(seeds):
-                    self.seed_noise(seed * 1_000_003 + t)  # the noise depends on seed and step, not on the company
-                    changed.append(fitted(augment(item(batch, s)), self.device, self.dtype))
-                try:
-                    batch = tree_map(lambda *xs: torch.stack(xs), *changed)
-                except (RuntimeError, ValueError) as error:
-                    raise ConfigError(
-                        f"{named(self.task)}: augment returns batches of different shapes ({reason(error)}); pad them."
-                    ) from error
-            self.seed_noise(t)
-            yield batch, item(targets, order[:, t])
+        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise)
 
     def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
         """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
