@@ -23,11 +23,11 @@ from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.objectives import prepared
-from autoranger.search.population import Population, batch_order, reseed
+from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race import Race
 from autoranger.search.record import Record
-from autoranger.search.rows import drawn, forked, seedwise, vectorized
+from autoranger.search.rows import batch_order, drawn, forked, reseed, seedwise, vectorized
 from autoranger.search.space import Space
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task

@@ -23,7 +23,8 @@ from pathlib import Path
 import optuna
 import torch
 
-from autoranger.search.population import Population, batch_order
+from autoranger.search.population import Population
+from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.digits import Digits
 

@@ -29,8 +29,9 @@ from autoranger import Config
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.comparison import sweep_rates
-from autoranger.search.population import Population, batch_order
+from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.rows import batch_order
 from autoranger.search.tasks.digits import Digits
 from autoranger.search.verdict import compare
 from tests.test_presets import timm

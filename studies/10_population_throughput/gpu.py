@@ -24,8 +24,9 @@ import torch
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.components.errors import first_line
-from autoranger.search.population import POLL, Population, batch_order
+from autoranger.search.population import POLL, Population
 from autoranger.search.replay import Replayed
+from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task

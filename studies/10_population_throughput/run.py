@@ -29,7 +29,8 @@ import torch
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.figures import canvas, save
-from autoranger.search.population import Population, batch_order
+from autoranger.search.population import Population
+from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
