@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from json import dumps
 from typing import Any
@@ -17,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.search.entry import Entry, means, numbers
 from autoranger.search.fingerprint import changed
 from autoranger.search.plain import plain
 from autoranger.search.plan import Plan
@@ -39,33 +39,6 @@ VERDICT = "verdict"
 
 SEARCHING = "searching"
 """The attribute of a study that says which process is searching."""
-
-
-Results = dict[str, list[float | None]]
-"""The metric of every seed, None where the run diverged, by the name of the round."""
-
-
-@dataclass
-class Entry:
-    """What a study has of a candidate.
-
-    Args:
-        trial: number, in the storage, of its trial that is not finished; None where there is none.
-        state: of its trial that is finished, if there is one.
-        earlier: results of its rounds in finished trials, by the rounds' names.
-        here: those in the trial that is not finished.
-    """
-
-    trial: int | None = None
-    state: TrialState | None = None
-    earlier: Results = field(default_factory=dict)
-    here: Results = field(default_factory=dict)
-
-    @property
-    def last(self) -> float:
-        """The mean metric of the last round; NaN where a run diverged, or where there is none."""
-        *_, values = [[None], *self.earlier.values(), *self.here.values()]
-        return float(numbers(values).mean())
 
 
 class Record:
@@ -307,14 +280,3 @@ class Record:
         for entry in self._entries.values():
             self._finish(entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})
-
-
-def numbers(values: Sequence[float | None]) -> Values:
-    """Results as they were before they were written: NaN for None."""
-    return np.array([np.nan if v is None else v for v in values])
-
-
-def means(results: Results) -> dict[int, float]:
-    """The mean metric of each round in which not every run diverged, by what has been spent on it."""
-    found = {Round.named(name): numbers(values) for name, values in results.items()}
-    return {r.spent: float(np.nanmean(v)) for r, v in found.items() if r is not None and np.isfinite(v).any()}

@@ -19,13 +19,13 @@ from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
 from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
 from autoranger.search.explore import Exploration
+from autoranger.search.finals import compete, require_reached
 from autoranger.search.fingerprint import fingerprint
-from autoranger.search.objectives import LOSS, METRIC, Reaching, prepared
+from autoranger.search.objectives import LOSS, METRIC, prepared
 from autoranger.search.plan import LISTED, Plan, Rung, ladder, make_plan, plan_for
 from autoranger.search.population import Population
-from autoranger.search.population import Scores as Trained
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Opening, Race, Scores, best_lr, best_value, require_finite
+from autoranger.search.race import Grid, Opening, Race, Scores, best_value, require_finite
 from autoranger.search.record import FINGERPRINT, Record
 from autoranger.search.sanity import check_metric
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
@@ -198,63 +198,6 @@ def search(
     return outcome
 
 
-@dataclass(frozen=True)
-class Found:
-    """What a race led to, on fresh seeds.
-
-    Args:
-        configs: the finalists, each with its best learning rate of the race.
-        roles: which of them are the baselines.
-        seeds: fresh ones.
-        scores: metric `[F, S]` of the splits valid and test.
-    """
-
-    configs: list[Config]
-    roles: dict[str, int]
-    seeds: list[int]
-    scores: Trained
-
-
-def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], list[int]]) -> Found:
-    """Runs a race, and trains its finalists on fresh seeds.
-
-    Raises:
-        SearchError: where everything diverged.
-        OutOfTime: where there is no time for the first round or the last trainings.
-    """
-    clock = race.clock
-    with clock.until(clock.race_end(plan)):
-        finalists = race.run(opening, plan, fresh)
-    require_reached(race.population)
-    configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
-    roles = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
-    seeds = fresh(race.record.verdict_seeds or clock.verdict_seeds(plan, len(configs)))
-    clock.verdict(len(configs), len(seeds))
-    with clock.until(clock.end):
-        scores = final(race, configs, seeds, plan.steps)
-    return Found(configs, roles, seeds, scores)
-
-
-def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> Trained:
-    """The metric `[F, S]` of the finalists on the valid and the test split: trained, or recalled, and recorded."""
-    record, clock = race.record, race.clock
-    done = record.recall_verdict(steps, seeds)
-    fresh = [config for config in configs if config not in done]
-
-    def note(part: Sequence[Config], scores: Trained) -> None:
-        done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
-        record.report_verdict(steps, seeds, done)
-        clock.kept()
-
-    record.report_verdict(steps, seeds, done)
-    clock.training(len(fresh) * len(seeds) * steps)
-    among = configs if len(fresh) < len(configs) else ()
-    race.population.train(
-        fresh, seeds, steps, splits=("valid", "test"), progress=clock.advance, report=note, among=among
-    )
-    return {split: np.stack([done[config][split] for config in configs]) for split in ("valid", "test")}
-
-
 def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Scores:
     """Trains the default with every learning rate, and more where its best lies on an edge: what is always known.
 
@@ -275,12 +218,6 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
         ) from None
     clock.learn(clock.done - done, clock.elapsed - began)
     return scores
-
-
-def require_reached(population: Population | Reaching) -> None:
-    """ConfigError where the objective is a target that no training has reached."""
-    if isinstance(population, Reaching):
-        population.check()
 
 
 def numbers(first: int) -> Callable[[int], list[int]]:
