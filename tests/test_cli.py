@@ -182,7 +182,7 @@ def test_help_teaches(command, autoranger):
     assert "Usage" in out
     if command == "search":
         assert "autoranger search --task digits" in out
-        assert len(re.findall("full Ranger21", out)) == 2
+        assert len(re.findall("full Ranger21", out)) == 3
 
 
 def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
