@@ -24,7 +24,7 @@ from autoranger.search.process import ended, this_process, undisturbed
 SYNCED = 1.0
 """Seconds between two waits for the disk: what a power cut may cost. A killed process loses nothing that is written."""
 
-GRACE = 30.0
+GRACE = 10.0
 """Seconds after which a lock counts as left behind, where nobody can tell whether its owner lives."""
 
 PATIENCE = 3.0
