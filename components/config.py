@@ -7,7 +7,7 @@ import os
 import tempfile
 import tomllib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,8 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, as in the file."""
         components = {name: dict(settings) for name, settings in self.components.items()}
-        return asdict(self) | {"betas": list(self.betas), "components": components}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"betas": list(self.betas), "components": components}
 
     def build(self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto") -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""

@@ -424,7 +424,8 @@ def through_a_file(params: list[nn.Parameter], optimizer: ComposedOptimizer) -> 
     file.seek(0)
     saved = torch.load(file, weights_only=True)
     resumed = [nn.Parameter(p) for p in saved["params"]]
-    other = Config(lr=0.5, components=optimizer.config.components).build(resumed, total_steps=999)
+    length = optimizer.param_groups[0]["total_steps"]
+    other = Config(lr=0.5, components=optimizer.config.components).build(resumed, total_steps=length)
     other.load_state_dict(saved["optimizer"])
     return resumed, other
 
@@ -439,7 +440,7 @@ def through_pickle(params: list[nn.Parameter], optimizer: ComposedOptimizer) -> 
 
 def into_a_used_optimizer(params: list[nn.Parameter], optimizer: ComposedOptimizer) -> Any:
     resumed = [nn.Parameter(p.detach().clone()) for p in params]
-    other = optimizer.config.build(resumed, total_steps=999)
+    other = optimizer.config.build(resumed, total_steps=optimizer.param_groups[0]["total_steps"])
     for p in resumed:
         p.grad = torch.ones_like(p)
     other.step()
@@ -503,7 +504,7 @@ def test_the_state_counts_the_updates_of_each_parameter() -> None:
     optimizer = ranger21(params)
     advance(optimizer, params, SMALL.grads)
     updates = [sum(grads[i] is not None for grads in SMALL.grads) for i in range(len(params))]
-    assert [int(optimizer.state[p]["step"]) for p in params] == updates
+    assert [int(optimizer.state.get(p, {}).get("step", 0)) for p in params] == updates
     saved = optimizer.state_dict()
     assert set(saved) == {"state", "param_groups"}
     assert saved["param_groups"][0]["step"] == SMALL.total_steps

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Container, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from autoranger.components.kernel.build import build
-from autoranger.components.kernel.program import UntraceableError
-from autoranger.components.kernel.record import record, scalar_inputs
+from autoranger.components.kernel.known import record
+from autoranger.components.kernel.printer import Layout
+from autoranger.components.kernel.program import Program, UntraceableError
+from autoranger.components.kernel.record import scalar_inputs
 from autoranger.components.kernel.schedule import Schedule
 from autoranger.components.kernel.source import STORAGE, print_step
 
@@ -51,11 +54,9 @@ class Kernel:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtype = check(step, thetas, STORAGE)
-        source, self.layout = print_step(schedules(step, dtype), dtype, step.dtype)
+        source, self.layout = printed(tuple(schedules(step, dtype).items()), dtype, step.dtype)
         self.function = build(source)
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
-        self._state = [x for stack in step.stacks for x in (stack.count, *stack.named_state().values())]
-        self._places = [x.data_ptr() for x in self._state]
         buffers = scalar_inputs(step, rates=False)
         names = list(zip(self._scalars, self.layout.scalars, strict=False))
         self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
@@ -63,6 +64,7 @@ class Kernel:
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
+        self._places: tuple[list[int], list[int]] = [], []
         self._call = Call(
             *(candidates, count, 0, rows),
             *(ctypes.addressof(self._tensors), ctypes.addressof(self._scalars), 0),
@@ -79,15 +81,13 @@ class Kernel:
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
         self.step.steps.add_(1)
-        places = [x.data_ptr() for x in self._state]
-        if places != self._places:  # moved, by `share_memory_` for one
-            self._tensors, self._places = self._describe_tensors(), places
-            self._call.tensor = ctypes.addressof(self._tensors)
         signals, like = self.step.scalars(), self.step.lr
         held = [point(place, getattr(signals, name), like) for place, name in self._signals]
-        for tensor, theta, grad in zip(self._tensors, thetas, grads, strict=True):
-            tensor.theta = theta.data_ptr()
-            tensor.grad = 0 if grad is None else grad.data_ptr()
+        places = [x.data_ptr() for x in thetas], [0 if x is None else x.data_ptr() for x in grads]
+        if places != self._places:  # most are where they were in the step before
+            for tensor, theta, grad in zip(self._tensors, *places, strict=True):
+                tensor.theta, tensor.grad = theta, grad
+            self._places = places
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
         self.function(ctypes.addressof(self._call))
@@ -108,15 +108,15 @@ class Kernel:
 
 
 def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
-    """The type of all parameters and state; UntraceableError where a kernel for these types cannot deal with them."""
+    """The type of all parameters; UntraceableError where a kernel cannot deal with it, or with the state."""
     dtypes = {theta.dtype for theta in thetas}
     if len(dtypes) != 1 or not all(dtype in types for dtype in dtypes):
         raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
     dtype = dtypes.pop()
     for stack in step.stacks:
         for name, buffer in stack.named_state().items():
-            if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
-                raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
+            if buffer.shape != stack.shape or buffer.dtype != step.dtype or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's shape, or not of {step.dtype}")
     return dtype
 
 
@@ -127,7 +127,7 @@ def schedules(
 
     Args:
         step: with all its stacks.
-        dtype: of parameters, gradients and state.
+        dtype: of parameters and gradients.
         rates: see `record`.
         rounded: whether what is stored is rounded; where `dtype` says so if None.
 
@@ -136,12 +136,26 @@ def schedules(
     """
     rounded = dtype != step.dtype if rounded is None else rounded
     found = {
-        matrix: Schedule(record(step, matrix, dtype, rates), rounded=rounded)
+        matrix: planned(record(step, matrix, dtype, rates), rounded)
         for matrix in sorted({stack.matrix for stack in step.stacks})
     }
     if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     return found
+
+
+@lru_cache(maxsize=64)
+def planned(program: Program, rounded: bool) -> Schedule:
+    """The schedule of a program."""
+    return Schedule(program, rounded=rounded)
+
+
+@lru_cache(maxsize=64)
+def printed(
+    schedules: tuple[tuple[bool, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
+) -> tuple[str, Layout]:
+    """`print_step` of the same schedules once."""
+    return print_step(dict(schedules), dtype, compute)
 
 
 def tensor_type(states: int) -> type[ctypes.Structure]:
