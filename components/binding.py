@@ -174,7 +174,7 @@ class Bound:
                 f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
                 "learning rate of further steps is 0. Build it for the whole training, or set total_steps in its "
                 "param_groups to go on.",
-                stacklevel=5,
+                stacklevel=8,
             )
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:

@@ -100,11 +100,18 @@ class Config:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         return values | {"betas": list(self.betas), "components": components}
 
-    def build(self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto") -> ComposedOptimizer:
+    def build(
+        self,
+        params: ParamsT,
+        total_steps: int | None = None,
+        *,
+        maximize: bool = False,
+        compile: Compile = "auto",
+    ) -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
         from autoranger.components.optimizer import ComposedOptimizer
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, compile=compile)
+        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

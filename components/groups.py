@@ -54,7 +54,7 @@ class Numbers:
             self.core.steps.fill_(self.taken)
         for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
             betas = group["betas"]
-            if betas is not written.get("betas") and not any(isinstance(beta, Tensor) for beta in betas):
+            if betas is not written.get("betas") and not has_tensors(betas):
                 check_betas(betas)
             now = {name: group[name] for name in ("lr", "eps", "weight_decay", "total_steps")}
             now |= {"beta1": betas[0], "beta2": betas[1]}
@@ -98,6 +98,11 @@ class Numbers:
 
 BUFFERS = {"total_steps": "total"}
 """Numbers whose buffer in the step has another name."""
+
+
+def has_tensors(betas: object) -> bool:
+    """Whether any beta is a tensor."""
+    return isinstance(betas, list | tuple) and any(isinstance(beta, Tensor) for beta in betas)
 
 
 def check_group(group: Group, config: Config) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -120,10 +121,16 @@ class ComposedOptimizer(Optimizer):
     def state_dict(self) -> StateDict:
         """State per parameter and the groups, as torch's own optimizers; continues bit for bit where it is loaded.
 
-        State is copied where several parameters have theirs in one memory, so that each can be saved alone.
+        State is copied where several parameters have theirs in one memory, so that each can be saved alone. That of
+        parameters which are in no group any more is left out.
         """
         self._recount()
-        return own_memory(super().state_dict())
+        everything, present = self.state, {id(p) for group in self.param_groups for p in group["params"]}
+        self.state = defaultdict(dict, {p: entry for p, entry in everything.items() if id(p) in present})
+        try:
+            return own_memory(super().state_dict())
+        finally:
+            self.state = everything
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Continues from a `state_dict` of an optimizer with the same components.
