@@ -25,6 +25,7 @@ from autoranger.components.kernel.program import UntraceableError
 from autoranger.components.kernel.triton_launch import TritonKernel
 from autoranger.components.rows import can_look, row_shape
 from autoranger.components.step import Step
+from autoranger.components.tensors import addresses, gradient, kind, plain
 from autoranger.components.watch import Watch
 
 Compile = bool | Literal["auto"]
@@ -79,8 +80,7 @@ class Bound:
         self.kinds = [kind(p) for p in self.every]
         self.entries = [state[p] for p in self.every]
         self.tensors = [*self._find(self.entries)]
-        self.located = [x for x in self.tensors if type(x) is Tensor]
-        self.places = [*map(Tensor.data_ptr, self.located)]
+        self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
         self.kernel = kernel(self.core, self.every, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, self.every)
@@ -126,21 +126,27 @@ class Bound:
                 and layout(groups) == self.layout
                 and all(map(is_, entries, self.entries))
                 and all(map(is_, self._find(entries), self.tensors))
-                and [*map(Tensor.data_ptr, self.located)] == self.places
-                and self.kinds == [kind(p) for p in self.every]
+                and self._is_where_it_was()
+                and [kind(p) for p in self.every] == self.kinds
                 and all(p.grad is None for p in self.idle)
             )
         except KeyError:  # something was taken out of an entry
             return False
 
+    def _is_where_it_was(self) -> bool:
+        """Whether the memory of state is the same: of another name in each step, since who moves it moves it all."""
+        turn = self.numbers.taken % len(self.names)
+        return addresses(self.tensors[turn :: len(self.names)]) == self.places[turn]
+
     def _find(self, entries: list[Any]) -> Iterator[Tensor]:
-        names = self.names if len(self.names) > 1 else self.names * 2  # of a single one `itemgetter` makes no tuple
-        return chain.from_iterable(map(itemgetter(*names), entries))
+        if len(self.names) == 1:  # of which `itemgetter` makes no tuple
+            return (entry[self.names[0]] for entry in entries)
+        return chain.from_iterable(map(itemgetter(*self.names), entries))
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        negated = [self.groups[index]["maximize"] for index in self.group_of]
+        negated = self._negated()
         if self.watch:
             self._begin_anew(self.watch.changed())
         if self.kernel is not None:
@@ -155,6 +161,11 @@ class Bound:
         self.numbers.advance()
         if self.scheduled:
             self._warn_at_the_end()
+
+    def _negated(self) -> list[bool]:
+        """Which parameters go up their gradient; empty where none does."""
+        signs = [group["maximize"] for group in self.groups]
+        return [signs[index] for index in self.group_of] if any(signs) else []
 
     def _begin_anew(self, changed: list[int]) -> None:
         """Lets components that keep a copy of weights begin with those that somebody has put in their place."""
@@ -179,11 +190,10 @@ class Bound:
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        grads = [
-            None if p.grad is None else plain(gradient(p, negate), p.dtype)
-            for p, negate in zip(self.every, negated, strict=True)
-        ]
-        thetas = [plain(p, p.dtype) for p in self.every]
+        grads = [None if p.grad is None else plain(p.grad, p.dtype) for p in self.every]
+        if negated:
+            grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
+        thetas = [p if p.is_contiguous() and not p.is_neg() else plain(p, p.dtype) for p in self.every]
         kernel(thetas, grads)
         for p, theta in zip(self.every, thetas, strict=True):
             if theta is not p:
@@ -195,10 +205,11 @@ class Bound:
         """The step as operations of torch on stacks of tensors."""
         thetas, grads, masks, first = [], [], [], 0
         for members in self.members:
-            present, negate = [p.grad is not None for p in members], negated[first]
-            first += len(members)
+            present = [p.grad is not None for p in members]
             thetas.append(gather(members))
-            grads.append(gather([gradient(p, negate) for p in members]) if any(present) else None)
+            grad = gather([gradient(p) for p in members]) if any(present) else None
+            grads.append(-grad if grad is not None and negated and negated[first] else grad)
+            first += len(members)
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
         operations(thetas, grads, masks)
@@ -238,18 +249,6 @@ def require_plain(params: list[Tensor]) -> None:
         raise UntraceableError("a parameter is of a special kind")
 
 
-def kind(p: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:
-    """What must not change about a parameter."""
-    return p.dtype, p.shape, p.device
-
-
-def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor whose numbers lie in memory one after another as they are: itself, or a copy."""
-    if x.is_contiguous() and x.dtype == dtype and not x.is_neg():
-        return x
-    return x.detach().to(dtype).resolve_neg().contiguous()
-
-
 def alike(params: list[Tensor]) -> list[list[Tensor]]:
     """Parameters grouped for stacking: small ones by shape and dtype, large ones alone, empty ones left out."""
     stacks: dict[object, list[Tensor]] = defaultdict(list)
@@ -271,15 +270,6 @@ def scatter(theta: Tensor, members: list[Tensor]) -> None:
     """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
     if theta.data_ptr() != members[0].data_ptr():
         torch._foreach_copy_([m.detach() for m in members], list(theta.view(len(members), *members[0].shape)))
-
-
-def gradient(p: Tensor, negate: bool = False) -> Tensor:
-    """The gradient of a parameter, zeros where it has none (the step then leaves the parameter alone)."""
-    if p.grad is None:
-        return torch.zeros_like(p)
-    if p.grad.layout != torch.strided:
-        raise ConfigError("sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False).")
-    return -p.grad if negate else p.grad
 
 
 def layout(groups: list[Group]) -> list[list[int]]:

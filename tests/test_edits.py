@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import io
 import random
-import shutil
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 
 from autoranger import Config, ConfigError, Ranger21
-from autoranger.components import binding
 from autoranger.components.component import registry
 from autoranger.components.presets import RANGER21
 from tests.conftest import arrays, assert_close, differ
@@ -24,17 +22,6 @@ NUMBERS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "weight_decay": 0.1
 FULL = Config(**NUMBERS, components=dict.fromkeys(RANGER21, True))
 ADAMW = Config(**NUMBERS)
 COPYING = {name: cls for name, cls in registry.items() if torch.clone in cls.state.values()}
-
-
-@pytest.fixture(params=["operations", "interpreter", "compiled"])
-def way(request: pytest.FixtureRequest, compiler: None, interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each way to run a step."""
-    if request.param != "compiled":
-        monkeypatch.setenv("CXX", "none-in-this-test")
-    elif not any(map(shutil.which, ("g++", "clang++"))):
-        pytest.skip("needs a C++ compiler")
-    if request.param == "operations":
-        monkeypatch.setattr(binding, "interpreter", lambda *_: None)
 
 
 def parameter(*shape: int, value: float = 0.5) -> nn.Parameter:
