@@ -250,11 +250,12 @@ def require_plain(params: list[Tensor]) -> None:
 
 
 def alike(params: list[Tensor]) -> list[list[Tensor]]:
-    """Parameters grouped for stacking: small ones by shape and dtype, large ones alone, empty ones left out."""
+    """Parameters grouped for stacking: small ones by shape and dtype, large or special ones alone, no empty ones."""
     stacks: dict[object, list[Tensor]] = defaultdict(list)
     for p in params:
         if p.numel():
-            stacks[(p.shape, p.dtype) if p.numel() < STACKED_BELOW else id(p)].append(p)
+            small = p.numel() < STACKED_BELOW and type(p) in (Tensor, Parameter)
+            stacks[(p.shape, p.dtype) if small else id(p)].append(p)
     return list(stacks.values())
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from autoranger import Config, ConfigError, Ranger21
 from autoranger.components.component import registry
+from autoranger.components.kernel import known
+from autoranger.components.kernel import record as recording
 from autoranger.components.presets import RANGER21
 from tests.conftest import arrays, assert_close, differ
 
@@ -332,6 +334,41 @@ def test_a_model_may_change_its_type(way: None) -> None:
     after = optimizer.state[net.weight]["second_moment.variance"]
     assert after.dtype == torch.float32
     assert (after / before > 0.98).all()
+
+
+def test_what_users_keep_in_the_state_stays_there(way: None) -> None:
+    p, old = parameter(3, 2), parameter(3, 2)
+    optimizer = FULL.build([p, old], total_steps=40)
+    train(optimizer)
+    optimizer.state[p]["note"] = "mine"
+    optimizer.param_groups[0]["params"].pop()
+    train(optimizer, 2)
+    saved = optimizer.state_dict()
+    assert saved["state"][0]["note"] == "mine"
+    assert [*saved["state"]] == [0], "of a parameter in no group nothing can be saved"
+    optimizer.param_groups[0]["params"].append(old)
+    train(optimizer)
+    assert int(optimizer.state[old]["step"]) == 2, "but it goes on where it is put back"
+
+
+def test_large_state_is_not_copied_when_another_parameter_begins(way: None) -> None:
+    large, small = parameter(300, 300), parameter(3)
+    optimizer = FULL.build([large, small], total_steps=40)
+    large.grad = torch.ones_like(large)
+    optimizer.step()
+    before = {name: x.data_ptr() for name, x in optimizer.state[large].items()}
+    train(optimizer)
+    assert {name: x.data_ptr() for name, x in optimizer.state[large].items()} == before
+
+
+def test_many_optimizers_of_the_same_components_record_once(way: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    original = recording.record
+    monkeypatch.setattr(known, "PROGRAMS", {})
+    monkeypatch.setattr(recording, "record", lambda *args: calls.append(args) or original(*args))
+    for size in range(1, 9):
+        train(Config(lr=0.1 * size, components=FULL.components).build([parameter(size, 2)], total_steps=size))
+    assert len(calls) <= 2, "at most once for each way to run it"
 
 
 # Weights

@@ -396,6 +396,14 @@ def test_a_compiled_training_step_may_contain_the_optimizer() -> None:
     assert not differ(*results)
 
 
+def test_tensors_of_a_special_kind_are_not_stacked() -> None:
+    class Special(nn.Parameter):
+        pass
+
+    params = [nn.Parameter(torch.ones(2)), Special(torch.ones(2)), nn.Parameter(torch.ones(2)), Special(torch.ones(2))]
+    assert [len(members) for members in binding.alike(params)] == [2, 1, 1]
+
+
 @pytest.mark.parametrize("build", [ranger21, lambda params: ADAMW.build(params)], ids=["Ranger21", "ComposedOptimizer"])
 def test_hooks_run_once_a_step(build: Callable[[Any], Optimizer]) -> None:
     (p,) = SMALL.part("matrix").leaves()
