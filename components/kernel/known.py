@@ -30,12 +30,13 @@ def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) ->
     if components is None:
         return recording.record(step, matrix, dtype, rates)
     key = components, step.dtype, step.lr.device, matrix, dtype, rates
-    if key not in PROGRAMS:
+    program = PROGRAMS.get(key)
+    if program is None:
         program = recording.record(step, matrix, dtype, rates)
-        while len(PROGRAMS) >= MOST:
-            PROGRAMS.pop(next(iter(PROGRAMS)), None)
+        for old in [*PROGRAMS][: max(0, len(PROGRAMS) - MOST + 1)]:  # of a copy: other threads may do the same
+            PROGRAMS.pop(old, None)
         PROGRAMS[key] = program
-    return PROGRAMS[key]
+    return program
 
 
 def recipe(step: Step) -> Hashable | None:
