@@ -75,6 +75,17 @@ class ComposedOptimizer(Optimizer):
         more = {"total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, config.to_dict() | more | ({} if lr is None else {"lr": lr}))
 
+    def _patch_step_function(self) -> None:
+        """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
+
+        What that makes of a step would be made again for each learning rate, and is slower than what the step is.
+        """
+        super()._patch_step_function()
+        cls: Any = type(self)
+        if not getattr(cls.step, "steps_aside", False):
+            cls.step = torch._disable_dynamo(cls.step)  # type: ignore[attr-defined]
+            cls.step.steps_aside = True
+
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own; state of the others is kept."""
         super().add_param_group(param_group)
@@ -90,9 +101,6 @@ class ComposedOptimizer(Optimizer):
     def step(self, closure: None = None) -> None: ...
     @overload
     def step(self, closure: Callable[[], float]) -> float: ...
-    # What torch.compile makes of it is made again for each learning rate, and slower than what it is anyway.
-    @torch._disable_dynamo  # type: ignore[attr-defined]
-    @Optimizer.profile_hook_step
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update; returns what `closure` returns, called with gradients enabled."""
@@ -105,8 +113,6 @@ class ComposedOptimizer(Optimizer):
             bound = self._bind()
         bound.step()
         return loss
-
-    step.hooked = True  # type: ignore[attr-defined]  # so torch does not wrap it again
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of the latest step for each group: `lr` times the factor of the schedules.
