@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain, compress
+from operator import is_, itemgetter, not_
 from typing import Any, Literal
 
 import torch
@@ -14,13 +16,17 @@ from torch.nn import Parameter
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
+from autoranger.components.groups import Group, Numbers
+from autoranger.components.held import Held, State, adopt
 from autoranger.components.kernel.cpp.launch import Kernel
 from autoranger.components.kernel.errors import UnavailableError, UntraceableError
 from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.triton.launch import TritonKernel
-from autoranger.components.rows import by_rows, can_look, from_rows, is_matrix, row_shape
-from autoranger.components.step import Stack, Step
+from autoranger.components.rows import by_rows, can_look, is_matrix, row_shape
+from autoranger.components.step import Step
+from autoranger.components.tensors import addresses, gradient, kind, plain
 from autoranger.components.transposed import transposed
+from autoranger.components.watch import Watch
 
 Compile = bool | Literal["auto"]
 """Whether a step is compiled: always, never, or where it can be and is known to pay (see `AUTOMATIC`)."""
@@ -35,125 +41,190 @@ STACKED_BELOW = 1 << 16
 """Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
 
 
-class Numbers:
-    """A step, and the numbers in an optimizer's `param_groups` as its buffers."""
-
-    def __init__(self, config: Config, groups: list[dict[str, Any]]) -> None:
-        self.groups = groups
-        params = [p for group in self.groups for p in group["params"]]
-        self.core = Step(
-            [config],
-            self.groups[0]["total_steps"],
-            dtype=compute_dtype(params),
-            device=the_device(params),
-            groups=len(self.groups),
-        )
-        self.core.steps.fill_(self.groups[0]["step"])
-        self.written: list[dict[str, Any]] = [{} for _ in self.groups]
-
-    def read(self) -> None:
-        """Takes over what has changed since the last time, without waiting for the device."""
-        for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
-            beta1, beta2 = group["betas"]
-            now = {name: group[name] for name in ("lr", "eps", "weight_decay")}
-            now |= {"beta1": beta1, "beta2": beta2, "total": group["total_steps"] or 0}
-            for name, value in now.items():
-                # A tensor may have been changed in place, which a comparison would not see.
-                if isinstance(value, Tensor) or written.get(name) != value:
-                    target = getattr(self.core, name)[:, index]
-                    target.copy_(value) if isinstance(value, Tensor) else target.fill_(value)
-            written.update(now)
-
-    def rates(self) -> list[float]:
-        """Learning rate times the schedules' factor at the latest step, for each group."""
-        self.read()
-        x = self.core.scalars()
-        return [float(rate) for rate in (x.lr * x.rate)[0, :, 0, 0]]
-
-
 class Bound:
     """An optimizer's parameters laid out for the step: which tensors form a stack, and their state.
 
-    Every tensor in `state` is a view of the stacked state, so that both always agree. State that is there
-    already (loaded, or of an earlier layout) is taken over.
+    Every tensor in `state` is a view of the stacked state, so that both always agree. Groups and state belong to the
+    user all the same: `fits` says before each step whether they are still what was laid out. Where they are not, or a
+    parameter has its first gradient, a new layout takes over what there is: what it finds in `state` goes on, wherever
+    it is from, and what it does not find begins. A parameter has state once it has had a gradient.
+
+    Args:
+        config: of the optimizer.
+        groups, state: its `param_groups` and `state`.
+        compile: see `ComposedOptimizer`.
+        before: the layout until now; its stacks are kept where nothing has happened to them.
     """
 
     def __init__(
-        self, config: Config, groups: list[dict[str, Any]], state: dict[Tensor, Any], compile: Compile
+        self, config: Config, groups: list[Group], state: State, compile: Compile, before: Bound | None = None
     ) -> None:
-        self.numbers = Numbers(config, groups)
+        self.groups = groups
+        self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
-        self.members: list[list[Tensor]] = []
-        self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
-        self.turns: list[int] = []  # of each stack, what `rows` calls the groups of a transposed convolution
+        self.names = ("step", *(f"{c.id}.{name}" for c in self.core.chain for name in c.state))  # type: ignore[union-attr]
+        self.layout = layout(groups)
+        work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
+        self.idle = [
+            p for group, busy in zip(groups, work, strict=True) for p in compress(group["params"], map(not_, busy))
+        ]
+        self.held: list[Held] = []
+        self.group_of: list[int] = []
+        known = before.in_use(state) if before else {}
         kernels = transposed(p for group in groups for p in group["params"])
-        for index, group in enumerate(groups):
-            for members in alike(group["params"], kernels):
-                turns, shape = kernels.get(members[0], 0), members[0].shape
-                stack = self.core.add(gather(members, turns).contiguous(), matrix=is_matrix(shape, turns), group=index)
-                self.members.append(members)
-                self.turns.append(turns)
-                adopt(stack, members, state, turns)
-        self.turned = [(p, turns) for members, turns in zip(self.members, self.turns, strict=True) for p in members]
-        self.every = [p for p, _ in self.turned]
+        for index, (group, at_work) in enumerate(zip(groups, work, strict=True)):
+            for members in alike([*compress(group["params"], at_work)], kernels):
+                self.held.append(self._hold(members, kernels.get(members[0], 0), index, state, known))
+                self.group_of += [index] * len(members)
+        self.every = [p for held in self.held for p in held.members]
+        self.turns = [held.turns for held in self.held for _ in held.members]
         self.kinds = [kind(p) for p in self.every]
+        self.entries = [state[p] for p in self.every]
+        self.tensors = [*self._find(self.entries)]
+        self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
+        self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
         self.kernel = kernel(self.core, self.every, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, self.every)
-        self.scheduled, self.taken = bool(config.needs_total_steps), int(groups[0]["step"])
+        self.scheduled = bool(config.needs_total_steps)
+        self.watch = Watch(self.every) if any(held.stack.copies for held in self.held) else None
+        if self.watch and before and before.watch and (looks := before.watch.seen):
+            seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
+            self.watch.seen = [x for p in self.every for x in (seen[id(p)] if p in known else (None, None))]
+
+    def _is_at_work(self, p: Tensor, state: State) -> bool:
+        """Whether a parameter has a gradient, or had one."""
+        if p.grad is not None:
+            return gradient(p) is not None
+        return not state.get(p, {}).keys().isdisjoint(self.names)
+
+    def in_use(self, state: State) -> dict[Tensor, tuple[Held, int]]:
+        """The parameters to whose state nothing has happened, and where it is."""
+        places = ((held, b) for held in self.held for b in range(len(held.members)))
+        kinds = zip(places, self.kinds, strict=True)
+        return {
+            held.members[b]: (held, b)
+            for (held, b), before in kinds
+            if kind(held.members[b]) == before and held.is_intact(b, state)
+        }
+
+    def _hold(
+        self, members: list[Tensor], turns: int, group: int, state: State, known: dict[Tensor, tuple[Held, int]]
+    ) -> Held:
+        """A stack of these parameters: the one that there is, or else a new one with the state that there is."""
+        found = [known.get(p) for p in members]
+        if found[0] and found == [(found[0][0], b) for b in range(len(found[0][0].members))]:
+            held = found[0][0]
+            held.stack.group = group
+            self.core.take(held.stack)
+            return held
+        matrix = is_matrix(members[0].shape, turns)
+        stack = self.core.add(gather(members, turns).contiguous(), matrix=matrix, group=group)
+        return Held(stack, members, [adopt(stack, b, p, state, turns) for b, p in enumerate(members)], turns)
+
+    def fits(self, groups: list[Group], state: State) -> bool:
+        """Whether groups, parameters and state are as they were laid out, and no other parameter has a gradient."""
+        entries = [*map(state.get, self.every)]
+        try:
+            return (
+                groups is self.groups
+                and layout(groups) == self.layout
+                and all(map(is_, entries, self.entries))
+                and all(map(is_, self._find(entries), self.tensors))
+                and self._is_where_it_was()
+                and [kind(p) for p in self.every] == self.kinds
+                and all(p.grad is None for p in self.idle)
+            )
+        except KeyError:  # something was taken out of an entry
+            return False
+
+    def _is_where_it_was(self) -> bool:
+        """Whether the memory of state is the same: of another name in each step, since who moves it moves it all."""
+        turn = self.numbers.taken % len(self.names)
+        return addresses(self.tensors[turn :: len(self.names)]) == self.places[turn]
+
+    def _find(self, entries: list[Any]) -> Iterator[Tensor]:
+        if len(self.names) == 1:  # of which `itemgetter` makes no tuple
+            return (entry[self.names[0]] for entry in entries)
+        return chain.from_iterable(map(itemgetter(*self.names), entries))
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        # Parameters may have been replaced since, by `model.half()` for one; what is recorded is for what they were.
-        recorded = self.kernel is not None or self.interpreter is not None
-        fits = recorded and self.kinds == [kind(p) for p in self.every]
-        if self.kernel is not None and fits and not torch.compiler.is_compiling():
-            self._step_compiled(self.kernel)
-        # The interpreter looks at values, which a step that somebody records or compiles must not.
-        elif self.interpreter is not None and fits and can_look(self.core.lr):
-            self._step_by_operations(self.interpreter)
+        negated = self._negated()
+        if self.watch:
+            self._begin_anew(self.watch.changed())
+        if self.kernel is not None:
+            self._step_compiled(self.kernel, negated)
+        # The interpreter looks at values, which a step that somebody records must not.
+        elif self.interpreter is not None and can_look(self.core.lr):
+            self._step_by_operations(self.interpreter, negated)
         else:
-            self._step_by_operations(self.core)
-        if self.scheduled and not torch.compiler.is_compiling():
+            self._step_by_operations(self.core, negated)
+        if self.watch:
+            self.watch.note()
+        self.numbers.advance()
+        if self.scheduled:
             self._warn_at_the_end()
+
+    def _negated(self) -> list[bool]:
+        """Which parameters go up their gradient; empty where none does."""
+        signs = [group["maximize"] for group in self.groups]
+        return [signs[index] for index in self.group_of] if any(signs) else []
+
+    def _begin_anew(self, changed: list[int]) -> None:
+        """Lets components that keep a copy of weights begin with those that somebody has put in their place."""
+        if changed:
+            places = [(held.stack, b) for held in self.held for b in range(len(held.members))]
+            for i in changed:
+                stack, b = places[i]
+                stack.restart_copies(b, gather([self.every[i]], self.turns[i]))
 
     def _warn_at_the_end(self) -> None:
         """Says once, in the first step after the planned ones, that the schedule has left no learning rate."""
-        self.taken += 1
-        end = max(group["total_steps"] or 0 for group in self.numbers.groups)
-        if self.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
+        end = max(group["total_steps"] or 0 for group in self.groups)
+        if self.numbers.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
             return
         if max(self.numbers.rates()) <= 0:
             warnings.warn(
                 f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
-                "learning rate of further steps is 0. Build it for the whole training.",
-                stacklevel=5,
+                "learning rate of further steps is 0. Build it for the whole training, or set total_steps in its "
+                "param_groups to go on.",
+                stacklevel=8,
             )
 
-    def _step_compiled(self, kernel: Kernel | TritonKernel) -> None:
+    def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        grads = [None if p.grad is None else plain(by_rows(gradient(p), turns), p.dtype) for p, turns in self.turned]
-        thetas = [plain(by_rows(p, turns), p.dtype) for p, turns in self.turned]
+        every = list(zip(self.every, self.turns, strict=True))
+        grads = [None if p.grad is None else plain(by_rows(p.grad, turns), p.dtype) for p, turns in every]
+        if negated:
+            grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
+        thetas = [
+            p if p.is_contiguous() and not turns and not p.is_neg() else plain(by_rows(p, turns), p.dtype)
+            for p, turns in every
+        ]
         kernel(thetas, grads)
-        for (p, turns), theta in zip(self.turned, thetas, strict=True):
+        for (p, turns), theta in zip(every, thetas, strict=True):
             if theta is not p:
                 by_rows(p.detach(), turns).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
         increment_version([p for p in self.every if p.grad is not None])
 
-    def _step_by_operations(self, operations: Callable[..., None]) -> None:
+    def _step_by_operations(self, operations: Callable[..., None], negated: list[bool]) -> None:
         """The step as operations of torch on stacks of tensors."""
-        thetas, grads, masks = [], [], []
-        for members, turns in zip(self.members, self.turns, strict=True):
+        thetas, grads, masks, first = [], [], [], 0
+        for held in self.held:
+            members, turns = held.members, held.turns
             present = [p.grad is not None for p in members]
             thetas.append(gather(members, turns))
-            grads.append(gather([gradient(p) for p in members], turns) if any(present) else None)
+            grad = gather([gradient(p) for p in members], turns) if any(present) else None
+            grads.append(-grad if grad is not None and negated and negated[first] else grad)
+            first += len(members)
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
         operations(thetas, grads, masks)
-        for members, turns, theta, grad in zip(self.members, self.turns, thetas, grads, strict=True):
+        for held, theta, grad in zip(self.held, thetas, grads, strict=True):
             if grad is not None:
-                scatter(theta, members, turns)
+                scatter(theta, held.members, held.turns)
 
 
 def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
@@ -187,25 +258,13 @@ def require_plain(params: list[Tensor]) -> None:
         raise UntraceableError("a parameter is of a special kind")
 
 
-def kind(p: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:
-    """What must not change about a parameter."""
-    return p.dtype, p.shape, p.device
-
-
-def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor whose numbers lie in memory one after another as they are: itself, or a copy."""
-    if x.is_contiguous() and x.dtype == dtype and not x.is_neg():
-        return x
-    return x.detach().to(dtype).resolve_neg().contiguous()
-
-
 def alike(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[list[Tensor]]:
-    """Parameters grouped for stacking: small ones by kind, shape and dtype, large ones alone, empty ones left out."""
+    """Parameters grouped for stacking: small ones by what they are, large or special ones alone, no empty ones."""
     stacks: dict[object, list[Tensor]] = defaultdict(list)
     for p in params:
         if p.numel():
-            kind = p.shape, p.dtype, transposed.get(p, 0)
-            stacks[kind if p.numel() < STACKED_BELOW else id(p)].append(p)
+            small = p.numel() < STACKED_BELOW and type(p) in (Tensor, Parameter)
+            stacks[(p.shape, p.dtype, transposed.get(p, 0)) if small else id(p)].append(p)
     return list(stacks.values())
 
 
@@ -224,41 +283,6 @@ def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
         torch._foreach_copy_(targets, list(theta.view(len(members), *targets[0].shape)))
 
 
-def gradient(p: Tensor) -> Tensor:
-    """The gradient of a parameter, zeros where it has none (the step then leaves the parameter alone)."""
-    if p.grad is None:
-        return torch.zeros_like(p)
-    if p.grad.layout != torch.strided:
-        raise ConfigError("sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False).")
-    return p.grad
-
-
-def adopt(stack: Stack, members: list[Tensor], state: dict[Tensor, Any], turns: int = 0) -> None:
-    """Copies state that exists into the stack, and makes `state` hold views of the stack."""
-    for index, p in enumerate(members):
-        views = {"step": stack.count[0, index, 0, 0]}
-        for component, slot in stack.by_id.items():
-            for name, buffer in slot.tensors().items():
-                views[f"{component}.{name}"] = from_rows(buffer[0, index], p.shape, turns)
-        known = state.get(p, {})
-        for name, view in views.items():
-            if name in known:
-                view.copy_(known[name].reshape(view.shape))
-        state[p] = views
-
-
-def compute_dtype(params: list[Tensor]) -> torch.dtype:
-    """float64 where any parameter is, else float32: half-precision parameters are stored, not computed, in half."""
-    for p in params:
-        if not p.is_floating_point():
-            raise ConfigError(f"a parameter has dtype {p.dtype}, but must be real floating point.")
-    return torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
-
-
-def the_device(params: list[Tensor]) -> torch.device:
-    """The device of the parameters, the CPU where there are none; ConfigError where they are on several."""
-    devices = {p.device for p in params} or {torch.device("cpu")}
-    if len(devices) > 1:
-        names = ", ".join(sorted(map(str, devices)))
-        raise ConfigError(f"the parameters are on several devices ({names}); use one optimizer for each device.")
-    return devices.pop()
+def layout(groups: list[Group]) -> list[list[int]]:
+    """Which parameters are in which group."""
+    return [[*map(id, group["params"])] for group in groups]

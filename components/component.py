@@ -162,7 +162,8 @@ class Component(nn.Module):
         stage: when it acts;
         source: the paper that it is from;
         one `Hyper` per hyperparameter;
-        state: for each state tensor, by name, the function that makes it from the parameters (`torch.zeros_like`);
+        state: for each state tensor, by name, the function that makes it from the parameters: `torch.zeros_like`, or
+            `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model);
         replaces: the signals of AdamW that it supplies itself (so that AdamW's part is not computed where it is on),
             and the roles that only one component can have ("annealing"): who replaces the same excludes each other;
         bypasses: the stages whose outcome it ignores: it excludes their components, which would be without effect;

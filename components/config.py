@@ -8,7 +8,7 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,13 +98,21 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, dicts and numbers, as in the file."""
         components = {name: dict(settings) for name, settings in self.components.items()}
-        return asdict(self) | {"betas": list(self.betas), "components": components}
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return values | {"betas": list(self.betas), "components": components}
 
-    def build(self, params: ParamsT, total_steps: int | None = None, *, compile: Compile = "auto") -> ComposedOptimizer:
+    def build(
+        self,
+        params: ParamsT,
+        total_steps: int | None = None,
+        *,
+        maximize: bool = False,
+        compile: Compile = "auto",
+    ) -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
         from autoranger.components.optimizer import ComposedOptimizer
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, compile=compile)
+        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

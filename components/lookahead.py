@@ -11,7 +11,8 @@ from autoranger.components.component import Component, Hyper, Signals, Stage
 class Lookahead(Component):
     """Every `k` steps move slow weights φ a part `alpha` of the way to θ, and restart from there.
 
-    φ ← φ + alpha·(θ − φ), θ ← φ. The slow weights start at the parameters as the first step finds them.
+    φ ← φ + alpha·(θ − φ), θ ← φ. The slow weights start at the parameters as the first step finds them, and anew where
+    others are loaded.
     """
 
     stage = Stage.WEIGHTS

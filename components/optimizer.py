@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, overload
 
@@ -9,11 +10,13 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.binding import Bound, Compile, Numbers, compute_dtype
+from autoranger.components.binding import Bound, Compile
 from autoranger.components.component import registry
-from autoranger.components.config import Config, check_betas, check_number, complete
+from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.groups import Numbers, check_group
 from autoranger.components.presets import RANGER21
+from autoranger.components.resume import Resume, own_memory
 from autoranger.components.step import require_total_steps
 
 if TYPE_CHECKING:
@@ -23,15 +26,23 @@ if TYPE_CHECKING:
 class ComposedOptimizer(Optimizer):
     """AdamW plus the components of a config, as an ordinary `torch.optim.Optimizer`.
 
-    `param_groups` holds `lr`, `betas`, `eps`, `weight_decay` and `total_steps`; changes there count from the next step
-    on. `lr` is the base rate: schedules among the components act on top of it and leave it alone, so that other
-    schedulers and the components get along (`get_last_lr` tells the product). Updates count per parameter, so one that
-    had no gradient in a step is left alone; schedules count the steps of the optimizer. `state_dict` holds all of that.
+    `param_groups` holds `lr`, `betas`, `eps`, `weight_decay`, `total_steps`, `maximize` and the count of `step`s;
+    changes there count from the next step on, and so do parameters and groups that are added, replaced or removed, and
+    changes of `state`. `lr` is the base rate: schedules among the components act on top of it and leave it alone, so
+    that other schedulers and the components get along (`get_last_lr` tells the product). Updates count per parameter,
+    so one that had no gradient in a step is left alone, and one that never had any has no state; schedules count the
+    steps of the optimizer. `state_dict` holds all of that.
+
+    State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
+    the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
+    aside: of a compiled training step, the optimizer's is what it is without.
 
     Args:
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
         config: the optimizer as data.
         total_steps: T, optimizer steps in the whole training; needed by the components that are schedules.
+        lr: in place of the config's, such as a tensor, which may then be changed in place.
+        maximize: whether to go up the gradient.
         compile: whether the step is compiled, for which the first one takes a second, or some on a GPU: "auto", where
             it can be, but on a CPU only; True, or else it is an error; False, never. The results are the same to
             rounding. On a CPU it needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
@@ -42,7 +53,14 @@ class ComposedOptimizer(Optimizer):
     """
 
     def __init__(
-        self, params: ParamsT, config: Config, *, total_steps: int | None = None, compile: Compile = "auto"
+        self,
+        params: ParamsT,
+        config: Config,
+        *,
+        total_steps: int | None = None,
+        lr: float | Tensor | None = None,
+        maximize: bool = False,
+        compile: Compile = "auto",
     ) -> None:
         require_total_steps([config], total_steps)
         if isinstance(params, Tensor):
@@ -54,11 +72,22 @@ class ComposedOptimizer(Optimizer):
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
         self.config, self.compile = config, compile
         self._bound: Bound | None = None
-        super().__init__(given, config.to_dict() | {"total_steps": total_steps, "step": 0})
+        more = {"total_steps": total_steps, "maximize": maximize, "step": 0}
+        super().__init__(given, config.to_dict() | more | ({} if lr is None else {"lr": lr}))
+
+    def _patch_step_function(self) -> None:
+        """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
+
+        What that makes of a step would be made again for each learning rate, and is slower than what the step is.
+        """
+        super()._patch_step_function()
+        cls: Any = type(self)
+        if not getattr(cls.step, "steps_aside", False):
+            cls.step = torch._disable_dynamo(cls.step)  # type: ignore[attr-defined]
+            cls.step.steps_aside = True
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own; state of the others is kept."""
-        self._release()
         super().add_param_group(param_group)
         group = self.param_groups[-1]
         try:
@@ -79,7 +108,9 @@ class ComposedOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        bound: Bound = self._bound or self._bind()
+        bound = self._bound
+        if bound is None or not bound.fits(self.param_groups, self.state):
+            bound = self._bind()
         bound.step()
         return loss
 
@@ -88,56 +119,70 @@ class ComposedOptimizer(Optimizer):
 
         Reads from the device; meant for logging, as `torch.optim.lr_scheduler.LRScheduler.get_last_lr`.
         """
-        numbers = self._bound.numbers if self._bound else Numbers(self.config, self.param_groups)
+        numbers = self._bound.numbers if self._bound else None
+        if numbers is None or numbers.groups is not self.param_groups or len(numbers.written) != len(self.param_groups):
+            numbers = Numbers(self.config, self.param_groups, numbers)
         return numbers.rates()
 
     def state_dict(self) -> StateDict:
-        """State per parameter and the groups, as torch's own optimizers; continues bit for bit where it is loaded."""
-        self._count_steps()
-        return super().state_dict()
+        """State per parameter and the groups, as torch's own optimizers; continues bit for bit where it is loaded.
+
+        State is copied where several parameters have theirs in one memory, so that each can be saved alone. That of
+        parameters which are in no group any more is left out.
+        """
+        self._recount()
+        everything, present = self.state, {id(p) for group in self.param_groups for p in group["params"]}
+        self.state = defaultdict(dict, {p: entry for p, entry in everything.items() if id(p) in present})
+        try:
+            return own_memory(super().state_dict())
+        finally:
+            self.state = everything
 
     def load_state_dict(self, state_dict: StateDict) -> None:
         """Continues from a `state_dict` of an optimizer with the same components.
 
+        The numbers of the groups are the state's, as in torch, but for `total_steps`: it is this optimizer's where it
+        was built with one, so that a training can be extended (or cut short) by building for another length.
+
         Raises:
-            ConfigError: (a ValueError) where the components differ.
+            ConfigError: (a ValueError) where the components differ, or the state does not fit the parameters.
         """
-        mine = self.config.to_dict()["components"]
-        for group in state_dict["param_groups"]:
-            if filled(group.get("components")) != mine:
-                theirs = ", ".join(group.get("components", {"none of autoranger's": None})) or "none"
-                raise ConfigError(
-                    f"the state is of an optimizer with other components or hyperparameters ({theirs}); "
-                    f"build it from the same config ({', '.join(mine) or 'none'} here)."
-                )
-        self._release()
-        super().load_state_dict(state_dict)
+        with Resume(self, self.config):
+            super().load_state_dict(state_dict)
+        self._bound = None
 
     def __getstate__(self) -> dict[str, Any]:
-        self._count_steps()
+        self._recount()
         return super().__getstate__() | {"config": self.config, "compile": self.compile}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in self.param_groups:
+            group.setdefault("maximize", False)
         self._bound = None
 
-    # torch.compile cannot trace the making of modules. (`torch.compiler.disable` would import all of the compiler.)
-    @torch._disable_dynamo  # type: ignore[attr-defined]
     def _bind(self) -> Bound:
         """Lays the parameters out for the step, as they are now."""
-        self._bound = Bound(self.config, self.param_groups, self.state, self.compile)
+        if not self.param_groups:
+            raise ConfigError("there are no parameter groups left; add one by add_param_group.")
+        taken = self._bound.numbers.taken if self._bound else 0
+        found: set[int] = set()
+        for group in self.param_groups:
+            for name, default in (self.defaults | {"step": taken}).items():
+                group.setdefault(name, default)
+            check_group(group, self.config)
+            if not found.isdisjoint(map(id, group["params"])):
+                raise ConfigError("a parameter is in two parameter groups; take it out of one.")
+            found.update(map(id, group["params"]))
+        # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
+        with torch.inference_mode(False), torch.no_grad():
+            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, self._bound)
         return self._bound
 
-    def _count_steps(self) -> None:
-        """Writes the count of steps, which lives on the device, into the groups."""
+    def _recount(self) -> None:
+        """Writes the count of steps into the groups, where a CUDA graph has moved it on."""
         if self._bound is not None:
-            for group in self.param_groups:
-                group["step"] = int(self._bound.core.steps)
-
-    def _release(self) -> None:
-        """Forgets the binding, which is made again from the groups and the state at the next step."""
-        self._count_steps()
-        self._bound = None
+            self._bound.numbers.recount()
 
 
 class Ranger21(ComposedOptimizer):
@@ -145,11 +190,12 @@ class Ranger21(ComposedOptimizer):
 
     Args:
         params: parameters, named parameters or parameter groups.
-        lr: learning rate, 1e-3.
+        lr: learning rate, 1e-3; a tensor may be changed in place.
         betas: decay rates of the moments, (0.9, 0.999).
         eps: of the denominator, 1e-8.
         weight_decay: λ, 1e-4.
         total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
+        maximize: whether to go up the gradient.
         compile: whether the step is compiled: "auto" (on a CPU, where it can be), True or False; see
             `ComposedOptimizer`.
         components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
@@ -162,37 +208,27 @@ class Ranger21(ComposedOptimizer):
     def __init__(
         self,
         params: ParamsT,
-        lr: float = 1e-3,
+        lr: float | Tensor = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-4,
         total_steps: int | None = None,
+        maximize: bool = False,
         compile: Compile = "auto",
         **components: bool | Mapping[str, float | int | str],
     ) -> None:
+        own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile"]
         for name in components:
             if name not in registry:
-                raise unknown("component", name, [*registry, "betas", "eps", "weight_decay", "total_steps", "compile"])
+                raise unknown("component", name, [*registry, *own])
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
-        super().__init__(params, Config(lr, betas, eps, weight_decay, chosen), total_steps=total_steps, compile=compile)
-
-
-def filled(components: object) -> object:
-    """Saved components, with the defaults of hyperparameters that are newer; as they are where they are not valid."""
-    try:
-        return complete(components)
-    except ConfigError:
-        return components
-
-
-def check_group(group: dict[str, Any], config: Config) -> None:
-    """ConfigError where the numbers of a parameter group are not valid for this config."""
-    for name in ("lr", "eps", "weight_decay"):
-        if not isinstance(group[name], Tensor):
-            check_number(name, group[name])
-    check_betas(group["betas"])
-    compute_dtype(group["params"])
-    require_total_steps([config], group["total_steps"])
-    if group["components"] != config.to_dict()["components"]:
-        raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
+        number: Any = float(lr) if isinstance(lr, Tensor) and lr.numel() == 1 else lr
+        super().__init__(
+            params,
+            Config(number, betas, eps, weight_decay, chosen),
+            total_steps=total_steps,
+            lr=lr,
+            maximize=maximize,
+            compile=compile,
+        )

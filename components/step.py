@@ -19,47 +19,7 @@ from autoranger.components.component import SCALARS, Component, Signals, Stage, 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.components.rows import can_look
-
-
-class Slot(nn.Module):
-    """The state of one component for one stack."""
-
-    def __init__(self, component: Component, theta: Tensor) -> None:
-        super().__init__()
-        for name, initial in component.state.items():
-            self.register_buffer(name, initial(theta))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """State by name."""
-        return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
-
-
-class Stack(nn.Module):
-    """What the step keeps for one stack: its count of updates, and each component's state.
-
-    Args:
-        chain: the components, in order.
-        theta: the parameters `[K, B, R, C]` as the first step finds them; Lookahead starts from them.
-        matrix: see `Signals`.
-        group: which of the step's groups of scalars they use.
-    """
-
-    count: Tensor
-
-    def __init__(self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int) -> None:
-        super().__init__()
-        self.matrix, self.group, self.shape = matrix, group, theta.shape
-        self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
-        self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
-        self.slots = nn.ModuleList(self.by_id.values())
-
-    def state(self, component: Component) -> dict[str, Tensor]:
-        """The state of one component, by name; empty where it has none."""
-        return self.by_id[component.id].tensors() if component.state else {}
-
-    def named_state(self) -> dict[str, Tensor]:
-        """All state, by component and name."""
-        return {f"{c}.{name}": buffer for c, slot in self.by_id.items() for name, buffer in slot.tensors().items()}
+from autoranger.components.stack import Stack
 
 
 class Step(nn.Module):
@@ -68,7 +28,7 @@ class Step(nn.Module):
     Args:
         configs: one for each candidate.
         total_steps: T, the planned length; one number, needed only by components that say so.
-        dtype: in which to compute; state keeps the dtype of its parameters.
+        dtype: in which to compute.
         device: of the parameters.
         groups: sets of lr, betas, eps, weight decay and T, for parameter groups. All start from the configs.
 
@@ -115,7 +75,10 @@ class Step(nn.Module):
 
     def add(self, theta: Tensor, *, matrix: bool, group: int = 0) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        stack = Stack([link.component for link in self.links], theta, matrix, group)
+        return self.take(Stack([link.component for link in self.links], theta, matrix, group))
+
+    def take(self, stack: Stack) -> Stack:
+        """Goes on with a stack that another step of the same components has made."""
         self.register_module(f"stack{len(self.stacks)}", stack)
         self.stacks.append(stack)
         return stack

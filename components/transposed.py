@@ -10,6 +10,10 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
+from torch.utils.weak import WeakTensorKeyDictionary
+
+KNOWN = WeakTensorKeyDictionary()
+"""What has been found: for many small optimizers, looking through all layers once for each would take seconds."""
 
 
 def transposed(parameters: Iterable[Tensor], layers: Iterable[nn.Module] | None = None) -> dict[Tensor, int]:
@@ -19,15 +23,27 @@ def transposed(parameters: Iterable[Tensor], layers: Iterable[nn.Module] | None 
         parameters: to choose from.
         layers: where they may belong; where None, all that there are, since an optimizer is given parameters alone.
     """
-    kernels = {p for p in parameters if 3 <= p.dim() <= 5}
-    found: dict[Tensor, int] = {}
-    if kernels:  # else there is nothing to look for, which takes some hundredths of a second
-        for layer in everywhere() if layers is None else layers:
-            if isinstance(layer, _ConvTransposeNd):
-                shape = layer.in_channels, layer.out_channels // layer.groups, *layer.kernel_size
-                # All of them, since a reparametrization (`weight_norm`, for one) has the kernel under other names.
-                found |= {p: layer.groups for p in layer.parameters() if p in kernels and p.shape == shape}
-    return found
+    candidates = [p for p in parameters if 3 <= p.dim() <= 5]
+    if layers is not None:
+        found = dict(kernels(layers))
+        return {p: found[p] for p in candidates if p in found}
+    if any(p not in KNOWN for p in candidates):
+        modules = list(everywhere())
+        others = (p for module in modules for p in module._parameters.values() if p is not None)
+        for p in (*candidates, *others):
+            KNOWN[p] = 0
+        for p, groups in kernels(modules):
+            KNOWN[p] = groups
+    return {p: KNOWN[p] for p in candidates if KNOWN[p]}
+
+
+def kernels(layers: Iterable[nn.Module]) -> Iterator[tuple[Tensor, int]]:
+    """The kernels in these layers, and the groups of each."""
+    for layer in layers:
+        if isinstance(layer, _ConvTransposeNd):
+            shape = layer.in_channels, layer.out_channels // layer.groups, *layer.kernel_size
+            # All of them, since a reparametrization (`weight_norm`, for one) has the kernel under other names.
+            yield from ((p, layer.groups) for p in layer.parameters() if p.shape == shape)
 
 
 def everywhere() -> Iterator[nn.Module]:

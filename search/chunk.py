@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoranger.components.binding import compute_dtype, kernel
+from autoranger.components.binding import kernel
 from autoranger.components.component import Stage, registry
 from autoranger.components.config import Config
+from autoranger.components.groups import compute_dtype
 from autoranger.components.rows import by_rows, is_matrix, row_shape
 from autoranger.components.step import Step
 from autoranger.components.transposed import transposed

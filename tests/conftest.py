@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,17 @@ def operations_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     if "compiler" not in request.fixturenames:
         monkeypatch.setenv("CXX", "none-in-this-test")
     if "interpreter" not in request.fixturenames:
+        monkeypatch.setattr(binding, "interpreter", lambda *_: None)
+
+
+@pytest.fixture(params=["operations", "interpreter", "compiled"])
+def way(request: pytest.FixtureRequest, compiler: None, interpreter: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each way to run a step on a CPU."""
+    if request.param != "compiled":
+        monkeypatch.setenv("CXX", "none-in-this-test")
+    elif not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("needs a C++ compiler")
+    if request.param == "operations":
         monkeypatch.setattr(binding, "interpreter", lambda *_: None)
 
 

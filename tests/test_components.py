@@ -167,7 +167,8 @@ def test_it_stays_finite_and_keeps_the_dtype(cls: type[Component], dtype: torch.
     advance(optimizer, params, TINY.grads)
     for p in params:
         assert p.isfinite().all()
-        assert all(value.dtype == dtype for name, value in optimizer.state[p].items() if name != "step")
+        state = [value for name, value in optimizer.state[p].items() if name != "step"]
+        assert {value.dtype for value in state} <= {torch.float32}, "half precision is for parameters, not for state"
 
 
 @each_component

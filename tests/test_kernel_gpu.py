@@ -145,6 +145,30 @@ def test_it_computes_what_the_operations_do(config: Config) -> None:
     assert_agree(run(config, SOME, compile=True), run(config, SOME, compile=False), 1e-9)
 
 
+def test_edits_between_steps_count() -> None:
+    """State cleared, a parameter replaced, weights loaded: the tables are made anew where they have to be."""
+    config = Config(**NUMBERS, components={"lookahead": {"k": 2}, "positive_negative_momentum": {}})
+    results = []
+    for how in (True, False):
+        params = [nn.Parameter(torch.ones(2, 3, dtype=torch.float64, device=DEVICE)) for _ in range(3)]
+        optimizer = config.build(params, compile=how)
+        for t in range(6):
+            if t == 1:
+                params[1] = optimizer.param_groups[0]["params"][1] = nn.Parameter(torch.full_like(params[1], 2))
+            if t == 2:
+                optimizer.state.clear()
+            if t == 3:
+                with torch.no_grad():
+                    params[0].fill_(7)
+            if t == 4:
+                optimizer.state[params[0]]["second_moment.variance"] = torch.full_like(params[0], 0.5)
+            for p in params[: 2 + (t > 1)]:
+                p.grad = torch.full_like(p, 0.1 * (t + 1))
+            optimizer.step()
+        results.append([x.detach().cpu() for p in params for x in (p, *optimizer.state[p].values())])
+    assert_agree(*results, 1e-9)
+
+
 @pytest.mark.usefixtures("small_tiles")
 @pytest.mark.parametrize("config", [FULL, GLOBAL, with_eight("gradient_normalization")], ids=["full", "global", "std"])
 def test_tensors_may_be_larger_than_a_tile_and_an_item(config: Config) -> None:

@@ -42,7 +42,7 @@ struct Tensor {
   int64_t* count;
   Storage* theta;
   Storage* grad;
-  Storage* states[STATES];
+  Number* states[STATES];
 };
 
 // A scalar of each candidate and parameter group.

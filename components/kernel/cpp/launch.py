@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,6 +14,8 @@ from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
 from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
 from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.kernel.recording.printer import Layout
+from autoranger.components.kernel.recording.schedule import Schedule
 from autoranger.components.step import Step
 
 NUMBER = ctypes.c_int64
@@ -48,11 +51,9 @@ class Kernel:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtype = check(step, thetas, STORAGE)
-        source, self.layout = print_step(schedules(step, dtype), dtype, step.dtype)
+        source, self.layout = printed(tuple(schedules(step, dtype).items()), dtype, step.dtype)
         self.function = build(source)
         self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
-        self._state = [x for stack in step.stacks for x in (stack.count, *stack.named_state().values())]
-        self._places = [x.data_ptr() for x in self._state]
         buffers = scalar_inputs(step, rates=False)
         names = list(zip(self._scalars, self.layout.scalars, strict=False))
         self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
@@ -60,6 +61,7 @@ class Kernel:
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
+        self._places: tuple[list[int], list[int]] = [], []
         self._call = Call(
             *(candidates, count, 0, rows),
             *(ctypes.addressof(self._tensors), ctypes.addressof(self._scalars), 0),
@@ -76,15 +78,13 @@ class Kernel:
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
         self.step.steps.add_(1)
-        places = [x.data_ptr() for x in self._state]
-        if places != self._places:  # moved, by `share_memory_` for one
-            self._tensors, self._places = self._describe_tensors(), places
-            self._call.tensor = ctypes.addressof(self._tensors)
         signals, like = self.step.scalars(), self.step.lr
         held = [point(place, getattr(signals, name), like) for place, name in self._signals]
-        for tensor, theta, grad in zip(self._tensors, thetas, grads, strict=True):
-            tensor.theta = theta.data_ptr()
-            tensor.grad = 0 if grad is None else grad.data_ptr()
+        places = [x.data_ptr() for x in thetas], [0 if x is None else x.data_ptr() for x in grads]
+        if places != self._places:  # most are where they were in the step before
+            for tensor, theta, grad in zip(self._tensors, *places, strict=True):
+                tensor.theta, tensor.grad = theta, grad
+            self._places = places
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
         self.function(ctypes.addressof(self._call))
@@ -102,6 +102,14 @@ class Kernel:
                 entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))
                 first_row += rows
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
+
+
+@lru_cache(maxsize=64)
+def printed(
+    schedules: tuple[tuple[bool, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
+) -> tuple[str, Layout]:
+    """`print_step` of the same schedules once."""
+    return print_step(dict(schedules), dtype, compute)
 
 
 def tensor_type(states: int) -> type[ctypes.Structure]:

@@ -82,7 +82,10 @@ class Cpp(Language):
         self, body: Sequence[str], places: Mapping[str, str], kept: Mapping[str, int], summed: Mapping[str, str]
     ) -> list[str]:
         # Sums over a tensor are made of what is kept for its rows, by whoever wants them: `sum_of`.
-        pointers = [f"Storage* const __restrict {p} = {self._field(name)} + at;" for p, name in places.items()]
+        pointers = [
+            f"{'Number' if name in self.layout.states else 'Storage'}* const __restrict {p} = {self._field(name)} + at;"
+            for p, name in places.items()
+        ]
         return [
             *(f"Number* const {name} = call.rows_of({slot}, k, u);" for name, slot in kept.items()),
             "for (int64_t r = begin; r < end; ++r) {",
@@ -118,8 +121,8 @@ def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: 
 
     Args:
         schedules: for matrices (True), and for others; see `Signals`.
-        dtype: of parameters, gradients and state.
-        compute: in which to compute.
+        dtype: of parameters and gradients.
+        compute: in which to compute, and of the state.
 
     Raises:
         UntraceableError: where the two kinds cannot go through the same sweeps.

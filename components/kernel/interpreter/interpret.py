@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ from autoranger.components.kernel.recording.inputs import scalar_inputs
 from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.step import Stack, Step
+from autoranger.components.stack import Stack
+from autoranger.components.step import Step
 
 BLOCK = 1 << 19
 """Numbers of a tensor that are dealt with at once: more bring little, and fewer cost calls (studies/04_step_time)."""
@@ -45,7 +46,7 @@ class Interpreter:
         except UntraceableError:  # a schedule may be beyond recording where the rest is not
             found = schedules(step, step.dtype, rounded=rounded)
             self.rates = False
-        self.plans = {matrix: Plan(schedule, step.dtype) for matrix, schedule in found.items()}
+        self.plans = {matrix: plan(schedule, step.dtype) for matrix, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
         self.inputs = scalar_inputs(step, self.rates)
@@ -107,6 +108,12 @@ class Plan:
             known = {c: o for c, o in zip(self.conditions[number], outcomes, strict=True) if o is not None}
             self._blocks[key] = Blocks(self.schedule, number, known, self.dtype, in_place=in_place)
         return self._blocks[key]
+
+
+@lru_cache(maxsize=64)
+def plan(schedule: Schedule, dtype: torch.dtype) -> Plan:
+    """The plan of a schedule, which many small optimizers share."""
+    return Plan(schedule, dtype)
 
 
 class Registers:

@@ -22,15 +22,15 @@ def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
 
 
 def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
-    """The type of all parameters and state; UntraceableError where a kernel for these types cannot deal with them."""
+    """The type of all parameters; UntraceableError where a kernel cannot deal with it, or with the state."""
     dtypes = {theta.dtype for theta in thetas}
     if len(dtypes) != 1 or not all(dtype in types for dtype in dtypes):
         raise UntraceableError(f"the parameters have the types {', '.join(sorted(map(str, dtypes)))}")
     dtype = dtypes.pop()
     for stack in step.stacks:
         for name, buffer in stack.named_state().items():
-            if buffer.shape != stack.shape or buffer.dtype != dtype or not buffer.is_contiguous():
-                raise UntraceableError(f"the state {name} is not of its parameter's type and shape")
+            if buffer.shape != stack.shape or buffer.dtype != step.dtype or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's shape, or not of {step.dtype}")
     return dtype
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.kernel.recording.record import record
+from autoranger.components.kernel.recording.known import record
+from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.schedule import Schedule
 from autoranger.components.step import Step
 
@@ -17,7 +20,7 @@ def schedules(
 
     Args:
         step: with all its stacks.
-        dtype: of parameters, gradients and state.
+        dtype: of parameters and gradients.
         rates: see `record`.
         rounded: whether what is stored is rounded; where `dtype` says so if None.
 
@@ -26,9 +29,15 @@ def schedules(
     """
     rounded = dtype != step.dtype if rounded is None else rounded
     found = {
-        matrix: Schedule(record(step, matrix, dtype, rates), rounded=rounded)
+        matrix: planned(record(step, matrix, dtype, rates), rounded)
         for matrix in sorted({stack.matrix for stack in step.stacks})
     }
     if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     return found
+
+
+@lru_cache(maxsize=64)
+def planned(program: Program, rounded: bool) -> Schedule:
+    """The schedule of a program."""
+    return Schedule(program, rounded=rounded)

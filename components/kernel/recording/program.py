@@ -71,7 +71,7 @@ def walk(roots: Iterable[Node], ingredients: Callable[[Node], Iterable[Node]]) -
     return list(order)
 
 
-@dataclass
+@dataclass(eq=False)
 class Program:
     """Inputs, what is stored into them in the end, and the values in between.
 

@@ -28,7 +28,7 @@ def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) ->
     Args:
         step: what to record.
         matrix: whether the tensors have rows; see `Signals`.
-        dtype: of parameters, gradients and state.
+        dtype: of parameters and gradients; state has the one to compute in.
         rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step: lr" and so on, and
             "steps", their count); else what comes out of that stage is an input ("signal lr" and so on).
 
@@ -46,7 +46,7 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     candidates, device = step.lr.shape[0], step.lr.device
     recorder = Recorder(shape, (dtype, step.dtype))
 
-    def example(name: str) -> Tensor:
+    def example(name: str, dtype: torch.dtype) -> Tensor:
         return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
 
     for name, buffer in scalar_inputs(step, rates).items():
@@ -59,10 +59,12 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
         for name in SCALARS:
             recorder.input(getattr(x, name), f"signal {name}")
     held = {
-        link.component.id: {name: example(f"state {link.component.id}.{name}") for name in link.component.state}
+        link.component.id: {
+            name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state
+        }
         for link in step.links
     }
-    theta, grad = example("theta"), example("grad")
+    theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
     with recorder:
         x = x._replace(theta=theta.to(step.dtype), grad=grad.to(step.dtype), updates=updates, matrix=matrix, state={})

@@ -75,7 +75,7 @@ class Triton(Language):
     Args:
         layout: of the arguments.
         tile: rows and columns that are dealt with at once.
-        storage, number: the type of what is in memory, and the one to compute in.
+        storage, number: the type of parameters and gradients; the one to compute in, and of the state.
     """
 
     operations = {
@@ -179,9 +179,10 @@ class Triton(Language):
     def _address(self, name: str) -> str:
         """Where a tensor has its first number."""
         known = self.layout.states
+        if name in known:
+            return f"tl.load(unit + {STATES + known.index(name)}).to(tl.pointer_type({self.number}))"
         at = {"theta": "addresses + j", "grad": "addresses + tensors + j"}
-        place = f"unit + {STATES + known.index(name)}" if name in known else at[name]
-        return f"tl.load({place}).to(tl.pointer_type({self.storage}))"
+        return f"tl.load({at[name]}).to(tl.pointer_type({self.storage}))"
 
 
 def width(layout: Layout) -> int:
@@ -196,8 +197,8 @@ def print_kernels(
 
     Args:
         schedules: for matrices (True), and for others; see `Signals`.
-        dtype: of parameters, gradients and state.
-        compute: in which to compute.
+        dtype: of parameters and gradients.
+        compute: in which to compute, and of the state.
 
     Raises:
         UntraceableError: where the two kinds cannot go through the same sweeps.

@@ -1,0 +1,142 @@
+"""The numbers in an optimizer's `param_groups`: checked, and taken over by the step when they have changed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoranger.components.component import plain_number
+from autoranger.components.config import Config, check_betas, check_number
+from autoranger.components.errors import ConfigError
+from autoranger.components.step import Step, require_total_steps
+
+Group = dict[str, Any]
+
+
+class Numbers:
+    """A step, and the numbers in an optimizer's `param_groups` as its buffers.
+
+    Args:
+        config: of the optimizer.
+        groups: its `param_groups`.
+        before: what served for other groups or parameters until now, whose count of steps goes on.
+    """
+
+    def __init__(self, config: Config, groups: list[Group], before: Numbers | None = None) -> None:
+        self.config, self.groups = config, groups
+        for group in groups:
+            require_total_steps([config], group["total_steps"])
+        params = [p for group in groups for p in group["params"]]
+        self.core = Step(
+            [config],
+            max((group["total_steps"] or 0 for group in groups), default=0) or None,
+            dtype=compute_dtype(params),
+            device=the_device(params),
+            groups=len(groups),
+        )
+        self.taken: int = groups[0]["step"] if before is None else before.taken
+        if before is None:
+            self.core.steps.fill_(self.taken)
+        else:  # on the device, where replays of a CUDA graph may have moved it on
+            self.core.steps.copy_(before.core.steps)
+        self.written: list[Group] = [{} for _ in groups]
+
+    def read(self) -> None:
+        """Takes over what has changed since the last time, without waiting for the device.
+
+        Raises:
+            ConfigError: where a number is none, or `total_steps` is missing and needed.
+        """
+        if self.groups[0]["step"] != self.taken:  # by the user: schedules go on from there
+            self.taken = int(self.groups[0]["step"])
+            self.core.steps.fill_(self.taken)
+        for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
+            betas = group["betas"]
+            if betas is not written.get("betas") and not has_tensors(betas):
+                check_betas(betas)
+            now = {name: group[name] for name in ("lr", "eps", "weight_decay", "total_steps")}
+            now |= {"beta1": betas[0], "beta2": betas[1]}
+            for name, value in now.items():
+                # A tensor may have been changed in place, which a comparison would not see.
+                if isinstance(value, Tensor) or name not in written or written[name] != value:
+                    target = getattr(self.core, BUFFERS.get(name, name))[:, index]
+                    target.copy_(value) if isinstance(value, Tensor) else target.fill_(self._checked(name, value))
+            written |= now | {"betas": betas}
+
+    def _checked(self, name: str, value: object) -> float:
+        if name == "total_steps":
+            require_total_steps([self.config], value)  # type: ignore[arg-type]
+            return value or 0  # type: ignore[return-value]
+        number = plain_number(value)
+        if number is None:  # schedulers may go below zero, if only by rounding
+            raise ConfigError(f"{name} of a parameter group is {value!r}, but must be a finite number.")
+        return number
+
+    def advance(self) -> None:
+        """Counts a step that has been taken."""
+        self.tell(self.taken + 1)
+
+    def recount(self) -> None:
+        """Asks the device for the count, which replays of a CUDA graph may have moved on; waits for it."""
+        if self.groups and self.groups[0]["step"] == self.taken:
+            self.tell(int(self.core.steps))
+
+    def tell(self, taken: int) -> None:
+        """Writes the count of steps into the groups."""
+        self.taken = taken
+        for group in self.groups:
+            group["step"] = taken
+
+    def rates(self) -> list[float]:
+        """Learning rate times the schedules' factor at the latest step, for each group."""
+        self.read()
+        x = self.core.scalars()
+        return [float(rate) for rate in (x.lr * x.rate)[0, :, 0, 0]]
+
+
+BUFFERS = {"total_steps": "total"}
+"""Numbers whose buffer in the step has another name."""
+
+
+def has_tensors(betas: object) -> bool:
+    """Whether any beta is a tensor."""
+    return isinstance(betas, list | tuple) and any(isinstance(beta, Tensor) for beta in betas)
+
+
+def check_group(group: Group, config: Config) -> None:
+    """ConfigError where what is in a parameter group is not valid for this config."""
+    params = group["params"]
+    if isinstance(params, Tensor) or not all(isinstance(p, Tensor) for p in params):
+        raise ConfigError('"params" of a parameter group must be a list of tensors.')
+    for name in ("lr", "eps", "weight_decay"):
+        value = group[name]
+        if not isinstance(value, Tensor):
+            check_number(name, value)
+        elif value.numel() != 1:
+            raise ConfigError(f"{name} is a tensor of {value.numel()} numbers, but must be one number.")
+    check_betas(group["betas"])
+    if not isinstance(group["maximize"], bool):
+        raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
+    compute_dtype(params)
+    require_total_steps([config], group["total_steps"])
+    if group["components"] != config.to_dict()["components"]:
+        raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
+
+
+def compute_dtype(params: list[Tensor]) -> torch.dtype:
+    """float64 where any parameter is, else float32: half-precision parameters are stored, not computed, in half."""
+    for p in params:
+        if not p.is_floating_point():
+            raise ConfigError(f"a parameter has dtype {p.dtype}, but must be real floating point.")
+    return torch.float64 if any(p.dtype == torch.float64 for p in params) else torch.float32
+
+
+def the_device(params: list[Tensor]) -> torch.device:
+    """The device of the parameters, the CPU where there are none; ConfigError where they are on several."""
+    devices = {p.device for p in params} or {torch.device("cpu")}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise ConfigError(f"the parameters are on several devices ({names}); use one optimizer for each device.")
+    return devices.pop()

@@ -1,0 +1,63 @@
+"""State of parameters in an optimizer's `state`, where users find and change it, as views of a stack's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from autoranger.components.errors import ConfigError
+from autoranger.components.rows import from_rows
+from autoranger.components.stack import Stack
+
+State = dict[Tensor, dict[str, Any]]
+"""An optimizer's `state`."""
+
+
+@dataclass(eq=False)
+class Held:
+    """A stack, the parameters in it, and the views of its state that are in the optimizer's `state`.
+
+    `turns` is what `rows` calls the groups of a transposed convolution, whose kernels these are; else 0.
+    """
+
+    stack: Stack
+    members: list[Tensor]
+    views: list[dict[str, Tensor]]
+    turns: int
+
+    def is_intact(self, b: int, state: State) -> bool:
+        """Whether a member's state is still what this has put there, and where it was."""
+        entry, own = state.get(self.members[b]), self.views[b]
+        if not isinstance(entry, dict) or any(entry.get(name) is not view for name, view in own.items()):
+            return False
+        return all(type(x) is not Tensor or x.data_ptr() == own[n].data_ptr() for n, x in views(self.stack, b))
+
+
+def views(stack: Stack, b: int) -> Iterator[tuple[str, Tensor]]:
+    """The state of one tensor of a stack, by name: `[R, C]` each, and the count of its updates."""
+    yield "step", stack.count[0, b, 0, 0]
+    for name, buffer in stack.named_state().items():
+        yield name, buffer[0, b]
+
+
+def adopt(stack: Stack, b: int, p: Tensor, state: State, turns: int) -> dict[str, Tensor]:
+    """Copies state that exists into a stack, and makes `state` hold views of the stack, which are returned."""
+    own = {name: x if name == "step" else from_rows(x, p.shape, turns) for name, x in views(stack, b)}
+    entry = state.setdefault(p, {})
+    for name, view in own.items():
+        if name in entry:
+            value = torch.as_tensor(entry[name], device=p.device)
+            if value.shape not in (view.shape, p.shape if turns else view.shape) and (
+                name != "step" or value.numel() != 1
+            ):
+                raise ConfigError(
+                    f"the state {name} of a parameter of shape {tuple(p.shape)} has the shape {tuple(value.shape)}; "
+                    "give it the parameter's, or delete the parameter from optimizer.state to begin anew."
+                )
+            view.copy_(value.reshape(view.shape))
+    entry |= own
+    return own
