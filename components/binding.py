@@ -29,13 +29,10 @@ from autoranger.components.transposed import transposed
 from autoranger.components.watch import Watch
 
 Compile = bool | Literal["auto"]
-"""Whether a step is compiled: always, never, or where it can be and is known to pay (see `AUTOMATIC`)."""
+"""Whether a step is compiled: always, never, or where it can be."""
 
 BACKENDS: dict[str, type[Kernel | TritonKernel]] = {"cpu": Kernel, "cuda": TritonKernel}
 """What runs a compiled step, by the type of the device."""
-
-AUTOMATIC = ("cpu",)
-"""Where "auto" compiles. On a GPU one has to ask for it with `True`: nobody has measured it there."""
 
 STACKED_BELOW = 1 << 16
 """Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
@@ -230,7 +227,7 @@ class Bound:
 def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
     """The step compiled, where that is wanted and can be had; ConfigError where it must and cannot."""
     device = core.lr.device.type
-    if not compile or not params or (compile == "auto" and device not in AUTOMATIC):
+    if not compile or not params:
         return None
     try:
         require_plain(params)

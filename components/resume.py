@@ -60,9 +60,9 @@ class Resume:
                 )
             for name in names & entry.keys():
                 shape, wanted = tuple(torch.as_tensor(entry[name]).shape), () if name == "step" else tuple(p.shape)
-                if wanted not in (shape, (math.prod(shape[:2]), *shape[2:])) and not (
-                    name == "step" and torch.as_tensor(entry[name]).numel() == 1
-                ):
+                # The kernel of a transposed convolution in groups has state with an axis for them.
+                fitting = math.prod(shape) == 1 if name == "step" else wanted in (shape, in_one(shape))
+                if not fitting:
                     raise ConfigError(
                         f"the state is of another model: {name} of parameter {number} has the shape {shape}, but the "
                         f"parameter has {wanted}; load it into an optimizer of the same parameters in the same order."
@@ -85,7 +85,7 @@ class Resume:
         return ((p, self._given["state"].get(key, {})) for p, key in zip(params, keys, strict=False))
 
 
-def whole_axis(shape: tuple[int, ...]) -> tuple[int, ...]:
+def in_one(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape with its first two axes as one."""
     return (math.prod(shape[:2]), *shape[2:])
 

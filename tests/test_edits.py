@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from autoranger import Config, ConfigError, Ranger21
 from autoranger.components.component import registry
-from autoranger.components.kernel import known
-from autoranger.components.kernel import record as recording
+from autoranger.components.kernel.recording import known
+from autoranger.components.kernel.recording import record as recording
 from autoranger.components.presets import RANGER21
 from tests.conftest import arrays, assert_close, differ
 

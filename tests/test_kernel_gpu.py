@@ -307,15 +307,6 @@ def test_shapes_are_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
 # Whether and how it is built
 
 
-def test_a_gpu_is_compiled_for_on_demand_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    step = Step([FULL], 10, dtype=torch.float32, device=DEVICE)
-    theta = torch.ones(2, 3, device=DEVICE)
-    step.add(theta.view(1, 1, 2, 3), matrix=True)
-    monkeypatch.setattr(binding, "AUTOMATIC", ())
-    assert binding.kernel(step, [theta], "auto") is None
-    assert isinstance(binding.kernel(step, [theta], True), TritonKernel)
-
-
 def test_who_insists_without_triton_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "triton", None)
     triton_build.build.cache_clear()
