@@ -57,10 +57,13 @@ class Display(Progress):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
+    def sweep(self, rates: int, steps: int, seeds: int) -> None:
+        """The default's learning rate is swept."""
+        self._say(f"ranger21: {rates} learning rates, {steps} steps, {counted(seeds)}", None)
+
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """A round begins."""
-        seeds = "one seed" if rung.seeds == 1 else f"{rung.seeds} seeds"
-        self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {seeds}", work)
+        self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {counted(rung.seeds)}", work)
 
     def left_out(self, rounds: int) -> None:
         """There is no time for the last rounds."""
@@ -99,6 +102,11 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         all_of_it = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(all_of_it, completed=done, total=of)
+
+
+def counted(seeds: int) -> str:
+    """So many seeds, in words."""
+    return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 
 def brief(config: Config) -> str:

@@ -180,6 +180,10 @@ class Clock(Progress):
         """Candidate-steps in what is left of the budget."""
         return (RACE * (self.budget or 0.0) - self.elapsed) * self._speed()
 
+    def sweep(self, rates: int, steps: int, seeds: int) -> None:
+        """See `Progress`."""
+        self.listener.sweep(rates, steps, seeds)
+
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """See `Progress`."""
         if number == 1:

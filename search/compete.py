@@ -83,6 +83,7 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
     clock = race.clock
     rung = Rung(steps=steps, seeds=len(seeds), keep=1, lrs=len(lrs))
     began, done = clock.elapsed, clock.done
+    clock.sweep(len(lrs), steps, len(seeds))
     try:
         with clock.until(clock.end):
             scores = race.round({default: list(lrs)}, rung, seeds)

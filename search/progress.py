@@ -9,6 +9,14 @@ from autoranger.search.plan import Rung
 class Progress:
     """A listener to a search; a display overrides what it wants to know."""
 
+    def sweep(self, rates: int, steps: int, seeds: int) -> None:
+        """The default's learning rate is swept, before any race, so that there is something to export in the end.
+
+        Args:
+            rates: how many are tried.
+            steps, seeds: length and seeds of the trainings.
+        """
+
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """A round begins, with about that many candidates (arms × learning rates) in it.
 
