@@ -44,8 +44,7 @@ class ComposedOptimizer(Optimizer):
         lr: in place of the config's, such as a tensor, which may then be changed in place.
         maximize: whether to go up the gradient.
         compile: whether the step is compiled, for which the first one takes a second, or some on a GPU: "auto", where
-            it can be, but on a CPU only; True, or else it is an error; False, never. The results are the same to
-            rounding. On a CPU it needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
+            it can be; True, or else it is an error; False, never. The results are the same to rounding. On a CPU it needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
 
     Raises:
         ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range; at
