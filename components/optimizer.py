@@ -44,7 +44,8 @@ class ComposedOptimizer(Optimizer):
         lr: in place of the config's, such as a tensor, which may then be changed in place.
         maximize: whether to go up the gradient.
         compile: whether the step is compiled, for which the first one takes a second, or some on a GPU: "auto", where
-            it can be; True, or else it is an error; False, never. The results are the same to rounding. On a CPU it needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
+            it can be; True, or else it is an error; False, never. The results are the same to rounding. On a CPU it
+            needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
 
     Raises:
         ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range; at
@@ -195,8 +196,7 @@ class Ranger21(ComposedOptimizer):
         weight_decay: λ, 1e-4.
         total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
         maximize: whether to go up the gradient.
-        compile: whether the step is compiled: "auto" (on a CPU, where it can be), True or False; see
-            `ComposedOptimizer`.
+        compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
         components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
 
     Raises:
