@@ -111,9 +111,9 @@ def search(
     from autoranger.display import Display
     from autoranger.report import outcome_dict, print_outcome
     from autoranger.search.cost import Cost, memory, step_time
-    from autoranger.search.plan import parse_budget
+    from autoranger.search.race.plan import parse_budget
     from autoranger.search.space import Space
-    from autoranger.search.storage import JOURNAL, open_storage
+    from autoranger.search.storage.storage import JOURNAL, open_storage
     from autoranger.search.study import search as run
     from autoranger.search.tasks import create
 
@@ -196,8 +196,8 @@ def compare(
 
     from autoranger.display import Display
     from autoranger.report import comparison_dict, print_comparison
-    from autoranger.search.comparison import compare_configs
     from autoranger.search.tasks import create
+    from autoranger.search.verdict.comparison import compare_configs
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     sides = {name: load(name) for name in configs}
@@ -238,8 +238,8 @@ def report(
     from autoranger.findings import findings
     from autoranger.page import check_folder, write_report
     from autoranger.report import print_findings
-    from autoranger.search.existing import find_study
-    from autoranger.search.storage import JOURNAL
+    from autoranger.search.storage.existing import find_study
+    from autoranger.search.storage.storage import JOURNAL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     place = storage or JOURNAL

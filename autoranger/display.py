@@ -12,8 +12,8 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.text import Text
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Rung
 from autoranger.search.progress import Progress
+from autoranger.search.race.plan import Rung
 from autoranger.search.space import in_words
 
 

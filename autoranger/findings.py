@@ -15,7 +15,7 @@ from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
 from autoranger.search.plain import plain
-from autoranger.search.verdict import Difference
+from autoranger.search.verdict.verdict import Difference
 
 ROLES = {"default": "baseline", "adamw": "baseline", "random": "best of random subsets"}
 """What a finalist is besides a finalist, in words."""

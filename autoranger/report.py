@@ -18,10 +18,10 @@ from autoranger.components.component import Value, registry
 from autoranger.components.config import Config
 from autoranger.display import brief
 from autoranger.findings import Findings, Row
-from autoranger.search.comparison import Comparison
 from autoranger.search.study import Outcome
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import Difference
+from autoranger.search.verdict.comparison import Comparison
+from autoranger.search.verdict.verdict import Difference
 from autoranger.wording import (
     READING,
     about,

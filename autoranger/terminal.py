@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 from rich.console import Console
 
-from autoranger.search.process import SIGNALS
+from autoranger.search.storage.process import SIGNALS
 
 PLAIN = {"→": "->", "−": "-", "–": "-", "×": "x", "·": "*", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "√": "sqrt"}
 PLAIN |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θφηλτβεασμ"}

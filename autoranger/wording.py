@@ -9,7 +9,7 @@ from typing import Any
 from autoranger.findings import ROLES, Findings, Row
 from autoranger.search.attribution import Effect
 from autoranger.search.space import in_words
-from autoranger.search.verdict import Difference
+from autoranger.search.verdict.verdict import Difference
 
 READING = (
     "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "

@@ -1,1 +1,7 @@
-"""Middle floor: tasks, population training, racing and the verdict. Uses the components."""
+"""Middle floor: finds the best subset of components for a task. Uses the components.
+
+`study` is the whole of a search, and begins with a `space` of candidates and a task of `tasks`. `population` trains
+candidates, `race` decides which ones and for how long, with `samplers` to propose them; `verdict` says who has won on
+fresh seeds, and with what certainty. `storage` keeps all results in an Optuna study; `attribution` tells from them what
+each component is worth.
+"""

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from autoranger.components.config import Config
-from autoranger.search.plan import PROTECTED, Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.race.plan import PROTECTED, Plan, Rung
 
 SHARE = 0.7
 """The part of a budget that a plan may claim by its estimate: extensions of the grid and the test come on top."""

@@ -11,10 +11,10 @@ import torch
 
 from autoranger.components.config import Config
 from autoranger.components.step import Step
-from autoranger.search.rows import forked
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns
+from autoranger.search.vectorization import forked
 
 SIDE = 8
 """Of the square matrix whose state is counted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Rung
+from autoranger.search.race.plan import Rung
 
 
 class Progress:

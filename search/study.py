@@ -16,20 +16,20 @@ from autoranger.components.config import EVIDENCE, Config
 from autoranger.components.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.compete import compete, require_reached, sweep
 from autoranger.search.cost import Cost
-from autoranger.search.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
-from autoranger.search.explore import Exploration
-from autoranger.search.fingerprint import fingerprint
-from autoranger.search.objectives import LOSS, METRIC, prepared
-from autoranger.search.plan import LISTED, Plan, ladder, make_plan, plan_for
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Opening, Race, Scores, best_value, require_finite
-from autoranger.search.record import FINGERPRINT, Record
-from autoranger.search.sanity import check_metric
+from autoranger.search.race.compete import compete, require_reached, sweep
+from autoranger.search.race.explore import Exploration
+from autoranger.search.race.objectives import LOSS, METRIC, prepared
+from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
+from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
+from autoranger.search.race.sanity import check_metric
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
+from autoranger.search.storage.fingerprint import fingerprint
+from autoranger.search.storage.record import FINGERPRINT, Record
 from autoranger.search.tasks.task import Task
+from autoranger.search.verdict.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
 
 AUTO, GRID = "auto", "grid"
 """Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""

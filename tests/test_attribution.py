@@ -16,9 +16,9 @@ from autoranger.components.errors import ConfigError
 from autoranger.search.attribution import attribute, from_sample, from_study, from_table
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.attribution.seeds import between_seeds
-from autoranger.search.rounds import Round
+from autoranger.search.attribution.table import Table
+from autoranger.search.race.rounds import Round
 from autoranger.search.samplers import named
-from autoranger.search.table import Table
 
 NAMES = ("a", "b", "c", "d")
 

@@ -18,13 +18,13 @@ from optuna.trial import TrialState
 from autoranger import Config, SearchError, cli
 from autoranger.components.errors import ConfigError
 from autoranger.search.clock import FEWEST_SEEDS, Clock, OutOfTime
-from autoranger.search.plan import Plan, Rung, ladder
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Race
-from autoranger.search.record import Record, open_storage
-from autoranger.search.sanity import check_metric
+from autoranger.search.race.plan import Plan, Rung, ladder
+from autoranger.search.race.race import Grid, Race
+from autoranger.search.race.sanity import check_metric
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage.record import Record, open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import PLAN, SMALL, Table

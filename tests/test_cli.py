@@ -21,7 +21,7 @@ from autoranger import Component, Config, Hyper, Signals, Stage, cli, load
 from autoranger.components.component import registry
 from autoranger.components.config import read
 from autoranger.components.presets import PRESETS
-from autoranger.search.record import open_storage
+from autoranger.search.storage.record import open_storage
 
 TASK = """
 import sys

@@ -23,14 +23,14 @@ from optuna.trial import TrialState
 from autoranger import Config
 from autoranger.components.config import write_whole
 from autoranger.components.errors import ConfigError, DataError
-from autoranger.search import journal as journals
-from autoranger.search.fingerprint import checksum
-from autoranger.search.journal import Journal, Lock
 from autoranger.search.population import Population
-from autoranger.search.process import birth, ended, host, this_process, undisturbed
 from autoranger.search.progress import Progress
-from autoranger.search.record import Record
-from autoranger.search.storage import open_storage
+from autoranger.search.storage.fingerprint import checksum
+from autoranger.search.storage.journal import Journal, Lock
+from autoranger.search.storage.process import birth, ended, host, this_process, undisturbed
+from autoranger.search.storage.record import Record
+from autoranger.search.storage.storage import journal as journals
+from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.tasks import split
 from autoranger.terminal import Interrupted, interruptible, patience, streams

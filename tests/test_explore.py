@@ -13,13 +13,13 @@ from autoranger import Config
 from autoranger.components.component import conflicts
 from autoranger.components.errors import ConfigError
 from autoranger.search.clock import Clock
-from autoranger.search.explore import Exploration, Explorer
-from autoranger.search.plan import Plan, Rung
 from autoranger.search.progress import Progress
-from autoranger.search.race import Race, best_lr
-from autoranger.search.record import Record, open_storage
+from autoranger.search.race.explore import Exploration, Explorer
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.race import Race, best_lr
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage.record import Record, open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import SMALL, Table

@@ -12,15 +12,15 @@ from autoranger.components.errors import ConfigError
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, state_size, step_time
-from autoranger.search.evidence import judge
-from autoranger.search.objectives import POINTS, Reaching, prepared, steps_to
-from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Race, pareto
-from autoranger.search.record import Record, open_storage
+from autoranger.search.race.objectives import POINTS, Reaching, prepared, steps_to
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.race import Grid, Race, pareto
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage.record import Record, open_storage
 from autoranger.search.study import search
+from autoranger.search.verdict.evidence import judge
 from tests import toy
 from tests.test_search import PLAN, SMALL, Table
 

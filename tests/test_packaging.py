@@ -76,8 +76,8 @@ def imported(folder: Path, path: str = "") -> list[Path]:
     code = """
 import sys
 sys.path += [folder for folder in sys.argv[1].split(":") if folder]
-import autoranger, autoranger.components.config, autoranger.search.plan
-for module in (autoranger, autoranger.components.config, autoranger.search.plan):
+import autoranger, autoranger.components.config, autoranger.search.race.plan
+for module in (autoranger, autoranger.components.config, autoranger.search.race.plan):
     print(module.__file__)
 """
     torch_at = find_spec("torch").origin  # type: ignore[union-attr]

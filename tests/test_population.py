@@ -11,9 +11,9 @@ import torch
 from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.components.presets import RANGER21
-from autoranger.search.chunk import Chunk, alike
 from autoranger.search.population import Population
-from autoranger.search.rows import batch_order, reseed
+from autoranger.search.population.chunk import Chunk, alike
+from autoranger.search.vectorization import batch_order, reseed
 from tests import toy
 
 pytestmark = pytest.mark.usefixtures("compiler")

@@ -16,16 +16,16 @@ from torch import Tensor
 
 from autoranger import Config, ConfigError
 from autoranger.components.component import registry
-from autoranger.search.chunk import Chunk
-from autoranger.search.memory import release
 from autoranger.search.population import Population
-from autoranger.search.replay import Replayed
-from autoranger.search.rows import forked, reseed
+from autoranger.search.population.chunk import Chunk
+from autoranger.search.population.memory import release
+from autoranger.search.population.replay import Replayed
 from autoranger.search.tasks.cifar import Cifar
 from autoranger.search.tasks.cifar_nf import CifarNormalizerFree
 from autoranger.search.tasks.fashion import Fashion
 from autoranger.search.tasks.shakespeare import Shakespeare
 from autoranger.search.tasks.task import Task
+from autoranger.search.vectorization import forked, reseed
 from tests import toy
 from tests.conftest import Transfers, Uploads
 from tests.toy import CONFIGS, SEEDS, WILD
@@ -100,7 +100,7 @@ def test_a_gpu_is_seeded_before_anything_has_used_it(monkeypatch: pytest.MonkeyP
 def test_a_real_gpu_is_seeded_before_anything_has_used_it() -> None:
     code = """
 import torch
-from autoranger.search.rows import reseed
+from autoranger.search.vectorization import reseed
 reseed(torch.device("cuda"), 5)
 x = torch.rand(3, device="cuda")
 torch.cuda.manual_seed(5)

@@ -17,10 +17,10 @@ from torch.utils._pytree import tree_leaves
 
 from autoranger import Config
 from autoranger.components.errors import ConfigError
-from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population
-from autoranger.search.precision import mixed
-from autoranger.search.rows import batch_order, reseed
+from autoranger.search.population.chunk import Chunk
+from autoranger.search.population.precision import mixed
+from autoranger.search.vectorization import batch_order, reseed
 from tests import toy
 
 CONFIGS = [Config(lr=0.01), Config.preset("ranger21", lr=0.03)]

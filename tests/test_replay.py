@@ -18,10 +18,10 @@ from torch.utils._pytree import tree_leaves
 
 from autoranger import Config
 from autoranger.components.errors import ConfigError
-from autoranger.search.chunk import Chunk
-from autoranger.search.memory import is_out_of_memory
-from autoranger.search.population import POLL, Population
-from autoranger.search.replay import Replayed
+from autoranger.search.population.chunk import Chunk
+from autoranger.search.population.memory import is_out_of_memory
+from autoranger.search.population.population import POLL, Population
+from autoranger.search.population.replay import Replayed
 from tests import toy
 from tests.toy import CONFIGS, SEEDS, WILD
 

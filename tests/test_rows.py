@@ -14,8 +14,8 @@ from autoranger import Config, Ranger21
 from autoranger.components.presets import RANGER21
 from autoranger.components.rows import by_rows, from_rows, is_matrix, row_shape
 from autoranger.components.transposed import transposed
-from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population
+from autoranger.search.population.chunk import Chunk
 from tests import toy
 from tests.conftest import Array, assert_close
 from tests.references import reference

@@ -18,14 +18,14 @@ from autoranger.components.component import Component, Stage, conflicts, registr
 from autoranger.components.errors import ConfigError, DataError, SearchError
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.search.clock import Clock
-from autoranger.search.evidence import judge
-from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Race, best_lr
-from autoranger.search.record import Record, open_storage
+from autoranger.search.race.plan import Plan, Rung, make_plan, parse_budget, plan_for
+from autoranger.search.race.race import Grid, Race, best_lr
 from autoranger.search.space import Space, lr_grid, neighbours
+from autoranger.search.storage.record import Record, open_storage
 from autoranger.search.study import search
-from autoranger.search.verdict import against, compare, winner
+from autoranger.search.verdict.evidence import judge
+from autoranger.search.verdict.verdict import against, compare, winner
 from tests import toy
 
 SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))

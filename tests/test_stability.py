@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from autoranger import Config
 from autoranger.components.component import conflicts, registry
 from autoranger.components.presets import RANGER21
-from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population
+from autoranger.search.population.chunk import Chunk
 from autoranger.search.space import compatible
 from tests.conftest import PROBLEM, differ, follow
 from tests.test_components import config

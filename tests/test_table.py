@@ -11,9 +11,9 @@ import pytest
 from autoranger import Config
 from autoranger.components.component import registry
 from autoranger.components.errors import ConfigError, DataError
+from autoranger.search.attribution.table import PARTS, Table
 from autoranger.search.population import Population
 from autoranger.search.space import Space
-from autoranger.search.table import PARTS, Table
 from tests import toy
 
 NAMES = ("gradient_centralization", "lookahead", "norm_loss")

@@ -22,15 +22,15 @@ import autoranger
 from autoranger import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.clock import Clock
-from autoranger.search.objectives import prepared
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Race
-from autoranger.search.record import Record
-from autoranger.search.rows import batch_order, drawn, forked, reseed, seedwise, vectorized
+from autoranger.search.race.objectives import prepared
+from autoranger.search.race.race import Race
 from autoranger.search.space import Space
+from autoranger.search.storage.record import Record
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task
+from autoranger.search.vectorization import batch_order, drawn, forked, reseed, seedwise, vectorized
 from tests import toy
 
 CONFIGS = toy.CONFIGS
@@ -381,7 +381,7 @@ def test_a_metric_sees_the_whole_split_of_one_candidate(name: str) -> None:
 
 def test_outputs_are_computed_for_few_rows_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = Population(toy.Toy()).train(CONFIGS, SEEDS, STEPS)["valid"]
-    monkeypatch.setattr("autoranger.search.score.OUTPUT_BYTES", 500)
+    monkeypatch.setattr("autoranger.search.population.score.OUTPUT_BYTES", 500)
     np.testing.assert_allclose(Population(toy.Toy()).train(CONFIGS, SEEDS, STEPS)["valid"], expected, rtol=1e-5)
 
 

@@ -28,11 +28,11 @@ from scipy import stats
 
 from autoranger.components.errors import ConfigError, unknown
 from autoranger.search.attribution.sample import LR, Sample
+from autoranger.search.attribution.table import Table
 from autoranger.search.attribution.worth import MOST_SWITCHES, draws, switches
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.samplers.bayes import BayesSampler
-from autoranger.search.table import Table
-from autoranger.search.verdict import LEVEL
+from autoranger.search.verdict.verdict import LEVEL
 
 Values = NDArray[np.float64]
 

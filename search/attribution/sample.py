@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial
 
 from autoranger.components.errors import ConfigError
 from autoranger.search.attribution.seeds import between_seeds
-from autoranger.search.rounds import Round
+from autoranger.search.race.rounds import Round
 
 Values = NDArray[np.float64]
 

@@ -16,9 +16,9 @@ from types import ModuleType
 import torch
 
 from autoranger.components.errors import ConfigError, DataError, first_line, unknown
-from autoranger.search.rows import forked, reseed
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import reason
+from autoranger.search.vectorization import forked, reseed
 
 GROUP = "autoranger.tasks"
 """Entry points under which installed packages offer tasks."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import os
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from autoranger.components.errors import first_line
-
-if TYPE_CHECKING:
-    from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.task import Task
 
 FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), f"{os.sep}site-packages{os.sep}", "<")
 """Where code is not a task's: torch, this package, other packages."""

@@ -24,9 +24,9 @@ import optuna
 import torch
 
 from autoranger.search.population import Population
-from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.digits import Digits
+from autoranger.search.vectorization import batch_order
 
 HERE = Path(__file__).parent
 

@@ -28,12 +28,12 @@ from torch import nn
 from autoranger import Config
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
-from autoranger.search.comparison import sweep_rates
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.rows import batch_order
 from autoranger.search.tasks.digits import Digits
-from autoranger.search.verdict import compare
+from autoranger.search.vectorization import batch_order
+from autoranger.search.verdict.comparison import sweep_rates
+from autoranger.search.verdict.verdict import compare
 from tests.test_presets import timm
 
 SEEDS = list(range(100, 112))

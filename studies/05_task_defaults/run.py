@@ -23,7 +23,7 @@ from autoranger import Config
 from autoranger.search.population import Population
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import find
-from autoranger.search.verdict import compare
+from autoranger.search.verdict.verdict import compare
 
 RECORD = Path(__file__).parent / "record.json"
 OPTIMIZERS = ("adamw", "ranger21")

@@ -3,7 +3,7 @@
 usage: python studies/07_tables/make.py digits [--data-dir DIR] [--lrs 1e-3 3e-3 …] [--seeds 8] [--lengths 100 200 300]
 
 The defaults are those of the tables in this folder. The result is written beside this script as TASK.npz; read it with
-`autoranger.search.table.Table.load`.
+`autoranger.search.attribution.table.Table.load`.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import argparse
 import time
 from pathlib import Path
 
+from autoranger.search.attribution.table import Table
 from autoranger.search.space import lr_grid
-from autoranger.search.table import Table
 from autoranger.search.tasks import find
 
 HERE = Path(__file__).parent

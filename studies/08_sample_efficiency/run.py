@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import optuna
 
+from autoranger.search.attribution.table import Table
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.samplers.base import ModelSampler
 from autoranger.search.space import lr_grid
-from autoranger.search.table import Table
 
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"

@@ -19,7 +19,7 @@ from scipy import stats
 from autoranger.components.config import Config
 from autoranger.search.population import Population
 from autoranger.search.tasks import find
-from autoranger.search.verdict import LEVEL, against, winner
+from autoranger.search.verdict.verdict import LEVEL, against, winner
 
 HERE = Path(__file__).parent
 RATES = {"digits": (0.1, 300), "fashion": (0.03, 400), "shakespeare": (0.03, 400)}

@@ -24,12 +24,12 @@ import torch
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.components.errors import first_line
-from autoranger.search.population import POLL, Population
-from autoranger.search.replay import Replayed
-from autoranger.search.rows import batch_order
+from autoranger.search.population.population import POLL, Population
+from autoranger.search.population.replay import Replayed
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
+from autoranger.search.vectorization import batch_order
 
 SIZES = (256, 64, 1, 16, 1024)
 """Candidates, in the order in which they are measured."""

@@ -30,10 +30,10 @@ from autoranger import Config
 from autoranger.bench import machine
 from autoranger.figures import canvas, save
 from autoranger.search.population import Population
-from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
+from autoranger.search.vectorization import batch_order
 
 HERE = Path(__file__).parent
 SIZES = (1, 4, 16, 64, 256, 1024)

@@ -24,16 +24,16 @@ import numpy as np
 import optuna
 
 from autoranger.components.config import Config
+from autoranger.search.attribution.table import Table
 from autoranger.search.clock import Clock
-from autoranger.search.evidence import DEFAULT, PLAIN, judge
-from autoranger.search.explore import Exploration
-from autoranger.search.plan import SURVIVORS, Plan, make_plan
 from autoranger.search.progress import Progress
-from autoranger.search.race import Grid, Opening, Race, best_lr
+from autoranger.search.race.explore import Exploration
+from autoranger.search.race.plan import SURVIVORS, Plan, make_plan
+from autoranger.search.race.race import Grid, Opening, Race, best_lr
 from autoranger.search.samplers import named
 from autoranger.search.space import Space
 from autoranger.search.study import GRID
-from autoranger.search.table import Table
+from autoranger.search.verdict.evidence import DEFAULT, PLAIN, judge
 
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.components.presets import RANGER21
-from autoranger.search.replay import Replayed
-from autoranger.search.rows import batch_order, reseed
+from autoranger.search.population.replay import Replayed
 from autoranger.search.tasks.cifar import Cifar
+from autoranger.search.vectorization import batch_order, reseed
 
 HERE = Path(__file__).parent
 TOLD = 250

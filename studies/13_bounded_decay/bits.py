@@ -15,9 +15,9 @@ import torch
 
 from autoranger import Ranger21
 from autoranger.components.presets import RANGER21
-from autoranger.search.rows import batch_order
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
+from autoranger.search.vectorization import batch_order
 
 
 def trainings(task: Task, lr: float, steps: int) -> tuple[int | None, float]:

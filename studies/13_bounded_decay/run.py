@@ -20,8 +20,8 @@ from candidates import CANDIDATES, config
 from torch import Tensor, nn
 from torch.nn import functional
 
-from autoranger.search.chunk import Chunk
 from autoranger.search.population import Population
+from autoranger.search.population.chunk import Chunk
 from autoranger.search.tasks import find
 from autoranger.search.tasks.shakespeare import Shakespeare
 from autoranger.search.tasks.task import Task

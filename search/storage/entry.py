@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.trial import TrialState
 
-from autoranger.search.rounds import Round
-from autoranger.search.verdict import Values
+from autoranger.search.race.rounds import Round
+from autoranger.search.verdict.verdict import Values
 
 Results = dict[str, list[float | None]]
 """The metric of every seed, None where the run diverged, by the name of the round."""

@@ -17,16 +17,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.commands import program
-from autoranger.search.entry import Entry, means, numbers
-from autoranger.search.fingerprint import changed
 from autoranger.search.plain import plain
-from autoranger.search.plan import Plan
-from autoranger.search.process import ended, this_process
-from autoranger.search.rounds import Round
+from autoranger.search.race.plan import Plan
+from autoranger.search.race.rounds import Round
 from autoranger.search.space import Space, in_words
-from autoranger.search.storage import kept
-from autoranger.search.storage import open_storage as open_storage  # where it has been before
-from autoranger.search.verdict import Values
+from autoranger.search.storage.entry import Entry, means, numbers
+from autoranger.search.storage.fingerprint import changed
+from autoranger.search.storage.process import ended, this_process
+from autoranger.search.storage.storage import kept
+from autoranger.search.storage.storage import open_storage as open_storage  # where it has been before
+from autoranger.search.verdict.verdict import Values
 
 FRONT = "-front"
 """What the name of a study with a cost for its second objective ends with."""

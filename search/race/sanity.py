@@ -10,9 +10,9 @@ import numpy as np
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.search.objectives import LOSS, prepared
 from autoranger.search.population import Population
-from autoranger.search.verdict import compare
+from autoranger.search.race.objectives import LOSS, prepared
+from autoranger.search.verdict.verdict import compare
 
 SEEDS, LEVEL = 8, 0.01
 """Seeds on which no training has to be better, and the level of that test: a metric that is noise is hardly refused."""

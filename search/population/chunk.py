@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -17,14 +16,11 @@ from autoranger.components.groups import compute_dtype
 from autoranger.components.rows import by_rows, is_matrix, row_shape
 from autoranger.components.step import Step
 from autoranger.components.transposed import transposed
-from autoranger.search.models import Alone, Together
-from autoranger.search.rows import Tree
-from autoranger.search.score import score
+from autoranger.search.population.models import Alone, Together
+from autoranger.search.population.prepared import Prepared
+from autoranger.search.population.score import score
 from autoranger.search.tasks.task import Split
-
-if TYPE_CHECKING:
-    from autoranger.search.population import Population
-
+from autoranger.search.vectorization import Tree
 
 DIVERGED = "diverged: its loss or a weight is not finite"
 
@@ -40,7 +36,7 @@ class Chunk:
     little as of one on which the task's loss or metric raises an error.
     """
 
-    def __init__(self, population: Population, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
+    def __init__(self, population: Prepared, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
         self.population, self.configs, self.seeds, self.way = population, configs, seeds, population.ways.training
         self.shape, self.rows = (len(configs), len(seeds)), len(configs) * len(seeds)
         self.models: Together | Alone = (

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.errors import ConfigError, DataError
-from autoranger.search.precision import full, mixed
-from autoranger.search.rows import Tensors, Tree
+from autoranger.search.population.precision import full, mixed
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import named, reason
+from autoranger.search.vectorization import Tensors, Tree
 
 
 class Replica(nn.Module):

@@ -14,14 +14,14 @@ from autoranger.components.component import registry
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.clock import Clock
-from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race import Race, best_lr, mean
-from autoranger.search.record import Record
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.race import Race, best_lr, mean
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage.record import Record
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import Difference, compare
+from autoranger.search.verdict.verdict import Difference, compare
 
 SWEEP_SEEDS = 4
 """Seeds of each learning rate in a sweep."""

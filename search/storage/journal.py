@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from optuna.storages.journal import BaseJournalBackend
 
 from autoranger.components.errors import DataError, reason
-from autoranger.search.process import ended, this_process, undisturbed
+from autoranger.search.storage.process import ended, this_process, undisturbed
 
 SYNCED = 1.0
 """Seconds between two waits for the disk: what a power cut may cost. A killed process loses nothing that is written."""

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from autoranger.components.errors import ConfigError
-from autoranger.search.models import Together, gradients, pass_on
-from autoranger.search.replica import Replica
-from autoranger.search.rows import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
-from autoranger.search.score import piece, whole
-from autoranger.search.tasks.checks import (
+from autoranger.search.population.checks import (
     check_classes,
     check_examples,
     check_labels,
@@ -23,12 +19,14 @@ from autoranger.search.tasks.checks import (
     check_repeats,
     check_weights,
 )
-from autoranger.search.tasks.data import augmenting
+from autoranger.search.population.data import augmenting
+from autoranger.search.population.models import Together, gradients, pass_on
+from autoranger.search.population.prepared import Prepared
+from autoranger.search.population.replica import Replica
+from autoranger.search.population.score import piece, whole
 from autoranger.search.tasks.task import Split, default
 from autoranger.search.tasks.words import named, reason
-
-if TYPE_CHECKING:
-    from autoranger.search.population import Population
+from autoranger.search.vectorization import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
 
 SEEDS = [0, 1]
 """Of the look: losses that work for one may not for several."""
@@ -44,7 +42,7 @@ Rows = list[tuple[Replica, Tensor, Tensors]]
 """For each seed a model after a forward pass in training, its loss and its gradients."""
 
 
-def preflight(population: Population) -> None:
+def preflight(population: Prepared) -> None:
     """Settles how a population calls its task's models, and what of them moves and is noisy.
 
     Raises:
@@ -78,7 +76,7 @@ def preflight(population: Population) -> None:
     settle_scoring(population, rows, outputs)
 
 
-def check_outputs(population: Population, batch: Split) -> None:
+def check_outputs(population: Prepared, batch: Split) -> None:
     """ConfigError where a batch is none for cross entropy, before a GPU meets a label that is no class."""
     replica = population.replica(0).eval()
     try:
@@ -91,7 +89,7 @@ def check_outputs(population: Population, batch: Split) -> None:
     check_classes(population.task, output.shape[-1], population.data)
 
 
-def ordinary(population: Population, replica: Replica, batch: Split) -> tuple[Tensor, Tensors]:
+def ordinary(population: Prepared, replica: Replica, batch: Split) -> tuple[Tensor, Tensors]:
     """Loss and gradients of a batch as in a loop of the user's; notes whether it draws random numbers."""
     population.seed_noise(0)
     before = drawn()
@@ -108,7 +106,7 @@ def ordinary(population: Population, replica: Replica, batch: Split) -> tuple[Te
     return loss, found
 
 
-def scored(population: Population, replica: Replica) -> Tree:
+def scored(population: Prepared, replica: Replica) -> Tree:
     """The outputs for the validation split's first examples; ConfigError where a split cannot be scored."""
     first: Tree = None
     for name in ("valid", "test"):
@@ -131,7 +129,7 @@ def scored(population: Population, replica: Replica) -> Tree:
     return first
 
 
-def parts(population: Population, name: str) -> Iterator[Split]:
+def parts(population: Prepared, name: str) -> Iterator[Split]:
     """What to score: a whole split, or the batches at its ends where the metric averages over batches."""
     split = population.data[name]
     if not getattr(population.task.metric, "averages", False):
@@ -143,7 +141,7 @@ def parts(population: Population, name: str) -> Iterator[Split]:
         yield item(split, slice(count - (count % size or size), count))
 
 
-def settle_training(population: Population, batch: Split, rows: Rows) -> None:
+def settle_training(population: Prepared, batch: Split, rows: Rows) -> None:
     """Finds the first way of calling many models whose results are those of calling one."""
     problem = differs(population, batch, rows, vectorized)
     if problem is not None:
@@ -151,7 +149,7 @@ def settle_training(population: Population, batch: Split, rows: Rows) -> None:
         population.ways.descend(vectorized, slower, problem)
 
 
-def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:
+def differs(population: Prepared, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:
     """What is wrong with a way, if anything."""
     low = population.precision is not None
     try:
@@ -183,7 +181,7 @@ def differs(population: Population, batch: Split, rows: Rows, way: Vectorizer) -
     return None
 
 
-def settle_scoring(population: Population, rows: Rows, outputs: Tree) -> None:
+def settle_scoring(population: Prepared, rows: Rows, outputs: Tree) -> None:
     """Finds out whether outputs and metrics of many models are those of each one."""
     if population.ways.training is None:
         return

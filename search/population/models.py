@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
 from autoranger.components.errors import ConfigError, DataError
-from autoranger.search.memory import is_out_of_memory
-from autoranger.search.replica import Replica
-from autoranger.search.rows import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
+from autoranger.search.population.memory import is_out_of_memory
+from autoranger.search.population.prepared import Prepared
+from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split
 from autoranger.search.tasks.words import named, reason
-
-if TYPE_CHECKING:
-    from autoranger.search.population import Population
+from autoranger.search.vectorization import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
 
 Failures = dict[int, str]
 """Why rows have failed."""
@@ -40,7 +38,7 @@ class Gradients(NamedTuple):
 class Together:
     """Rows whose models are one call of `torch.func.vmap`."""
 
-    def __init__(self, population: Population, candidates: int, seeds: Sequence[int], way: Vectorizer) -> None:
+    def __init__(self, population: Prepared, candidates: int, seeds: Sequence[int], way: Vectorizer) -> None:
         self.population, self.seeds, self.failures, self.way = population, seeds, Failures(), way
         params, self.buffers = population.start(candidates, seeds)
         self.params = {name: p.requires_grad_() for name, p in params.items()}
@@ -117,7 +115,7 @@ class Alone:
     the backward pass of a row comes before the forward pass of the next one.
     """
 
-    def __init__(self, population: Population, candidates: int, seeds: Sequence[int]) -> None:
+    def __init__(self, population: Prepared, candidates: int, seeds: Sequence[int]) -> None:
         self.population, self.seeds, self.failures = population, seeds, Failures()
         self.params, self.buffers = population.start(candidates, seeds)
         self.replicas = [population.replica(seed) for _ in range(candidates) for seed in seeds]
@@ -204,7 +202,7 @@ def pass_on(error: Exception) -> None:
         raise error
 
 
-def blame(population: Population, seed: int, batch: Split, step: int, error: Exception) -> None:
+def blame(population: Prepared, seed: int, batch: Split, step: int, error: Exception) -> None:
     """ConfigError where a batch that a row fails on makes an untrained model fail, too: then it is not the row."""
     replica = population.replica(seed).train()
     population.seed_noise(step)

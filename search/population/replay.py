@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
 from autoranger.components.errors import ConfigError, first_line
-from autoranger.search.memory import is_out_of_memory
-from autoranger.search.rows import Tree
+from autoranger.search.population.memory import is_out_of_memory
+from autoranger.search.vectorization import Tree
 
 
 class CaptureError(ConfigError):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import warnings
 
-from autoranger.search.replay import CaptureError
-from autoranger.search.rows import Vectorizer, vectorized
+from autoranger.search.population.replay import CaptureError
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import named, reason
+from autoranger.search.vectorization import Vectorizer, vectorized
 
 
 class Ways:

@@ -7,41 +7,30 @@ same batches and, seed by seed, start from the same initialisation: differences 
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_leaves
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.search.batches import batches
-from autoranger.search.chunk import Chunk, RefusedError, alike
-from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
-from autoranger.search.models import pass_on
-from autoranger.search.precision import check_precision
-from autoranger.search.preflight import preflight
-from autoranger.search.replay import CaptureError, Replayed
-from autoranger.search.replica import Replica
-from autoranger.search.rows import (
-    Tensors,
+from autoranger.search.population.chunk import Chunk, RefusedError, alike
+from autoranger.search.population.memory import is_out_of_memory, keep_freed_memory, release
+from autoranger.search.population.models import pass_on
+from autoranger.search.population.preflight import preflight
+from autoranger.search.population.prepared import Prepared
+from autoranger.search.population.replay import CaptureError, Replayed
+from autoranger.search.population.workers import Counted, Workers
+from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.words import too_large
+from autoranger.search.vectorization import (
     Tree,
     forked,
     one_path,
-    repeat,
-    reseed,
     seedwise,
     vectorized,
 )
-from autoranger.search.tasks.checks import check_settings
-from autoranger.search.tasks.data import fitted, splits
-from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named, too_large
-from autoranger.search.ways import Ways
-from autoranger.search.workers import Counted, Workers
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -52,19 +41,8 @@ faster than one that splits every operation; many would wait for each other's Py
 POLL = 8
 """Steps between looks for diverged rows: each look makes the host wait for the device."""
 
-CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
-"""Most bytes of the rows' inputs, and of their parameters, in a chunk."""
 
-CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, (1 << 16) - 1)}
-"""Fewest and most rows of a chunk. On a CPU fewer than 8 do not pay, however large, and more than 512 no longer do
-(studies/10_population_throughput); a GPU's grids of blocks end there in their second and third direction."""
-
-SHARE = 32
-"""The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
-that is too much after all, a chunk is halved."""
-
-
-class Population:
+class Population(Prepared):
     """Trains populations of one task's proxy model.
 
     Args:
@@ -77,7 +55,7 @@ class Population:
             vmap refuses runs without.
 
     Attributes:
-        pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
+        failures: why candidates have failed.
 
     Raises:
         ConfigError: where the task is wrong by itself, or precision or graphs are not for its device.
@@ -87,27 +65,11 @@ class Population:
         self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool | None = None
     ) -> None:
         keep_freed_memory()
-        self.pulse: Callable[[], None] = lambda: None
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
-        self.task, self.device, self.precision = task, task.device, precision
-        self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
+        super().__init__(task, rows, precision)
         self.failures: dict[Config, str] = {}
-        self._lock, self._inits = threading.RLock(), dict[int, tuple[Tensors, Tensors]]()
-        check_settings(task)
-        data = splits(task)
-        weights = list(self._init(0)[0].values())
-        if not weights:
-            raise ConfigError(f"{named(task)}: its model has no parameters to train.")
-        check_precision(precision, self.device, weights)
-        types = {p.dtype for p in weights if p.is_floating_point()}
-        self.dtype = types.pop() if len(types) == 1 else None
-        self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
-        self.rows = rows or self._affordable_rows()
-        self.ways, self.noisy = Ways(task), True
         self.graphs = graphs
-        self.moving: list[str] = []
-        self.output_bytes = 0
         try:
             with forked(self.device), one_path():
                 preflight(self)
@@ -118,11 +80,6 @@ class Population:
         self.stream: torch.cuda.Stream | None = None
         if self.device.type == "cuda" and graphs is not False:
             self.stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-
-    @property
-    def skeleton(self) -> Replica:
-        """A model of the task, its parameters called as those of rows are."""
-        return self.replica(0)
 
     def train(
         self,
@@ -249,44 +206,3 @@ class Population:
         if self.stream is None or chunk.way is not vectorized or not self.ways.graphs:
             return chunk.advance
         return Replayed(chunk.advance, self.stream)
-
-    def _affordable_rows(self) -> int:
-        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
-        examples = (x[0] for x in tree_leaves(self.data["train"][0]))
-        inputs = sum(x.numel() * x.element_size() for x in examples) * self.task.batch_size
-        weights = sum(p.numel() * p.element_size() for part in self._init(0) for p in part.values())
-        fewest, most = CHUNK_ROWS.get(self.device.type, CHUNK_ROWS["cpu"])
-        return int(min(max(fewest, self.bytes // max(inputs, weights)), most))
-
-    def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
-        """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
-        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise)
-
-    def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
-        """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
-        inits = [self._init(seed) for seed in seeds]
-        params, buffers = (
-            {name: repeat(torch.stack([init[part][name] for init in inits]), candidates) for name in inits[0][part]}
-            for part in (0, 1)
-        )
-        return params, buffers
-
-    def seed_noise(self, seed: int) -> None:
-        """Has everybody draw the same random numbers from here on."""
-        with self._lock:
-            reseed(self.device, seed)
-
-    def replica(self, seed: int) -> Replica:
-        """The task with the model of a seed."""
-        with self._lock, forked(self.device):
-            reseed(self.device, seed)
-            replica = Replica(self.task, self.precision, lambda: self.pulse())
-        if any(isinstance(p, UninitializedParameter) for p in replica.parameters()):
-            raise ConfigError(f"{named(self.task)}: its model has lazy layers; call it once on an example in model().")
-        return replica
-
-    def _init(self, seed: int) -> tuple[Tensors, Tensors]:
-        """Trained parameters of a new model, and everything else in it that differs between seeds."""
-        if seed not in self._inits:
-            self._inits[seed] = self.replica(seed).weights()
-        return self._inits[seed]

@@ -5,18 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from autoranger.components.errors import ConfigError
+from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import named, reason
-
-if TYPE_CHECKING:
-    from autoranger.search.replica import Replica
 
 TRIES = 4
 """Random outputs on which a loss must be blind for the order of targets, to be taken for one that is."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Plan
-from autoranger.search.population import Scores
-from autoranger.search.race import Scores as ByRate
-from autoranger.search.race import best_lr, mean, pareto
+from autoranger.search.population.population import Scores
+from autoranger.search.race.plan import Plan
+from autoranger.search.race.race import Scores as ByRate
+from autoranger.search.race.race import best_lr, mean, pareto
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict import LEVEL, Difference, against, winner
+from autoranger.search.verdict.verdict import LEVEL, Difference, against, winner
 
 DEFAULT, PLAIN = "default", "adamw"
 """Roles of the baselines that every search has: full Ranger21 and AdamW."""

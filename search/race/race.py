@@ -18,12 +18,12 @@ import numpy as np
 from autoranger.components.config import Config
 from autoranger.components.errors import SearchError
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.objectives import Reaching
-from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
-from autoranger.search.record import Record
+from autoranger.search.race.objectives import Reaching
+from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import neighbours
-from autoranger.search.verdict import Values
+from autoranger.search.storage.record import Record
+from autoranger.search.verdict.verdict import Values
 
 T = TypeVar("T")
 

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from autoranger.search.models import Alone, Together, pass_on
-from autoranger.search.replica import Replica
-from autoranger.search.rows import Tree, cloned, item, length
+from autoranger.search.population.models import Alone, Together, pass_on
+from autoranger.search.population.prepared import Prepared
+from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split
 from autoranger.search.tasks.words import reason
-
-if TYPE_CHECKING:
-    from autoranger.search.population import Population
+from autoranger.search.vectorization import Tree, cloned, item, length
 
 SCORED = 4
 """Batches that a model gets at once, at most. What a transformer holds for many more no longer fits into a CPU's
@@ -47,7 +44,7 @@ def score(models: Together | Alone, split: Split) -> Tensor:
     return values.to(population.device)
 
 
-def piece(population: Population, inputs: Tree) -> int:
+def piece(population: Prepared, inputs: Tree) -> int:
     """Examples that each row's model gets at once; the same in every chunk, since outputs may depend on it."""
     example = sum(x[0].numel() * x.element_size() for x in tree_leaves(inputs))
     most = max(1, min(population.bytes // (max(1, example) * population.rows), SCORED * population.task.batch_size))

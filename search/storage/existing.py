@@ -9,8 +9,8 @@ import optuna
 from optuna.study import Study
 
 from autoranger.components.errors import ConfigError, DataError, first_line
-from autoranger.search.record import FRONT
-from autoranger.search.storage import existing_storage
+from autoranger.search.storage.record import FRONT
+from autoranger.search.storage.storage import existing_storage
 
 NAMED = 5
 """Studies that are named where the one asked for does not exist."""

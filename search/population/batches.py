@@ -8,10 +8,10 @@ import torch
 from torch.utils._pytree import tree_map
 
 from autoranger.components.errors import ConfigError
-from autoranger.search.rows import batch_order, item, length
-from autoranger.search.tasks.data import augmenting, fitted
+from autoranger.search.population.data import augmenting, fitted
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import named, reason
+from autoranger.search.vectorization import batch_order, item, length
 
 
 def batches(

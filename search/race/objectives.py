@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
-from autoranger.search.population import Population, Scores
+from autoranger.search.population.population import Population, Scores
 from autoranger.search.tasks.task import Task
 
 Values = NDArray[np.float64]

@@ -14,8 +14,8 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autoranger.components.config import Config
-from autoranger.search.plan import Plan
-from autoranger.search.race import RANDOM, Race, Scores, value
+from autoranger.search.race.plan import Plan
+from autoranger.search.race.race import RANDOM, Race, Scores, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 

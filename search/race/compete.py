@@ -10,11 +10,11 @@ import numpy as np
 from autoranger.components.config import Config
 from autoranger.components.errors import SearchError
 from autoranger.search.clock import OutOfTime
-from autoranger.search.objectives import Reaching
-from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
-from autoranger.search.population import Scores as Trained
-from autoranger.search.race import Opening, Race, Scores, best_lr
+from autoranger.search.population.population import Scores as Trained
+from autoranger.search.race.objectives import Reaching
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.race import Opening, Race, Scores, best_lr
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
 from autoranger.components.errors import DataError, first_line, reason
-from autoranger.search.journal import Journal
+from autoranger.search.storage.journal import Journal
 
 JOURNAL = "autoranger.journal"
 """Where studies are kept if nothing else is said."""

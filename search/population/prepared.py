@@ -1,0 +1,119 @@
+"""A task made ready for many rows: its data on the device, models, initialisations, and how models can be called."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch.nn.parameter import UninitializedParameter
+from torch.utils._pytree import tree_leaves
+
+from autoranger.components.errors import ConfigError
+from autoranger.search.population.batches import batches
+from autoranger.search.population.checks import check_settings
+from autoranger.search.population.data import fitted, splits
+from autoranger.search.population.memory import free_bytes
+from autoranger.search.population.precision import check_precision
+from autoranger.search.population.replica import Replica
+from autoranger.search.population.ways import Ways
+from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.words import named
+from autoranger.search.vectorization import Tensors, forked, repeat, reseed
+
+CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
+"""Most bytes of the rows' inputs, and of their parameters, in a chunk."""
+
+CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, (1 << 16) - 1)}
+"""Fewest and most rows of a chunk. On a CPU fewer than 8 do not pay, however large, and more than 512 no longer do
+(studies/10_population_throughput); a GPU's grids of blocks end there in their second and third direction."""
+
+SHARE = 32
+"""The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
+that is too much after all, a chunk is halved."""
+
+
+class Prepared:
+    """What the rows of a population have in common.
+
+    Args:
+        task: data, model, loss and metric; on `task.device`.
+        rows: most rows at once; chosen for the device where None.
+        precision: see `Population`.
+
+    Attributes:
+        pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
+        data: the task's splits, on its device.
+        dtype: of the parameters, if they have one in common.
+        bytes: most bytes of inputs, and of parameters, at once.
+        ways: how models are called; `noisy` whether they draw random numbers, `moving` the buffers that training
+            changes, `output_bytes` what the output for one example takes: as `preflight` finds them.
+
+    Raises:
+        ConfigError: where the task is wrong by itself, or the precision is not for its device.
+    """
+
+    def __init__(self, task: Task, rows: int | None, precision: torch.dtype | None) -> None:
+        self.pulse: Callable[[], None] = lambda: None
+        self.task, self.device, self.precision = task, task.device, precision
+        self.bytes = min(CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"]), free_bytes(self.device) // SHARE)
+        self._lock, self._inits = threading.RLock(), dict[int, tuple[Tensors, Tensors]]()
+        check_settings(task)
+        data = splits(task)
+        weights = list(self._init(0)[0].values())
+        if not weights:
+            raise ConfigError(f"{named(task)}: its model has no parameters to train.")
+        check_precision(precision, self.device, weights)
+        types = {p.dtype for p in weights if p.is_floating_point()}
+        self.dtype = types.pop() if len(types) == 1 else None
+        self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
+        self.rows = rows or self._affordable_rows()
+        self.ways, self.noisy = Ways(task), True
+        self.moving: list[str] = []
+        self.output_bytes = 0
+
+    @property
+    def skeleton(self) -> Replica:
+        """A model of the task, its parameters called as those of rows are."""
+        return self.replica(0)
+
+    def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
+        """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
+        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise)
+
+    def _affordable_rows(self) -> int:
+        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
+        examples = (x[0] for x in tree_leaves(self.data["train"][0]))
+        inputs = sum(x.numel() * x.element_size() for x in examples) * self.task.batch_size
+        weights = sum(p.numel() * p.element_size() for part in self._init(0) for p in part.values())
+        fewest, most = CHUNK_ROWS.get(self.device.type, CHUNK_ROWS["cpu"])
+        return int(min(max(fewest, self.bytes // max(inputs, weights)), most))
+
+    def start(self, candidates: int, seeds: Sequence[int]) -> tuple[Tensors, Tensors]:
+        """Stacked parameters and buffers at the start: row k·S + s has the initialisation of seed s."""
+        inits = [self._init(seed) for seed in seeds]
+        params, buffers = (
+            {name: repeat(torch.stack([init[part][name] for init in inits]), candidates) for name in inits[0][part]}
+            for part in (0, 1)
+        )
+        return params, buffers
+
+    def seed_noise(self, seed: int) -> None:
+        """Has everybody draw the same random numbers from here on."""
+        with self._lock:
+            reseed(self.device, seed)
+
+    def replica(self, seed: int) -> Replica:
+        """The task with the model of a seed."""
+        with self._lock, forked(self.device):
+            reseed(self.device, seed)
+            replica = Replica(self.task, self.precision, lambda: self.pulse())
+        if any(isinstance(p, UninitializedParameter) for p in replica.parameters()):
+            raise ConfigError(f"{named(self.task)}: its model has lazy layers; call it once on an example in model().")
+        return replica
+
+    def _init(self, seed: int) -> tuple[Tensors, Tensors]:
+        """Trained parameters of a new model, and everything else in it that differs between seeds."""
+        if seed not in self._inits:
+            self._inits[seed] = self.replica(seed).weights()
+        return self._inits[seed]

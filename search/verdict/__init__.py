@@ -1,0 +1,1 @@
+"""Who has won, and with what certainty: paired differences on fresh seeds, corrected for the number of comparisons."""
