@@ -89,7 +89,7 @@ for module in (autoranger, autoranger.components.config, autoranger.search.race.
 
 
 def floors(tree: Path) -> list[Path]:
-    files = ("autoranger/__init__.py", "components/config.py", "search/plan.py")
+    files = ("autoranger/__init__.py", "components/config.py", "search/race/plan.py")
     return [(tree / file).resolve() for file in files]
 
 
