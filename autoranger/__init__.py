@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
-from autoranger.components.config import Config, load
-from autoranger.components.errors import ConfigError, DataError, SearchError
-from autoranger.components.optimizer import ComposedOptimizer, Ranger21
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.config import Config, load
+from autoranger.components.core.errors import ConfigError, DataError, SearchError
+from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
 from autoranger.version import __version__
 
 if TYPE_CHECKING:

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from autoranger.components.component import registry
-from autoranger.components.config import Config
-from autoranger.components.errors import first_line, unknown
+from autoranger.components.core.component import registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import first_line, unknown
 from autoranger.search.timing import take_turns, time_step
 
 Shape = tuple[int, ...]

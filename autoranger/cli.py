@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autoranger.components.component import registry
-from autoranger.components.config import Config, check_writable, load, read, write_whole
-from autoranger.components.errors import ConfigError, DataError, SearchError, reason
+from autoranger.components.core.component import registry
+from autoranger.components.core.config import Config, check_writable, load, read, write_whole
+from autoranger.components.core.errors import ConfigError, DataError, SearchError, reason
 from autoranger.components.presets import PRESETS
 from autoranger.search.commands import program
 from autoranger.search.plain import plain
@@ -276,7 +276,7 @@ def components(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
 ) -> None:
     """List the components, in the order in which they act within a step."""
-    from autoranger.components.reference import markdown
+    from autoranger.components.core.reference import markdown
     from autoranger.report import print_component
 
     if as_markdown:

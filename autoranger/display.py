@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Rung
 from autoranger.search.space import in_words

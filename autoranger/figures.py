@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.commands import installs
 
 if TYPE_CHECKING:

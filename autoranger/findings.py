@@ -9,7 +9,7 @@ from typing import Any
 
 from optuna.study import Study
 
-from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.components.core.errors import ConfigError, DataError, first_line
 from autoranger.components.presets import RANGER21
 from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds

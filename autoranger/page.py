@@ -12,8 +12,8 @@ from markupsafe import Markup
 
 from autoranger import wording
 from autoranger.charts import embed, figures, render
-from autoranger.components.config import check_writable, write_whole
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.core.config import check_writable, write_whole
+from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.figures import canvas
 from autoranger.findings import Findings
 from autoranger.version import __version__

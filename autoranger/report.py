@@ -14,8 +14,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from autoranger.bench import Bench
-from autoranger.components.component import Value, registry
-from autoranger.components.config import Config
+from autoranger.components.core.component import Value, registry
+from autoranger.components.core.config import Config
 from autoranger.display import brief
 from autoranger.findings import Findings, Row
 from autoranger.search.study import Outcome

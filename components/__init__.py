@@ -1,6 +1,8 @@
-"""Ground floor: the components, the step, the optimizer and its config. Knows torch and nothing else of the project.
+"""Ground floor: the components, one file each, and what makes an optimizer of them. Knows torch and nothing else.
 
-Importing the package imports every module in it, which is how a component in a new file joins the registry.
+`core` has the contract, the step and configs, `kernel` the ways to run a step, `optimizer` the `torch.optim.Optimizer`;
+`presets` are the published combinations. Importing the package imports every module in it, which is how a component in
+a new file joins the registry.
 """
 
 from importlib import import_module

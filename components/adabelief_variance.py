@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Signals, Stage
 
 
 class AdabeliefVariance(Component):

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
 
 
 class FlatCosine(Component):

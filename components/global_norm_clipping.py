@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
-from autoranger.components.rows import tensor_sum
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.rows import tensor_sum
 
 
 class GlobalNormClipping(Component):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from autoranger.components.component import Component, Signals, Stage
-from autoranger.components.rows import row_mean
+from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.rows import row_mean
 
 
 class GradientCentralization(Component):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
-from autoranger.components.rows import tensor_norm
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.rows import tensor_norm
 
 
 class LarsTrustRatio(Component):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.component import Component, Signals, Stage
-from autoranger.components.rows import row_norm
+from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.rows import row_norm
 
 
 class NormLoss(Component):

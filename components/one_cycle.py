@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
 
 
 class OneCycle(Component):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
 
 
 class Rectification(Component):

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import PROTECTED, Plan, Rung

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.race.plan import Rung
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from autoranger.components.component import Component, conflicts, registry
-from autoranger.components.config import Config
+from autoranger.components.core.component import Component, conflicts, registry
+from autoranger.components.core.config import Config
 from autoranger.components.presets import PRESETS, RANGER21
 
 if TYPE_CHECKING:

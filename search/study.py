@@ -12,8 +12,8 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autoranger.components.config import EVIDENCE, Config
-from autoranger.components.errors import ConfigError, SearchError, unknown
+from autoranger.components.core.config import EVIDENCE, Config
+from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost

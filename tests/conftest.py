@@ -19,10 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoranger import Config
-from autoranger.components import binding
-from autoranger.components.binding import STACKED_BELOW
-from autoranger.components.rows import is_matrix, row_shape
-from autoranger.components.step import Step
+from autoranger.components.core.rows import is_matrix, row_shape
+from autoranger.components.core.step import Step
+from autoranger.components.optimizer import binding
+from autoranger.components.optimizer.binding import STACKED_BELOW
 
 Array = NDArray[np.float64]
 

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoranger import Component, Config, Signals, Stage
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
+from autoranger.components.core.rows import row_mean, tensor_mean
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.recording import plan
 from autoranger.components.kernel.recording.program import Level, Node, Program
 from autoranger.components.presets import PRESETS, RANGER21
-from autoranger.components.rows import row_mean, tensor_mean
-from autoranger.components.step import Step
 from tests.conftest import SMALL, Problem, advance, feed
 
 NUMBERS: dict[str, Any] = {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.1}

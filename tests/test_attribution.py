@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.attribution import attribute, from_sample, from_study, from_table
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.attribution.seeds import between_seeds

@@ -11,8 +11,8 @@ from torch import nn
 
 from autoranger import bench as benchmark
 from autoranger.bench import MODELS, PEERS, REFERENCE, Bench, bench, contestants, state_size, take_turns
-from autoranger.components.component import registry
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.component import registry
+from autoranger.components.core.errors import ConfigError
 from autoranger.figures import check_figure, draw_bench
 
 SIZES = {"mlp": (26_122, 6), "gpt": (10_770_816, 76), "resnet50": (25_557_032, 161), "vit": (5_717_416, 152)}

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from optuna.trial import TrialState
 
 from autoranger import Config, SearchError, cli
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import FEWEST_SEEDS, Clock, OutOfTime
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress

@@ -18,8 +18,8 @@ import torch
 from optuna.trial import TrialState
 
 from autoranger import Component, Config, Hyper, Signals, Stage, cli, load
-from autoranger.components.component import registry
-from autoranger.components.config import read
+from autoranger.components.core.component import registry
+from autoranger.components.core.config import read
 from autoranger.components.presets import PRESETS
 from autoranger.search.storage.record import open_storage
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from autoranger import Component, Config, ConfigError, Hyper, Ranger21, Signals, Stage
-from autoranger.components.component import Value, registry
+from autoranger.components.core.component import Value, registry
 from autoranger.components.presets import RANGER21
 from tests.conftest import MEDIUM, PROBLEM, SMALL, TINY, advance, arrays, assert_close, differ, follow, populate
 from tests.references import reference
@@ -292,7 +292,7 @@ def test_a_component_without_a_reference_fails_the_contract(ninth: type[Componen
 NEW_FILE = '''
 """A ninth component."""
 
-from autoranger.components.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Signals, Stage
 
 
 class HalveTheGradient(Component):
@@ -310,7 +310,7 @@ USE = """
 import torch
 import autoranger
 from autoranger import Config, Ranger21
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 
 assert autoranger.__file__.startswith({root!r}), autoranger.__file__
 assert "halve_the_gradient" in registry

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoranger import ComposedOptimizer, Config, ConfigError, DataError, load
-from autoranger.components.component import Hyper, Value, conflicts, registry
+from autoranger.components.core.component import Hyper, Value, conflicts, registry
 from autoranger.components.presets import PRESETS, RANGER21
 
 FULL = Config.preset("ranger21")

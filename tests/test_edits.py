@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger import Config, ConfigError, Ranger21
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 from autoranger.components.kernel.recording import known
 from autoranger.components.kernel.recording import record as recording
 from autoranger.components.presets import RANGER21

@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 
 from autoranger import Config, ConfigError
-from autoranger.components.component import conflicts, registry
+from autoranger.components.core.component import conflicts, registry
 from tests.conftest import PROBLEM, assert_close, follow, populate
 from tests.references import reference
 

@@ -10,8 +10,8 @@ import optuna
 import pytest
 
 from autoranger import Config
-from autoranger.components.component import conflicts
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.component import conflicts
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress
 from autoranger.search.race.explore import Exploration, Explorer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger import Config
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 from autoranger.components.presets import RANGER21
 from tests.recorded import with_eight
 

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoranger import Component, Config
-from autoranger.components import binding
-from autoranger.components.binding import Bound
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 from autoranger.components.kernel.cpp.source import Cpp
 from autoranger.components.kernel.interpreter import blocks, interpret, scalars
 from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.recording.printer import COMMON
 from autoranger.components.kernel.recording.program import Program
+from autoranger.components.optimizer import binding
+from autoranger.components.optimizer.binding import Bound
 from tests.conftest import PROBLEM, SMALL, advance, arrays, assert_close, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (

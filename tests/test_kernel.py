@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoranger import Component, Config, ConfigError, Ranger21, Signals, Stage
-from autoranger.components.binding import Bound, kernel
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
+from autoranger.components.core.rows import choose, row_norm, tensor_mean
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.cache import cache
 from autoranger.components.kernel.cpp import build as building
 from autoranger.components.kernel.cpp import launch
@@ -30,8 +31,7 @@ from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.record import Recorder, record
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.rows import choose, row_norm, tensor_mean
-from autoranger.components.step import Step
+from autoranger.components.optimizer.binding import Bound, kernel
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (

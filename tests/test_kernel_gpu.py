@@ -19,16 +19,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoranger import Config, ConfigError
-from autoranger.components import binding
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.triton import build as triton_build
 from autoranger.components.kernel.triton import launch as triton_launch
 from autoranger.components.kernel.triton import source as triton_source
 from autoranger.components.kernel.triton.launch import Sent, TritonKernel
+from autoranger.components.optimizer import binding
 from autoranger.components.presets import RANGER21
-from autoranger.components.step import Step
 from tests.conftest import PROBLEM, Array, Problem, assert_close
 from tests.conftest import Population as Candidates
 from tests.recorded import (

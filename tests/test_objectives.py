@@ -7,8 +7,8 @@ import optuna
 import pytest
 
 from autoranger import Config
-from autoranger.components.component import registry
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.component import registry
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, state_size, step_time

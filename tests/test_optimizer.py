@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from autoranger import ComposedOptimizer, Config, ConfigError, Ranger21
-from autoranger.components import binding
+from autoranger.components.optimizer import binding
 from autoranger.components.presets import RANGER21
 from tests.conftest import PROBLEM, SMALL, advance, arrays, assert_close, differ, feed
 from tests.references import reference

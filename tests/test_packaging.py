@@ -76,8 +76,8 @@ def imported(folder: Path, path: str = "") -> list[Path]:
     code = """
 import sys
 sys.path += [folder for folder in sys.argv[1].split(":") if folder]
-import autoranger, autoranger.components.config, autoranger.search.race.plan
-for module in (autoranger, autoranger.components.config, autoranger.search.race.plan):
+import autoranger, autoranger.components.core.config, autoranger.search.race.plan
+for module in (autoranger, autoranger.components.core.config, autoranger.search.race.plan):
     print(module.__file__)
 """
     torch_at = find_spec("torch").origin  # type: ignore[union-attr]
@@ -89,7 +89,7 @@ for module in (autoranger, autoranger.components.config, autoranger.search.race.
 
 
 def floors(tree: Path) -> list[Path]:
-    files = ("autoranger/__init__.py", "components/config.py", "search/race/plan.py")
+    files = ("autoranger/__init__.py", "components/core/config.py", "search/race/plan.py")
     return [(tree / file).resolve() for file in files]
 
 

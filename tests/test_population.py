@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from autoranger import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk, alike

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from autoranger import Config, ConfigError
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk
 from autoranger.search.population.memory import release

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from autoranger import Config, ConfigError, load
+from autoranger.components.core.reference import COMMAND, markdown
 from autoranger.components.presets import PRESETS
-from autoranger.components.reference import COMMAND, markdown
 from tests.conftest import Array, Problem, advance, arrays, assert_close
 from tests.references import reference
 

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from autoranger import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.chunk import Chunk
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.population.population import POLL, Population

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from autoranger import Config, Ranger21
+from autoranger.components.core.rows import by_rows, from_rows, is_matrix, row_shape
+from autoranger.components.core.transposed import transposed
 from autoranger.components.presets import RANGER21
-from autoranger.components.rows import by_rows, from_rows, is_matrix, row_shape
-from autoranger.components.transposed import transposed
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk
 from tests import toy

@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 from scipy import stats
 from scipy.optimize import approx_fprime
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.samplers import DEFAULT, SAMPLERS, named
 from autoranger.search.samplers.base import STARTUP, History, ModelSampler, scalarized, standardized

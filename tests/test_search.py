@@ -14,8 +14,8 @@ from optuna.trial import TrialState
 from scipy import stats
 
 from autoranger import Config
-from autoranger.components.component import Component, Stage, conflicts, registry
-from autoranger.components.errors import ConfigError, DataError, SearchError
+from autoranger.components.core.component import Component, Stage, conflicts, registry
+from autoranger.components.core.errors import ConfigError, DataError, SearchError
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress

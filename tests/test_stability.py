@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger import Config
-from autoranger.components.component import conflicts, registry
+from autoranger.components.core.component import conflicts, registry
 from autoranger.components.presets import RANGER21
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk

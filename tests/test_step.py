@@ -15,7 +15,7 @@ from torch._dynamo.testing import CompileCounter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoranger import Component, Config, Signals, Stage
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 from autoranger.components.presets import RANGER21
 from tests.conftest import (
     SMALL,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from autoranger.components.component import registry
+from autoranger.components.core.component import registry
 
 ROOT = Path(__file__).parent.parent
 FLOORS = ("components", "search", "autoranger")

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from autoranger import Config
-from autoranger.components.component import registry
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.core.component import registry
+from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.attribution.table import PARTS, Table
 from autoranger.search.population import Population
 from autoranger.search.space import Space

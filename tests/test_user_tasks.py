@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import autoranger
 from autoranger import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress

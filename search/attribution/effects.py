@@ -26,7 +26,7 @@ from optuna.study import Study, create_study
 from optuna.trial import TrialState, create_trial
 from scipy import stats
 
-from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.attribution.sample import LR, Sample
 from autoranger.search.attribution.table import Table
 from autoranger.search.attribution.worth import MOST_SWITCHES, draws, switches

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.attribution.seeds import between_seeds
 from autoranger.search.race.rounds import Round
 

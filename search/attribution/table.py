@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoranger.components.component import conflicts
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.components.core.component import conflicts
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError, DataError, first_line
 from autoranger.search.population import Population
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.samplers.base import ModelSampler
 from autoranger.search.samplers.encoding import Axis, Encoding, Rows
 from autoranger.search.samplers.process import Data, Process

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import named, reason

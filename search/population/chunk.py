@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoranger.components.binding import kernel
-from autoranger.components.component import Stage, registry
-from autoranger.components.config import Config
-from autoranger.components.groups import compute_dtype
-from autoranger.components.rows import by_rows, is_matrix, row_shape
-from autoranger.components.step import Step
-from autoranger.components.transposed import transposed
+from autoranger.components.core.component import Stage, registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.rows import by_rows, is_matrix, row_shape
+from autoranger.components.core.step import Step
+from autoranger.components.core.transposed import transposed
+from autoranger.components.optimizer.binding import kernel
+from autoranger.components.optimizer.groups import compute_dtype
 from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.score import score

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.replica import Replica

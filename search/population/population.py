@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.chunk import Chunk, RefusedError, alike
 from autoranger.search.population.memory import is_out_of_memory, keep_freed_memory, release
 from autoranger.search.population.models import pass_on

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
-from autoranger.components.errors import ConfigError, first_line
+from autoranger.components.core.errors import ConfigError, first_line
 
 LAYERS: frozenset[Callable[..., Tensor]] = frozenset(
     [F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d]

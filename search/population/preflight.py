@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.checks import (
     check_classes,
     check_examples,

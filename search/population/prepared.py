@@ -9,7 +9,7 @@ import torch
 from torch.nn.parameter import UninitializedParameter
 from torch.utils._pytree import tree_leaves
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.batches import batches
 from autoranger.search.population.checks import check_settings
 from autoranger.search.population.data import fitted, splits

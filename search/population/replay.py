@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from autoranger.components.errors import ConfigError, first_line
+from autoranger.components.core.errors import ConfigError, first_line
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.vectorization import Tree
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.errors import ConfigError, DataError
+from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.population.precision import full, mixed
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import named, reason

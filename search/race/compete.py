@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from autoranger.components.config import Config
-from autoranger.components.errors import SearchError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import OutOfTime
 from autoranger.search.population import Population
 from autoranger.search.population.population import Scores as Trained

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, CmaEsSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.race import RANDOM, Race, Scores, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.population import Population, Scores
 from autoranger.search.tasks.task import Task
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 
 LISTED = 256
 """Subsets that the standard plan trains all of: those of Ranger21."""

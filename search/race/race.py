@@ -15,8 +15,8 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from autoranger.components.config import Config
-from autoranger.components.errors import SearchError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import Reaching

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, prepared
 from autoranger.search.verdict.verdict import compare

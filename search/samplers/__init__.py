@@ -10,7 +10,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler
 
-from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.commands import installs
 from autoranger.search.samplers.bayes import BayesSampler
 from autoranger.search.samplers.comband import ComBandSampler

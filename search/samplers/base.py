@@ -17,8 +17,8 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from scipy.stats import rankdata
 
-from autoranger.components.component import registry
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.component import registry
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.samplers.encoding import Axis, Encoding, Rows
 

@@ -8,7 +8,7 @@ from difflib import SequenceMatcher
 import optuna
 from optuna.study import Study
 
-from autoranger.components.errors import ConfigError, DataError, first_line
+from autoranger.components.core.errors import ConfigError, DataError, first_line
 from autoranger.search.storage.record import FRONT
 from autoranger.search.storage.storage import existing_storage
 

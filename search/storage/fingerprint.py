@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 
 STEPS = 3

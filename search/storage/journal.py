@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from optuna.storages.journal import BaseJournalBackend
 
-from autoranger.components.errors import DataError, reason
+from autoranger.components.core.errors import DataError, reason
 from autoranger.search.storage.process import ended, this_process, undisturbed
 
 SYNCED = 1.0

@@ -14,8 +14,8 @@ from optuna.storages import BaseStorage
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.commands import program
 from autoranger.search.plain import plain
 from autoranger.search.race.plan import Plan

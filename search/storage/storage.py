@@ -10,7 +10,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 
-from autoranger.components.errors import DataError, first_line, reason
+from autoranger.components.core.errors import DataError, first_line, reason
 from autoranger.search.storage.journal import Journal
 
 JOURNAL = "autoranger.journal"

@@ -15,7 +15,7 @@ from types import ModuleType
 
 import torch
 
-from autoranger.components.errors import ConfigError, DataError, first_line, unknown
+from autoranger.components.core.errors import ConfigError, DataError, first_line, unknown
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import reason
 from autoranger.search.vectorization import forked, reseed

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoranger.components.errors import DataError, first_line
+from autoranger.components.core.errors import DataError, first_line
 from autoranger.search.tasks import files
 from autoranger.search.tasks.task import Split, Task
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from autoranger.components.errors import DataError
+from autoranger.components.core.errors import DataError
 from autoranger.search.tasks import files
 from autoranger.search.tasks.task import Split, Task
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from autoranger.components.errors import DataError, first_line
+from autoranger.components.core.errors import DataError, first_line
 
 VARIABLE = "AUTORANGER_DATA"
 """Environment variable with the folder of the user's data files, for where none is given."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self, TypeVar
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 
 Split = tuple[Any, Any]
 """Inputs `[N, ...]` and targets `[N, ...]` of one part of the data: tensors, or tuples and dictionaries of them."""

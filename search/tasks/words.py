@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.errors import first_line
+from autoranger.components.core.errors import first_line
 from autoranger.search.tasks.task import Task
 
 FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), f"{os.sep}site-packages{os.sep}", "<")

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.storages import InMemoryStorage
 
-from autoranger.components.component import registry
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.component import registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress

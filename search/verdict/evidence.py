@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.race import Scores as ByRate

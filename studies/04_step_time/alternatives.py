@@ -27,10 +27,10 @@ from torch import nn
 
 from autoranger import Config
 from autoranger.bench import MODELS, machine
-from autoranger.components.binding import Bound, gather
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp import build, launch
 from autoranger.components.kernel.interpreter import interpret
-from autoranger.components.step import Step
+from autoranger.components.optimizer.binding import Bound, gather
 
 HERE = Path(__file__).parent
 ROUNDS = 30

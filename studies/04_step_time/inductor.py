@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from autoranger import Config
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.interpreter.generated import function
 from autoranger.components.kernel.recording.inputs import scalar_inputs
 from autoranger.components.kernel.recording.program import Node, Program, walk
 from autoranger.components.kernel.recording.record import record
-from autoranger.components.step import Step
 
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "eq": "=="}
 INFIX |= {"ne": "!=", "and": "&", "or": "|", "pow": "**", "remainder": "%"}

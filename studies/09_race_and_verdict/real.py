@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 from autoranger.search.tasks import find
 from autoranger.search.verdict.verdict import LEVEL, against, winner

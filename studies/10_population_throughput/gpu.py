@@ -23,7 +23,7 @@ import torch
 
 from autoranger import Config
 from autoranger.bench import machine
-from autoranger.components.errors import first_line
+from autoranger.components.core.errors import first_line
 from autoranger.search.population.population import POLL, Population
 from autoranger.search.population.replay import Replayed
 from autoranger.search.space import Space, lr_grid

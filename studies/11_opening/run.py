@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import optuna
 
-from autoranger.components.config import Config
+from autoranger.components.core.config import Config
 from autoranger.search.attribution.table import Table
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from autoranger import Config
-from autoranger.components.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.rows import tensor_mean, tensor_size, tensor_sum
 from autoranger.components.presets import RANGER21
-from autoranger.components.rows import tensor_mean, tensor_size, tensor_sum
 
 
 class Candidate(Component, register=False):

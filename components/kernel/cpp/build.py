@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-from autoranger.components.errors import first_line
+from autoranger.components.core.errors import first_line
 from autoranger.components.kernel.cache import cache
 from autoranger.components.kernel.errors import UnavailableError
 

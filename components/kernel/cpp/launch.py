@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
 from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
 from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.printer import Layout
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.step import Step
 
 NUMBER = ctypes.c_int64
 

@@ -8,7 +8,9 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from autoranger.components.component import SCALARS
+from autoranger.components.core.component import SCALARS
+from autoranger.components.core.stack import Stack
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
@@ -16,8 +18,6 @@ from autoranger.components.kernel.recording.inputs import scalar_inputs
 from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.stack import Stack
-from autoranger.components.step import Step
 
 BLOCK = 1 << 19
 """Numbers of a tensor that are dealt with at once: more bring little, and fewer cost calls (studies/04_step_time)."""

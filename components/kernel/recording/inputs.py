@@ -7,8 +7,8 @@ from collections.abc import Container, Sequence
 import torch
 from torch import Tensor
 
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.step import Step
 
 
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:

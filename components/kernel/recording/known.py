@@ -7,10 +7,10 @@ from collections.abc import Hashable
 import torch
 from torch import nn
 
-from autoranger.components.component import Component
+from autoranger.components.core.component import Component
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.recording import record as recording
 from autoranger.components.kernel.recording.program import Program
-from autoranger.components.step import Step
 
 PROGRAMS: dict[Hashable, Program] = {}
 

@@ -6,11 +6,11 @@ from functools import lru_cache
 
 import torch
 
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.known import record
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.step import Step
 
 
 def schedules(

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from autoranger.components.component import SCALARS
+from autoranger.components.core.component import SCALARS
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.inputs import scalar_inputs
 from autoranger.components.kernel.recording.program import Level, Node, Program
-from autoranger.components.step import Step
 
 Value = Node | float
 Rule = Callable[..., Value]

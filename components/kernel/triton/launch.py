@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.component import SCALARS
+from autoranger.components.core.component import SCALARS
+from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
 from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.schedule import Schedule
 from autoranger.components.kernel.triton.build import build
 from autoranger.components.kernel.triton.source import TILES, TYPES, print_kernels
-from autoranger.components.step import Step
 
 ITEM = 1 << 12
 """How many numbers an item has at least, where its tensor has as many: a few tiles, so that a GPU has enough items."""

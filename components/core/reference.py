@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from itertools import groupby
 
-from autoranger.components.component import Component, Hyper, Stage, registry
+from autoranger.components.core.component import Component, Hyper, Stage, registry
 from autoranger.components.presets import PRESETS, RANGER21, Preset
 
 COMMAND = "autoranger components --markdown"

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.config import Config, complete
-from autoranger.components.errors import ConfigError
-from autoranger.components.step import links
+from autoranger.components.core.config import Config, complete
+from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.step import links
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import StateDict

@@ -14,19 +14,19 @@ from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
-from autoranger.components.groups import Group, Numbers
-from autoranger.components.held import Held, State, adopt
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.rows import by_rows, can_look, is_matrix, row_shape
+from autoranger.components.core.step import Step
+from autoranger.components.core.transposed import transposed
 from autoranger.components.kernel.cpp.launch import Kernel
 from autoranger.components.kernel.errors import UnavailableError, UntraceableError
 from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.triton.launch import TritonKernel
-from autoranger.components.rows import by_rows, can_look, is_matrix, row_shape
-from autoranger.components.step import Step
-from autoranger.components.tensors import addresses, gradient, kind, plain
-from autoranger.components.transposed import transposed
-from autoranger.components.watch import Watch
+from autoranger.components.optimizer.groups import Group, Numbers
+from autoranger.components.optimizer.held import Held, State, adopt
+from autoranger.components.optimizer.tensors import addresses, gradient, kind, plain
+from autoranger.components.optimizer.watch import Watch
 
 Compile = bool | Literal["auto"]
 """Whether a step is compiled: always, never, or where it can be."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.component import Component
+from autoranger.components.core.component import Component
 
 
 class Slot(nn.Module):

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 import tomli_w
 
-from autoranger.components.component import Component, Settings, Value, conflicts, plain_number, registry
-from autoranger.components.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.component import Component, Settings, Value, conflicts, plain_number, registry
+from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
 
-    from autoranger.components.binding import Compile
-    from autoranger.components.optimizer import ComposedOptimizer
+    from autoranger.components.optimizer.binding import Compile
+    from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
 EVIDENCE = "evidence"
 """The table of a config file that says where the config comes from; it is not part of the config."""
@@ -110,7 +110,7 @@ class Config:
         compile: Compile = "auto",
     ) -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
-        from autoranger.components.optimizer import ComposedOptimizer
+        from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
         return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
 

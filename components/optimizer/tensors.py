@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoranger.components.errors import ConfigError
+from autoranger.components.core.errors import ConfigError
 
 SPARSE = "sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False)."
 

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.errors import ConfigError
-from autoranger.components.rows import from_rows
-from autoranger.components.stack import Stack
+from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.rows import from_rows
+from autoranger.components.core.stack import Stack
 
 State = dict[Tensor, dict[str, Any]]
 """An optimizer's `state`."""

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.binding import Bound, Compile
-from autoranger.components.component import registry
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError, unknown
-from autoranger.components.groups import Numbers, check_group
+from autoranger.components.core.component import registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.step import require_total_steps
+from autoranger.components.optimizer.binding import Bound, Compile
+from autoranger.components.optimizer.groups import Numbers, check_group
+from autoranger.components.optimizer.resume import Resume, own_memory
 from autoranger.components.presets import RANGER21
-from autoranger.components.resume import Resume, own_memory
-from autoranger.components.step import require_total_steps
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import torch
 
-from autoranger.components.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Signals, Stage
 
 
 class Part(Component, register=False):

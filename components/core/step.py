@@ -14,12 +14,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.adamw import ADAMW, Part
-from autoranger.components.component import SCALARS, Component, Signals, Stage, registry
-from autoranger.components.config import Config
-from autoranger.components.errors import ConfigError
-from autoranger.components.rows import can_look
-from autoranger.components.stack import Stack
+from autoranger.components.core.adamw import ADAMW, Part
+from autoranger.components.core.component import SCALARS, Component, Signals, Stage, registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.rows import can_look
+from autoranger.components.core.stack import Stack
 
 
 class Step(nn.Module):

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.component import plain_number
-from autoranger.components.config import Config, check_betas, check_number
-from autoranger.components.errors import ConfigError
-from autoranger.components.step import Step, require_total_steps
+from autoranger.components.core.component import plain_number
+from autoranger.components.core.config import Config, check_betas, check_number
+from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
 

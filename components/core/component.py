@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple, overload
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.errors import ConfigError, unknown
+from autoranger.components.core.errors import ConfigError, unknown
 
 Value = float | int | str
 Settings = Mapping[str, Value]

@@ -1,0 +1,5 @@
+"""The step as a `torch.optim.Optimizer`: how a user's parameters, groups and state meet it.
+
+`optimizer` is what users touch. `binding` lays parameters out for the step and notices what has changed since, with
+`groups` for the numbers in parameter groups, `held` for state, `watch` for weights, and `resume` for what is loaded.
+"""
