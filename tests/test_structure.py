@@ -101,6 +101,7 @@ EXPECTED = {
     ".ci",
     ".gitignore",
     ".pre-commit-config.yaml",
+    "ARCHITECTURE.md",
     "CHANGELOG.md",
     "LICENSE",
     "Makefile",
