@@ -20,7 +20,7 @@ from autoranger.components.config import Config
 from autoranger.components.errors import ConfigError
 from autoranger.search.batches import batches
 from autoranger.search.chunk import Chunk, RefusedError, alike
-from autoranger.search.memory import free_bytes, is_out_of_memory, keep_freed_memory, release
+from autoranger.search.memory import free_bytes, is_out_of_memory, release
 from autoranger.search.models import pass_on
 from autoranger.search.precision import check_precision
 from autoranger.search.preflight import preflight
@@ -86,7 +86,6 @@ class Population:
     def __init__(
         self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool | None = None
     ) -> None:
-        keep_freed_memory()
         self.pulse: Callable[[], None] = lambda: None
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")

@@ -23,6 +23,7 @@ from pathlib import Path
 import optuna
 import torch
 
+from autoranger.search.memory import keep_freed_memory
 from autoranger.search.population import Population
 from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
@@ -59,6 +60,7 @@ def population(trainer: Population, configs, steps: int) -> float:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats

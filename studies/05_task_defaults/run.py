@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from autoranger import Config
+from autoranger.search.memory import keep_freed_memory
 from autoranger.search.population import Population
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import find
@@ -63,6 +64,7 @@ def both(population: Population, rates: list[float], steps: int, seeds: list[int
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("tasks", nargs="+", choices=LENGTHS, metavar="TASK")
     parser.add_argument("--seeds", type=int, default=4)

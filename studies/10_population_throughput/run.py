@@ -29,6 +29,7 @@ import torch
 from autoranger import Config
 from autoranger.bench import machine
 from autoranger.figures import canvas, save
+from autoranger.search.memory import keep_freed_memory
 from autoranger.search.population import Population
 from autoranger.search.rows import batch_order
 from autoranger.search.space import Space, lr_grid
@@ -129,6 +130,7 @@ def draw(record: dict[str, dict[str, object]]) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument(
         "--tasks", nargs="+", default=["digits", "diabetes", "fashion", "shakespeare", "cifar", "cifar_nf"]
