@@ -1,14 +1,17 @@
 """autoranger: composable optimizer components, and a search for the best subset of them for your task."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
-from autoranger.components.core.config import Config, load
-from autoranger.components.core.errors import ConfigError, DataError, SearchError
-from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
+    from autoranger import components, search
+    from autoranger.components.core.component import Component, Hyper, Signals, Stage
+    from autoranger.components.core.config import Config, load
+    from autoranger.components.core.errors import ConfigError, DataError, SearchError
+    from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
 
 __all__ = [
@@ -24,14 +27,34 @@ __all__ = [
     "Stage",
     "Task",
     "__version__",
+    "components",
     "load",
+    "samplers",
+    "search",
 ]
+
+HOMES = {
+    "components.core.component": ("Component", "Hyper", "Signals", "Stage"),
+    "components.core.config": ("Config", "load"),
+    "components.core.errors": ("ConfigError", "DataError", "SearchError"),
+    "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "search.tasks.task": ("Task",),
+    "components": (),
+    "search": (),
+    "search.samplers": (),
+}
+"""The modules that have what this one offers; those without names are offered themselves."""
 
 
 def __getattr__(name: str) -> Any:
-    """What belongs to the search is imported when it is asked for."""
-    if name == "Task":
-        from autoranger.search.tasks.task import Task
-
-        return Task
+    """Everything is imported when it is asked for: torch takes seconds, which a version or a help need not wait for."""
+    for home, names in HOMES.items():
+        if name in names or (not names and name == home.rpartition(".")[2]):
+            module = import_module(f"{__name__}.{home}")
+            found = globals()[name] = getattr(module, name) if names else module
+            return found
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

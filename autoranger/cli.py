@@ -18,10 +18,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autoranger.components.core.component import registry
-from autoranger.components.core.config import Config, check_writable, load, read, write_whole
-from autoranger.components.core.errors import ConfigError, DataError, SearchError, reason
-from autoranger.components.presets import PRESETS
 from autoranger.search.commands import program
 from autoranger.search.plain import plain
 from autoranger.terminal import Aside, Interrupted, interruptible, patience, streams
@@ -108,9 +104,12 @@ def search(
     """
     import optuna
 
+    from autoranger.arguments import check_out, keep_previous, pick_device
+    from autoranger.components.core.errors import ConfigError, DataError
     from autoranger.display import Display
     from autoranger.report import outcome_dict, print_outcome
     from autoranger.search.cost import Cost, memory, step_time
+    from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.space import Space
     from autoranger.search.storage.storage import JOURNAL, open_storage
@@ -118,6 +117,7 @@ def search(
     from autoranger.search.tasks import create
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    keep_freed_memory()
     seconds = None if budget is None else parse_budget(budget)
     chosen = create(task, pick_device(device), data_dir)
     check_out(out_path)
@@ -194,12 +194,16 @@ def compare(
     """
     import optuna
 
+    from autoranger.arguments import pick_device
+    from autoranger.components.core.config import load
     from autoranger.display import Display
     from autoranger.report import comparison_dict, print_comparison
+    from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.verdict.comparison import compare_configs
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    keep_freed_memory()
     sides = {name: load(name) for name in configs}
     chosen = create(task, pick_device(device), data_dir)
     with Display(err) as display:
@@ -276,7 +280,8 @@ def components(
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
 ) -> None:
     """List the components, in the order in which they act within a step."""
-    from autoranger.components.core.reference import markdown
+    from autoranger.components.core.component import registry
+    from autoranger.components.core.reference import described, markdown
     from autoranger.report import print_component
 
     if as_markdown:
@@ -284,7 +289,7 @@ def components(
         return
 
     if as_json:
-        print_json({name: describe(name) for name in registry})
+        print_json({name: described(cls) for name, cls in registry.items()})
         return
     for name, cls in registry.items():
         print_component(out, name, {h.name: h.default for h in cls.hypers.values()})
@@ -293,6 +298,9 @@ def components(
 @app.command()
 def presets(as_json: Json = False) -> None:
     """List the named optimizers, each of which can stand wherever a config file can."""
+    from autoranger.components.core.config import Config
+    from autoranger.components.presets import PRESETS
+
     if as_json:
         about = {name: {"summary": preset.summary, "source": preset.source} for name, preset in PRESETS.items()}
         print_json({name: about[name] | {"config": Config.preset(name).to_dict()} for name in PRESETS})
@@ -307,6 +315,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Explain a config: what is on, with which values, and what the search found out about it."""
+    from autoranger.components.core.config import load, read
     from autoranger.report import print_config
 
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
@@ -335,6 +344,7 @@ def bench(
         autoranger bench
         autoranger bench --model resnet50 --peers --figure resnet50.png
     """
+    from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
     from autoranger.display import counting
     from autoranger.report import print_bench
@@ -355,17 +365,6 @@ def bench(
         print_bench(out, result)
 
 
-def describe(name: str) -> dict[str, Any]:
-    """A component as plain data."""
-    cls = registry[name]
-    hypers = {
-        h.name: {"default": h.default, "valid": h.domain, "search": None if h.low is None else [h.low, h.high]}
-        for h in cls.hypers.values()
-    }
-    about = {"stage": cls.stage.name.lower(), "summary": cls.summary(), "source": cls.source}
-    return about | {"needs_total_steps": cls.needs_total_steps, "hyperparameters": hypers}
-
-
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
@@ -381,57 +380,6 @@ def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) 
     out.print(table)
 
 
-def pick_device(name: str) -> str:
-    """The device of a name, `auto` resolved; ConfigError where this machine does not have it."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    kind, _, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or not (index == "" or (kind == "cuda" and index.isdecimal())):
-        raise ConfigError(f"device is '{name}', but must be auto, cpu, cuda or cuda:<number>.")
-    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"there is no device '{name}': torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; "
-            "use --device auto or cpu."
-        )
-    return name
-
-
-def check_out(path: Path) -> None:
-    """Makes sure, before the work, that a config can be written there and that no other file would be lost."""
-    if path.is_dir():
-        raise ConfigError(f"--out {path} is a folder; name a file in it, as in {path / 'tuned.toml'}.")
-    if path.exists():
-        try:
-            if path.is_file():  # a device may have no end
-                read(path)
-            else:
-                raise ConfigError("not a file")
-        except (ConfigError, DataError):
-            raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
-        if backup(path).is_dir():
-            raise ConfigError(f"{backup(path)} is a folder, where the config in {path} would go; choose another --out.")
-    check_writable(path.resolve().parent, path.parent)
-
-
-def keep_previous(path: Path) -> Path | None:
-    """Copies the config that is about to be replaced to `<name>.bak`, and says where that is."""
-    try:
-        previous = path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"cannot read {path}, to keep it: {reason(error)}.") from None
-    write_whole(backup(path), previous)
-    return backup(path)
-
-
-def backup(path: Path) -> Path:
-    """Where the config goes that a new one takes the place of."""
-    return path.with_name(path.name + ".bak")
-
-
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line."""
     err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
@@ -444,18 +392,20 @@ def main() -> None:
     with streams(), interruptible():
         try:
             app()
-        except (ConfigError, DataError, SearchError) as error:
-            fail(str(error), 2 if isinstance(error, ConfigError) else 1)
-        except OSError as error:
-            where = f" ({error.filename})" if error.filename else ""
-            fail(f"the system refuses: {reason(error)}{where}.", 1)
+        except Exception as error:
+            from autoranger.components.core.errors import ConfigError, DataError, SearchError, reason
+
+            if isinstance(error, ConfigError):
+                fail(str(error), 2)
+            if isinstance(error, DataError | SearchError):
+                fail(str(error), 1)
+            if isinstance(error, OSError):
+                where = f" ({error.filename})" if error.filename else ""
+                fail(f"the system refuses: {reason(error)}{where}.", 1)
+            raise
 
 
 def fail(message: str, status: int) -> NoReturn:
     """Says what is wrong, and ends."""
     err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()

@@ -53,7 +53,7 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -> None:
-    """The final table, the verdict in a sentence, how to use the file, and the command that tells more."""
+    """The final table, the verdict in a sentence, how to use the file, and what tells more."""
     exported = outcome.config.to_dict()
     rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
@@ -66,8 +66,9 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
     print_code(console, "    import autoranger")
     print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
-    console.print("\nWhat each component contributes:\n", highlight=False)
-    print_code(console, f"    {report}")
+    if compared:
+        console.print("\nWhat each component contributes:\n", highlight=False)
+        print_code(console, f"    {report}")
 
 
 def print_finalists(console: Console, rows: Sequence[Row], evidence: Mapping[str, Any]) -> None:

@@ -111,7 +111,8 @@ def spent(findings: Findings) -> str:
     """What the search has cost."""
     time = "" if findings.seconds is None else f" in {findings.seconds:.0f} s"
     rounds = "; ".join(
-        f"{r['candidates']:,} candidates of {r['arms']} subsets for {r['steps']} steps on {seeds(r['seeds'])}"
+        f"{r['candidates']:,} candidates of {counted(r['arms'], 'subset')} for {r['steps']} steps on "
+        f"{seeds(r['seeds'])}"
         for r in findings.rounds
     )
     return f"{findings.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
@@ -178,7 +179,12 @@ def metric(value: float) -> str:
 
 def seeds(count: int) -> str:
     """A number of seeds."""
-    return "one seed" if count == 1 else f"{count} seeds"
+    return counted(count, "seed")
+
+
+def counted(count: int, thing: str) -> str:
+    """So many of a thing."""
+    return f"one {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def versions(evidence: Mapping[str, Any]) -> str:

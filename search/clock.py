@@ -27,6 +27,10 @@ MEASURING = 0.1
 FEWEST_SEEDS = 8
 """A verdict on fewer seeds could hardly ever tell anything."""
 
+MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
+"""Candidates and steps by which the speed of training is measured, at most. A GPU takes hardly longer for many
+candidates than for few, and is told by as many as a search has."""
+
 CHUNKS = 16
 """Chunks of a small search, about, each with a setup before its first step."""
 
@@ -104,14 +108,13 @@ class Clock(Progress):
         if self.elapsed > self.deadline:
             raise OutOfTime
 
-    def calibrate(
-        self, population: Population, configs: Sequence[Config], candidates: int = 32, steps: int = 40
-    ) -> None:
+    def calibrate(self, population: Population, configs: Sequence[Config]) -> None:
         """Measures how fast a population trains and is scored, each within a tenth of the budget after a first step.
 
         First one candidate for a step, then more for longer: a model that takes a second for a step is known by then.
         """
-        passes = list[float]()
+        gpu, passes = population.device.type == "cuda", list[float]()
+        candidates, steps = min(population.rows, GPU_MEASURED) if gpu else MEASURED, MEASURED_STEPS
 
         def pulse() -> None:
             passes.append(time.monotonic())

@@ -178,7 +178,7 @@ def search(
             best, evidence = uncompared(task, settings, space.default, swept, few, needed)
             ranked, merits = [best], {best.config: best_value(swept[space.default])}
         record.conclude(best.config, merits)
-    except SearchError as error:
+    except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:

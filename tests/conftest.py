@@ -23,10 +23,12 @@ from autoranger.components.core.rows import is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.optimizer import binding
 from autoranger.components.optimizer.binding import STACKED_BELOW
+from autoranger.search.population.memory import keep_freed_memory
 
 Array = NDArray[np.float64]
 
 torch.set_num_threads(1)
+keep_freed_memory()  # as the command line does
 
 # Kernels that tests compile stay out of the user's cache, and are there for the next run.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")

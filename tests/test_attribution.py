@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations, permutations
 from pathlib import Path
 
@@ -181,6 +182,9 @@ def study_of_switches(count: int) -> optuna.Study:
 def test_a_round_that_has_hardly_begun_has_no_attribution():
     with pytest.raises(ConfigError, match="3 candidates that did not diverge are too few"):
         from_sample(sample_of(table(0.0, 0), 0, cells=[0, 1, 2]))
+    made = sample_of(table(0.001, 0), 0)
+    with pytest.raises(ConfigError, match="one subset at several learning rates"):
+        from_sample(replace(made, subsets=[made.subsets[0]] * len(made.subsets)))
 
 
 def test_many_components_are_looked_at_where_they_are_best(monkeypatch):

@@ -41,7 +41,7 @@ class Mine(Toy):
 
 class Diverging(Mine):
     def loss(self, output, target):
-        return super().loss(output, target) * float("nan")
+        return super().loss(output, target) + (0 * output).sqrt().sum()  # 0, with a gradient that is no number
 
 class Wrong(Mine):
     steps = 12
@@ -55,6 +55,7 @@ class Sleepy:
 
     def __init__(self, step: float, scoring: float) -> None:
         self.step, self.scoring, self.passes = step, scoring, 0
+        self.device, self.rows = torch.device("cpu"), 512
         self.pulse = lambda: None
 
     def train(self, configs, seeds, steps, *, splits=("valid",), **rest):
@@ -96,6 +97,20 @@ def autoranger(capsys, monkeypatch):
 
 
 # the clock
+
+
+@pytest.mark.parametrize(("device", "rows", "most"), [("cpu", 8, 32), ("cuda", 24, 24), ("cuda", 65535, 256)])
+def test_speed_is_measured_by_as_many_candidates_as_suit_the_device(device, rows, most):
+    population, sizes = Sleepy(0.0, 0.0), []
+    train = population.train
+
+    def noted(configs, *args, **options):
+        sizes.append(len(configs))
+        train(configs, *args, **options)
+
+    population.device, population.rows, population.train = torch.device(device), rows, noted
+    Clock(60.0, Progress()).calibrate(population, [Config(lr=0.1), Config(lr=0.2)])
+    assert max(sizes) == most
 
 
 @pytest.mark.parametrize("budget", [1.0, 10.0])
@@ -291,9 +306,14 @@ def test_a_verdict_is_on_seeds_that_nothing_else_has_seen(tmp_path, monkeypatch)
 def test_a_default_that_diverges_in_the_end_is_not_exported(tmp_path, monkeypatch):
     trained = Population.train
 
-    def train(self, configs, seeds, steps, *, splits=("valid",), **rest):
-        scores = trained(self, configs, seeds, steps, splits=splits, **rest)
-        return {name: np.full_like(v, np.nan) for name, v in scores.items()} if "test" in splits else scores
+    def train(self, configs, seeds, steps, *, splits=("valid",), report=lambda configs, scores: None, **rest):
+        def diverged(scores):
+            return {name: np.full_like(v, np.nan) for name, v in scores.items()} if "test" in splits else scores
+
+        def told(part, scores):
+            report(part, diverged(scores))
+
+        return diverged(trained(self, configs, seeds, steps, splits=splits, report=told, **rest))
 
     monkeypatch.setattr(Population, "train", train)
     storage = open_storage(str(tmp_path / "j"))
@@ -390,6 +410,7 @@ def test_a_command_without_time_says_what_it_exports(autoranger, monkeypatch):
     words = ("no time for a comparison", "ranger21 with lr", "in trainings of 4 steps on 2 seeds", "--budget")
     assert all(word in out for word in words)
     assert "against ranger21" not in out
+    assert "What each component contributes" not in out
     assert "beats full Ranger21 by" not in out
     assert len(Config.load("tuned.toml").components) == len(Space().components)
     assert "no time for a comparison" in Path("tuned.toml").read_text()

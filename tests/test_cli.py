@@ -187,7 +187,7 @@ def test_help_teaches(command, autoranger):
 
 def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
     write_task(steps=100)
-    command = [sys.executable, "-m", "autoranger.cli", "search", "--task", "mine.py", "--study", "s"]
+    command = [sys.executable, "-m", "autoranger", "search", "--task", "mine.py", "--study", "s"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     for line in process.stderr:
         if line.startswith("round 1"):

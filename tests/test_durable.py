@@ -25,11 +25,11 @@ from autoranger.components.core.config import write_whole
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.storage import journal as journals
 from autoranger.search.storage.fingerprint import checksum
 from autoranger.search.storage.journal import Journal, Lock
 from autoranger.search.storage.process import birth, ended, host, this_process, undisturbed
 from autoranger.search.storage.record import Record
-from autoranger.search.storage import journal as journals
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.tasks import split

@@ -60,10 +60,9 @@ class Graph(TorchDispatchMode):
         self.calls.append((func, args, kwargs, outputs))
         return result
 
-    def end(self) -> None:
+    def put_back(self) -> None:
         for whole, old in self.before.values():
             whole.copy_(old)
-        type(self).captured.append(self)
 
     @torch.no_grad()
     def replay(self) -> None:
@@ -105,9 +104,12 @@ def side(monkeypatch: pytest.MonkeyPatch) -> Any:
     @contextmanager
     def capture(graph: Graph, stream: Stream) -> Iterator[None]:
         current.append(stream.name)
-        with torch.random.fork_rng([]), graph:  # a capture draws nothing
-            yield
-        graph.end()
+        try:
+            with torch.random.fork_rng([]), graph:  # a capture draws nothing
+                yield
+        finally:
+            graph.put_back()
+        Graph.captured.append(graph)
         current.pop()  # not after an error, as in torch.cuda.graph
 
     monkeypatch.setattr(Graph, "captured", [])
@@ -243,6 +245,37 @@ def test_who_does_not_insist_trains_without_graphs(side: Any) -> None:
         np.testing.assert_array_equal(found[name], expected[name])
     assert not Graph.captured
     assert side.current == ["main"]
+
+
+def test_inputs_of_another_shape_run_as_they_are(side: Any) -> None:
+    """Nor are they stretched to that of the capture where broadcasting could."""
+    total = torch.zeros(())
+    replayed = Replayed(lambda x: total.add_(x.sum()), side, warmups=1)
+    expected = 0
+    for count in (3, 3, 3, 1, 5, 3):
+        replayed(torch.ones(count))
+        expected += count
+        assert float(total) == expected
+    assert [graph.replays for graph in Graph.captured] == [3]
+
+
+class Ending(toy.Normalized):
+    """With a loss that raises an error once, in the capture."""
+
+    calls = 0
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        if torch.utils._python_dispatch._get_current_dispatch_mode():
+            raise ValueError("not like this")
+        return super().loss(output, target)
+
+
+def test_an_error_in_a_capture_leaves_running_statistics_alone(side: Any) -> None:
+    """What has been captured has not happened: nothing may be put back from it."""
+    population = with_graphs(Ending(), side, insist=False)
+    with pytest.warns(UserWarning, match=r"cannot be a CUDA graph \(not like this\)"):
+        found = population.train(CONFIGS, SEEDS, STEPS)["valid"]
+    np.testing.assert_array_equal(found, Population(Ending()).train(CONFIGS, SEEDS, STEPS)["valid"])
 
 
 class Pairs(toy.Toy):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -88,6 +89,37 @@ def test_every_package_is_installed() -> None:
     names = {".".join(folder.parts) for folder in folders}
     assert set(project["packages"]) == {n if n.split(".")[0] == "autoranger" else f"autoranger.{n}" for n in names}
     assert not [path for path in SOURCES if path.parent.relative_to(ROOT) not in folders], "not in a package"
+
+
+@pytest.mark.parametrize("first", ["Ranger21", "Task", "samplers"])
+def test_every_public_name_is_imported_when_asked_for(first: str) -> None:
+    """Whichever is the first one, and though none is before."""
+    code = f"""
+import sys, autoranger
+assert "torch" not in sys.modules
+autoranger.{first}
+from autoranger import *
+assert set(autoranger.__all__) <= set(globals()) and autoranger.search.samplers is samplers
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT.parent)
+
+
+def test_a_component_may_import_the_public_names(tmp_path: Path) -> None:
+    """In a file of the components' own folder, wherever the import begins."""
+    inner = [f for f in FLOORS if f != "autoranger"]
+    shutil.copytree(ROOT / "autoranger", tmp_path / "autoranger", ignore=shutil.ignore_patterns("__pycache__", *inner))
+    for floor in inner:
+        shutil.copytree(ROOT / floor, tmp_path / "autoranger" / floor, ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "autoranger" / "components" / "aardvark.py").write_text(
+        "from autoranger import Component, Hyper, Signals, Stage, Task, samplers, search\n\n"
+        "class Aardvark(Component):\n"
+        '    """The first to be imported."""\n\n'
+        "    stage, source, k = Stage.DIRECTION, 'here', Hyper(1.0, low=0.1, high=2.0)\n\n"
+        "    def forward(self, x: Signals) -> Signals:\n        return x\n"
+    )
+    look = "from autoranger.components.core.component import registry; assert 'aardvark' in registry"
+    for begin in ("autoranger.components", "autoranger.search.study"):
+        subprocess.run([sys.executable, "-c", f"import {begin}; {look}"], check=True, cwd=tmp_path)
 
 
 def test_import_costs_torch_and_nothing_more() -> None:

@@ -333,9 +333,8 @@ def test_a_trial_says_why_its_candidate_has_failed() -> None:
     wild = replace(config, lr=1e2)
     race = Race(population, record, {}, Clock(None, Progress()))
     race.train([(config, 0.1), (config, 1e2)], STEPS, SEEDS, {})
-    for candidate in (config, wild):
-        record.finish(candidate, TrialState.PRUNED)
-    fine, failed = record.study.trials
+    record.close()
+    fine, failed = sorted(record.study.trials, key=lambda trial: trial.params["lr"])
     assert (fine.state, failed.state) == (TrialState.PRUNED, TrialState.FAIL)
     assert "failed" not in fine.user_attrs
     assert failed.user_attrs["failed"] == population.failures[wild]

@@ -1,4 +1,4 @@
-"""The page that describes every component and preset, made from their own docstrings and declarations."""
+"""What describes components and presets, made from their own docstrings and declarations: a page, and plain data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from itertools import groupby
+from typing import Any
 
 from autoranger.components.core.component import Component, Hyper, Stage, registry
 from autoranger.components.presets import PRESETS, RANGER21, Preset
@@ -43,6 +44,16 @@ def markdown() -> str:
         parts += [f"## {STAGES[stage]}\n", *map(section, components)]
     parts += ["## Presets\n", *(preset_section(name, preset) for name, preset in PRESETS.items())]
     return "\n".join(parts)
+
+
+def described(cls: type[Component]) -> dict[str, Any]:
+    """A component as plain data."""
+    hypers = {
+        h.name: {"default": h.default, "valid": h.domain, "search": None if h.low is None else [h.low, h.high]}
+        for h in cls.hypers.values()
+    }
+    about = {"stage": cls.stage.name.lower(), "summary": cls.summary(), "source": cls.source}
+    return about | {"needs_total_steps": cls.needs_total_steps, "hyperparameters": hypers}
 
 
 def section(cls: type[Component]) -> str:

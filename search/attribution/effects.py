@@ -154,11 +154,13 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
         level: 1 − confidence of each interval.
 
     Raises:
-        ConfigError: for a round with hardly any candidate, and as `from_study` does.
+        ConfigError: for a round with hardly any candidate or with one subset, and as `from_study` does.
     """
     count = int(np.isfinite(sample.values).sum())
     if count < STARTUP:
         raise ConfigError(f"{count} candidates that did not diverge are too few for a model; it needs {STARTUP}.")
+    if len(set(sample.subsets)) < 2:
+        raise ConfigError("all candidates are one subset at several learning rates, which tells nothing of components.")
     players = [name for name in sample.components if components is None or name in components]
     own = from_study(as_study(sample), BayesSampler(seed=0), components=players, level=level)
     return widened(own, (sample.between or 0.0) / sample.round.seeds)

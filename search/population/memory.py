@@ -13,6 +13,8 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # names of malloc.h
 def keep_freed_memory() -> None:
     """Has glibc's malloc reuse freed blocks of up to 32 MiB, for this process; does nothing where there is no glibc.
 
+    It is for programs to call, the command line among them: how a process handles memory is for its owner to say.
+
     A step allocates and frees dozens of blocks of a few MB. Without this the page faults take longer than the
     arithmetic (on two cores a population step of 128 digits candidates took 52 µs a candidate, and 18 µs with it).
     """

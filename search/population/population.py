@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.chunk import Chunk, RefusedError, alike
-from autoranger.search.population.memory import is_out_of_memory, keep_freed_memory, release
+from autoranger.search.population.memory import is_out_of_memory, release
 from autoranger.search.population.models import pass_on
 from autoranger.search.population.preflight import preflight
 from autoranger.search.population.prepared import Prepared
@@ -64,7 +64,6 @@ class Population(Prepared):
     def __init__(
         self, task: Task, rows: int | None = None, *, precision: torch.dtype | None = None, graphs: bool | None = None
     ) -> None:
-        keep_freed_memory()
         if graphs and task.device.type != "cuda":
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
         super().__init__(task, rows, precision)

@@ -64,7 +64,7 @@ def preflight(population: Prepared) -> None:
     population.moving = sorted(moving & population.start(1, SEEDS)[1].keys())
     if not any(loss.isfinite() for _, loss, _ in rows):
         check_examples(population.task, population.replica(0), population.data)
-        raise ConfigError(f"{named(population.task)}: its loss is {float(rows[0][1])} before any training.")
+        raise ConfigError(f"{named(population.task)}: its loss is {float(rows[0][1].detach())} before any training.")
     again = list(islice(population._batches(SEEDS, 1), 1))
     repeats = check_repeats(population.task, population.replica(0), population.replica(0), batches[0], again[0])
     population.noisy = population.noisy or not repeats

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map
 
-from autoranger.components.core.errors import ConfigError, first_line
+from autoranger.components.core.errors import ConfigError, DataError, reason
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.vectorization import Tree
 
 
 class CaptureError(ConfigError):
-    """A call does what a CUDA graph cannot, such as looking at a value. `why` is what CUDA says."""
+    """A call fails in a capture: it does what no CUDA graph can, such as looking at a value. `why` is what it says."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"a step cannot be a CUDA graph ({why}); train without graphs.")
@@ -44,22 +44,26 @@ class Replayed:
         self._inputs: tuple[Tree, ...] = ()
 
     def __call__(self, *inputs: Tree) -> None:
-        """`call(*inputs)`; the inputs have the same shapes and types every time."""
+        """`call(*inputs)`; inputs of other shapes or types than those of the capture run as they are."""
         leaves = tree_flatten(inputs)[0]
         with torch.cuda.device(leaves[0].device):
             if self._left:
                 self._left -= 1
-                self._warm_up(inputs)
+                self._run(inputs)
                 return
             if self._graph is None:
                 self._graph = self._capture(inputs)
             else:
-                for held, new in zip(tree_flatten(self._inputs)[0], leaves, strict=True):
-                    held.copy_(new)
+                held = tree_flatten(self._inputs)[0]
+                if [(x.shape, x.dtype) for x in held] != [(x.shape, x.dtype) for x in leaves]:
+                    self._run(inputs)
+                    return
+                for old, new in zip(held, leaves, strict=True):
+                    old.copy_(new)
             self._graph.replay()
 
-    def _warm_up(self, inputs: tuple[Tree, ...]) -> None:
-        """Each stream waits for the other, so that neither reuses memory which the other still reads."""
+    def _run(self, inputs: tuple[Tree, ...]) -> None:
+        """The call as it is. The streams wait for each other: neither reuses memory which the other still reads."""
         current = torch.cuda.current_stream()
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):
@@ -75,9 +79,9 @@ class Replayed:
                 self._call(*self._inputs)
         except Exception as error:
             release_noise(tree_flatten(self._inputs)[0][0].device)
-            if is_out_of_memory(error) or not isinstance(error, RuntimeError):
+            if is_out_of_memory(error) or isinstance(error, ConfigError | DataError):
                 raise
-            raise CaptureError(first_line(error)) from error
+            raise CaptureError(reason(error)) from error
         return graph
 
 

@@ -220,7 +220,7 @@ class Record:
         finite = bool(np.isfinite(value))
         state = state if finite else TrialState.FAIL
         with kept():
-            if config in self.reasons:
+            if state == TrialState.FAIL and config in self.reasons:
                 self.storage.set_trial_user_attr(entry.trial, "failed", self.reasons[config])
             self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
         entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}

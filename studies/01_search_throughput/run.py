@@ -24,6 +24,7 @@ import optuna
 import torch
 
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks.digits import Digits
 from autoranger.search.vectorization import batch_order
@@ -59,6 +60,7 @@ def population(trainer: Population, configs, steps: int) -> float:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("--repeats", type=int, default=5)
     repeats = parser.parse_args().repeats

@@ -29,6 +29,7 @@ from autoranger import Config
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.progress import Progress
 from autoranger.search.tasks.digits import Digits
 from autoranger.search.vectorization import batch_order
@@ -76,6 +77,7 @@ def independent(task: Digits, population: Population, make: Make, lr: float) -> 
 
 
 def main() -> None:
+    keep_freed_memory()
     task = Digits()
     population = Population(task)
     configs = {name: Config.preset(name) for name in PRESETS}

@@ -19,6 +19,7 @@ import torch
 from run import OPTIMIZERS, both
 
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import find
 
@@ -26,6 +27,7 @@ RECORD = Path(__file__).parent / "batches.json"
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("tasks", nargs="+", metavar="TASK")
     parser.add_argument("--seeds", type=int, default=4)

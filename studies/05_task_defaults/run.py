@@ -21,6 +21,7 @@ import torch
 
 from autoranger import Config
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.verdict.verdict import compare
@@ -63,6 +64,7 @@ def both(population: Population, rates: list[float], steps: int, seeds: list[int
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("tasks", nargs="+", choices=LENGTHS, metavar="TASK")
     parser.add_argument("--seeds", type=int, default=4)

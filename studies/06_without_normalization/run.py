@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from autoranger import Config
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks.cifar_nf import BottleneckResNet, CifarNormalizerFree
 
@@ -69,6 +70,7 @@ def wanted() -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument("--data-dir", type=Path)
     data_dir = parser.parse_args().data_dir

@@ -18,6 +18,7 @@ from scipy import stats
 
 from autoranger.components.core.config import Config
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.tasks import find
 from autoranger.search.verdict.verdict import LEVEL, against, winner
 
@@ -29,6 +30,7 @@ FINALISTS, VERDICT, REPEATS = 4, 32, 20_000
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=list(RATES))
     parser.add_argument("--seeds", type=int, default=1000)

@@ -30,6 +30,7 @@ from autoranger import Config
 from autoranger.bench import machine
 from autoranger.figures import canvas, save
 from autoranger.search.population import Population
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.tasks import find
 from autoranger.search.tasks.task import Task
@@ -129,6 +130,7 @@ def draw(record: dict[str, dict[str, object]]) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser()
     parser.add_argument(
         "--tasks", nargs="+", default=["digits", "diabetes", "fashion", "shakespeare", "cifar", "cifar_nf"]

@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk
+from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.tasks import find
 from autoranger.search.tasks.shakespeare import Shakespeare
 from autoranger.search.tasks.task import Task
@@ -203,6 +204,7 @@ def train(task: Task) -> list[dict[str, object]]:
 
 
 def main() -> None:
+    keep_freed_memory()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-dir", type=Path, help="where tiny Shakespeare is")
     parser.add_argument("--tasks", nargs="+", default=list(NETS), choices=NETS)

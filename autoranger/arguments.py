@@ -1,0 +1,59 @@
+"""What a command is asked for, looked at before the work begins: the device, and the file that a config goes into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from autoranger.components.core.config import check_writable, read, write_whole
+from autoranger.components.core.errors import ConfigError, DataError, reason
+
+
+def pick_device(name: str) -> str:
+    """The device of a name, `auto` resolved; ConfigError where this machine does not have it."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or not (index == "" or (kind == "cuda" and index.isdecimal())):
+        raise ConfigError(f"device is '{name}', but must be auto, cpu, cuda or cuda:<number>.")
+    if kind == "cuda" and int(index or 0) >= torch.cuda.device_count():
+        raise ConfigError(
+            f"there is no device '{name}': torch {torch.__version__} sees {torch.cuda.device_count()} GPUs here; "
+            "use --device auto or cpu."
+        )
+    return name
+
+
+def check_out(path: Path) -> None:
+    """Makes sure, before the work, that a config can be written there and that no other file would be lost."""
+    if path.is_dir():
+        raise ConfigError(f"--out {path} is a folder; name a file in it, as in {path / 'tuned.toml'}.")
+    if path.exists():
+        try:
+            if path.is_file():  # a device may have no end
+                read(path)
+            else:
+                raise ConfigError("not a file")
+        except (ConfigError, DataError):
+            raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
+        if backup(path).is_dir():
+            raise ConfigError(f"{backup(path)} is a folder, where the config in {path} would go; choose another --out.")
+    check_writable(path.resolve().parent, path.parent)
+
+
+def keep_previous(path: Path) -> Path | None:
+    """Copies the config that is about to be replaced to `<name>.bak`, and says where that is."""
+    try:
+        previous = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"cannot read {path}, to keep it: {reason(error)}.") from None
+    write_whole(backup(path), previous)
+    return backup(path)
+
+
+def backup(path: Path) -> Path:
+    """Where the config goes that a new one takes the place of."""
+    return path.with_name(path.name + ".bak")
