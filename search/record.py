@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from json import dumps
+from shlex import join
 from typing import Any
 
 import numpy as np
@@ -119,8 +120,8 @@ class Record:
             )
         if "outcome" in noted:
             raise ConfigError(
-                f"study '{name}' is finished; see {program()} report {name} (--out FOLDER writes its configs), or "
-                "choose another --study."
+                f"study '{name}' is finished; see {program()} {join(['report', name])} with the same --storage, if any "
+                "(--out FOLDER writes its configs), or choose another --study."
             )
 
     def _claim(self) -> None:
