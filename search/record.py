@@ -26,7 +26,6 @@ from autoranger.search.process import ended, this_process
 from autoranger.search.rounds import Round
 from autoranger.search.space import Space, in_words
 from autoranger.search.storage import kept
-from autoranger.search.storage import open_storage as open_storage  # where it has been before
 from autoranger.search.verdict import Values
 
 FRONT = "-front"

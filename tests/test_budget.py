@@ -22,9 +22,10 @@ from autoranger.search.plan import Plan, Rung, ladder
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race import Grid, Race
-from autoranger.search.record import Record, open_storage
+from autoranger.search.record import Record
 from autoranger.search.sanity import check_metric
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import PLAN, SMALL, Table

@@ -17,9 +17,10 @@ from autoranger.search.explore import Exploration, Explorer
 from autoranger.search.plan import Plan, Rung
 from autoranger.search.progress import Progress
 from autoranger.search.race import Race, best_lr
-from autoranger.search.record import Record, open_storage
+from autoranger.search.record import Record
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import SMALL, Table

@@ -18,8 +18,9 @@ from autoranger.search.plan import Plan, Rung
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race import Grid, Race, pareto
-from autoranger.search.record import Record, open_storage
+from autoranger.search.record import Record
 from autoranger.search.space import Space, lr_grid
+from autoranger.search.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import PLAN, SMALL, Table

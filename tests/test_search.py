@@ -22,8 +22,9 @@ from autoranger.search.evidence import judge
 from autoranger.search.plan import Plan, Rung, make_plan, parse_budget, plan_for
 from autoranger.search.progress import Progress
 from autoranger.search.race import Grid, Race, best_lr
-from autoranger.search.record import Record, open_storage
+from autoranger.search.record import Record
 from autoranger.search.space import Space, lr_grid, neighbours
+from autoranger.search.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict import against, compare, winner
 from tests import toy
