@@ -9,18 +9,18 @@ import shlex
 import sys
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
 from autoranger.search.plain import plain
-from autoranger.terminal import Aside, Interrupted, interruptible, patience, streams
+from autoranger.terminal import Aside, Interrupted, Output, interruptible, patience, streams
 from autoranger.version import __version__
 
 app = typer.Typer(
@@ -30,7 +30,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     epilog="Begin with:  autoranger search --task digits",
 )
-out, err = Console(), Aside(stderr=True)
+out, err = Output(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
@@ -285,7 +285,7 @@ def components(
     from autoranger.report import print_component
 
     if as_markdown:
-        sys.stdout.write(markdown())
+        print_text(markdown())
         return
 
     if as_json:
@@ -368,7 +368,13 @@ def bench(
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
-    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
+    print_text(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
+
+
+def print_text(text: str) -> None:
+    """A text as it is, on stdout; see `Output` for a reader that has gone."""
+    with suppress(BrokenPipeError):
+        sys.stdout.write(text)
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:

@@ -198,6 +198,7 @@ def print_evidence(console: Console, evidence: dict[str, Any]) -> None:
                 text += (
                     f"against {other}: {interval(gain)}, trainings of {length(evidence)}, {gain.seeds} fresh seeds\n"
                 )
+            text += f"{evidence['confidence']:.0%} intervals that hold for all {evidence['comparisons']} comparisons\n"
     except (KeyError, TypeError, ValueError):
         text = f"evidence: {evidence}\n"
     console.print(escape(text), highlight=False)

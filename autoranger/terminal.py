@@ -40,7 +40,15 @@ class Interrupted(SystemExit):
         super().__init__(self.status)
 
 
-class Aside(Console):
+class Output(Console):
+    """Prints results. A reader that has gone, as `head` has, wants no more of them, and that is no failure."""
+
+    def on_broken_pipe(self) -> None:
+        """Called where the reader of a pipe has gone; the base class ends the process."""
+        self.quiet = True
+
+
+class Aside(Output):
     """Prints what goes with the work, such as its progress. Where nobody can take that any more, the work goes on."""
 
     def print(self, *objects: Any, **options: Any) -> None:
@@ -49,10 +57,6 @@ class Aside(Console):
             super().print(*objects, **options)
         except OSError:
             self.quiet = True
-
-    def on_broken_pipe(self) -> None:
-        """Called where the reader of a pipe has gone; the base class ends the process."""
-        self.quiet = True
 
 
 def in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:

@@ -24,7 +24,8 @@ from autoranger.search.race.plan import Plan, Rung, ladder
 from autoranger.search.race.race import Grid, Race
 from autoranger.search.race.sanity import check_metric
 from autoranger.search.space import Space, lr_grid
-from autoranger.search.storage.record import Record, open_storage
+from autoranger.search.storage.record import Record
+from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import PLAN, SMALL, Table

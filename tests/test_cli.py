@@ -17,11 +17,11 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from autoranger import Component, Config, Hyper, Signals, Stage, cli, load
+from autoranger import Config, cli, load
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
 from autoranger.components.presets import PRESETS
-from autoranger.search.storage.record import open_storage
+from autoranger.search.storage.storage import open_storage
 
 TASK = """
 import sys
@@ -266,9 +266,8 @@ def test_the_readmes_task_and_component_work(autoranger):
     Path("my_task.py").write_text(task.replace("steps = 200", "steps = 20"))
     assert autoranger("compare", "ranger21", "adamw", "--task", "my_task.py:MyTask", "--seeds", "2")[0] == 0
     (component,) = [block for block in blocks if "(Component)" in block]
-    space = {"Component": Component, "Hyper": Hyper, "Signals": Signals, "Stage": Stage}
     try:
-        exec(component, space)
+        exec(component, {})
         parameter = torch.nn.Parameter(torch.ones(2, 2))
         parameter.grad = torch.tensor([[1.0, -2.0], [0.5, 3.0]])
         Config(lr=1.0, weight_decay=0, components={"sign_descent": {"scale": 0.25}}).build([parameter]).step()

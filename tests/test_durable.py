@@ -434,6 +434,15 @@ def test_a_link_stays_a_link(tmp_path):
     assert len(list((tmp_path / "real").iterdir())) == 1
 
 
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_reader_that_has_gone_is_no_failure(options):
+    command = [sys.executable, "-m", "autoranger", "components", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.wait(60) == 0
+        assert process.stderr.read() == b""
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_streams_take_any_text(encoding, monkeypatch):
     written = BytesIO()

@@ -19,7 +19,8 @@ from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Race, best_lr
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.space import Space, lr_grid
-from autoranger.search.storage.record import Record, open_storage
+from autoranger.search.storage.record import Record
+from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
 from tests.test_search import SMALL, Table

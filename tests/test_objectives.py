@@ -18,7 +18,8 @@ from autoranger.search.race.objectives import POINTS, Reaching, prepared, steps_
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Grid, Race, pareto
 from autoranger.search.space import Space, lr_grid
-from autoranger.search.storage.record import Record, open_storage
+from autoranger.search.storage.record import Record
+from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict.evidence import judge
 from tests import toy

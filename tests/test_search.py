@@ -22,7 +22,8 @@ from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan, Rung, make_plan, parse_budget, plan_for
 from autoranger.search.race.race import Grid, Race, best_lr
 from autoranger.search.space import Space, lr_grid, neighbours
-from autoranger.search.storage.record import Record, open_storage
+from autoranger.search.storage.record import Record
+from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict.evidence import judge
 from autoranger.search.verdict.verdict import against, compare, winner

@@ -106,7 +106,7 @@ def test_idx_files_are_read_compressed_or_not(tmp_path):
 
 
 GOOD = idx(np.zeros((2, 3), dtype=np.uint8))
-PACKED = gzip.compress(GOOD, mtime=0)
+PACKED = gzip.compress(GOOD, mtime=0)  # the same at any time
 
 
 @pytest.mark.parametrize(
@@ -125,6 +125,7 @@ PACKED = gzip.compress(GOOD, mtime=0)
             gzip.compress(GOOD, mtime=0)[:12] + b"\xff" + gzip.compress(GOOD, mtime=0)[13:],
             "does not decompress",
         ),
+        ("x.gz", PACKED[:12] + b"\xff" + PACKED[13:], "does not decompress"),
         ("x.gz", gzip.compress(GOOD[:-1], mtime=0), "has 5 bytes of data"),
     ],
 )

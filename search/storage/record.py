@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from json import dumps
+from shlex import join
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,6 @@ from autoranger.search.storage.entry import Entry, means, numbers
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
 from autoranger.search.storage.storage import kept
-from autoranger.search.storage.storage import open_storage as open_storage  # where it has been before
 from autoranger.search.verdict.verdict import Values
 
 FRONT = "-front"
@@ -119,8 +119,8 @@ class Record:
             )
         if "outcome" in noted:
             raise ConfigError(
-                f"study '{name}' is finished; see {program()} report {name} (--out FOLDER writes its configs), or "
-                "choose another --study."
+                f"study '{name}' is finished; see {program()} {join(['report', name])} with the same --storage, if any "
+                "(--out FOLDER writes its configs), or choose another --study."
             )
 
     def _claim(self) -> None:
