@@ -85,17 +85,17 @@ class Step(nn.Module):
 
     def scalars(self) -> Signals:
         """The signals at the current step after the rate stage, `[K, groups, 1, 1]`; those of a stack are not there."""
-        nothing = self.lr.new_zeros(())
-        x = Signals(**dict.fromkeys(Signals._fields, nothing))._replace(  # type: ignore[arg-type]
-            rate=torch.ones_like(self.lr),
-            decay=torch.ones_like(self.lr),
-            lr=self.lr,
+        lr = self.lr
+        x = Signals(**dict.fromkeys(Signals._fields, lr.new_zeros(())))._replace(  # type: ignore[arg-type]
+            rate=torch.ones_like(lr),
+            decay=torch.ones_like(lr),
+            lr=lr,
             beta1=self.beta1,
             beta2=self.beta2,
             eps=self.eps,
             weight_decay=self.weight_decay,
             total=self.total,
-            step=self.steps.to(self.dtype).expand_as(self.lr),
+            step=self.steps.to(self.dtype).expand_as(lr),
         )
         for link in self.links:
             if link.component.stage == Stage.RATE:

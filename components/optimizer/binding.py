@@ -16,7 +16,7 @@ from torch.nn import Parameter
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.rows import by_rows, can_look, is_matrix, row_shape
+from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
 from autoranger.components.kernel.cpp.launch import Kernel
@@ -25,7 +25,7 @@ from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.triton.launch import TritonKernel
 from autoranger.components.optimizer.groups import Group, Numbers
 from autoranger.components.optimizer.held import Held, State, adopt
-from autoranger.components.optimizer.tensors import addresses, gradient, kind, plain
+from autoranger.components.optimizer.tensors import addresses, are_plain, gradient, kind, plain, share
 from autoranger.components.optimizer.watch import Watch
 
 Compile = bool | Literal["auto"]
@@ -75,7 +75,7 @@ class Bound:
                 self.group_of += [index] * len(members)
         self.every = [p for held in self.held for p in held.members]
         self.turns = [held.turns for held in self.held for _ in held.members]
-        self.kinds = [kind(p) for p in self.every]
+        self.kinds = [*map(kind, self.every)]
         self.entries = [state[p] for p in self.every]
         self.tensors = [*self._find(self.entries)]
         self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
@@ -128,7 +128,7 @@ class Bound:
                 and all(map(is_, entries, self.entries))
                 and all(map(is_, self._find(entries), self.tensors))
                 and self._is_where_it_was()
-                and [kind(p) for p in self.every] == self.kinds
+                and [*map(kind, self.every)] == self.kinds
                 and all(p.grad is None for p in self.idle)
             )
         except KeyError:  # something was taken out of an entry
@@ -191,20 +191,23 @@ class Bound:
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        every = list(zip(self.every, self.turns, strict=True))
-        grads = [None if p.grad is None else plain(by_rows(p.grad, turns), p.dtype) for p, turns in every]
+        thetas, grads = self.every, [p.grad for p in self.every]
+        given, dtype = [g for g in grads if g is not None], thetas[0].dtype
+        updated = thetas if len(given) == len(grads) else [p for p in thetas if p.grad is not None]
+        if any(self.turns) or not are_plain(thetas, dtype):
+            thetas = [plain(by_rows(p, turns), dtype) for p, turns in zip(thetas, self.turns, strict=True)]
+        if any(self.turns) or not are_plain(given, dtype):
+            pairs = zip(grads, self.turns, strict=True)
+            grads = [None if g is None else plain(by_rows(g, turns), dtype) for g, turns in pairs]
         if negated:
             grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
-        thetas = [
-            p if p.is_contiguous() and not turns and not p.is_neg() else plain(by_rows(p, turns), p.dtype)
-            for p, turns in every
-        ]
         kernel(thetas, grads)
-        for (p, turns), theta in zip(every, thetas, strict=True):
-            if theta is not p:
-                by_rows(p.detach(), turns).copy_(theta)
+        if thetas is not self.every:
+            for p, turns, theta in zip(self.every, self.turns, thetas, strict=True):
+                if theta is not p:
+                    by_rows(p.detach(), turns).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
-        increment_version([p for p in self.every if p.grad is not None])
+        increment_version(updated)
 
     def _step_by_operations(self, operations: Callable[..., None], negated: list[bool]) -> None:
         """The step as operations of torch on stacks of tensors."""
@@ -270,14 +273,22 @@ def gather(members: list[Tensor], turns: int = 0) -> Tensor:
     rows = row_shape(members[0].shape, turns)
     if len(members) == 1:
         return by_rows(members[0].detach(), turns).reshape(1, 1, *rows)
-    return torch.stack([by_rows(m.detach(), turns) for m in members]).reshape(1, len(members), *rows)
+    return by_rows(torch.stack(members).detach(), turns, lead=1).reshape(1, len(members), *rows)
 
 
 def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
     """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
-    if theta.data_ptr() != members[0].data_ptr():
-        targets = [by_rows(m.detach(), turns) for m in members]
-        torch._foreach_copy_(targets, list(theta.view(len(members), *targets[0].shape)))
+    if share(theta, members[0]):
+        return
+    shape = members[0].shape
+    if turns:
+        values = [from_rows(x, shape, turns).reshape(shape) for x in theta[0]]
+    else:
+        values = [*theta.view(len(members), *shape)]
+    if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once
+        members[0].copy_(values[0])
+    else:
+        torch._foreach_copy_(members, values)
 
 
 def layout(groups: list[Group]) -> list[list[int]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
+from operator import attrgetter
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -10,16 +14,22 @@ from autoranger.components.core.errors import ConfigError
 SPARSE = "sparse gradients are not supported; make them dense, e.g. nn.Embedding(…, sparse=False)."
 
 
-def kind(p: Tensor) -> tuple[torch.dtype, torch.Size, torch.device]:
-    """What must not change about a parameter."""
-    return p.dtype, p.shape, p.device
+kind: Callable[[Tensor], Any] = attrgetter("dtype", "shape", "device")
+"""What must not change about a parameter."""
+
+
+def are_plain(xs: Collection[Tensor], dtype: torch.dtype) -> bool:
+    """Whether `plain` would return each of these tensors itself."""
+    if not {x.dtype for x in xs} <= {dtype} or not {x.layout for x in xs} <= {torch.strided}:
+        return False
+    return all(map(Tensor.is_contiguous, xs)) and not any(map(Tensor.is_neg, xs))
 
 
 def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor whose numbers lie in memory one after another as they are: itself, or a copy."""
     if x.layout is not torch.strided:
         raise ConfigError(SPARSE)
-    if x.is_contiguous() and x.dtype == dtype and not x.is_neg():
+    if are_plain([x], dtype):
         return x
     return x.detach().to(dtype).resolve_neg().contiguous()
 
@@ -39,3 +49,9 @@ def addresses(tensors: list[Tensor]) -> list[int]:
         return [*map(Tensor.data_ptr, tensors)]
     except RuntimeError:  # of tensors that only wrap others
         return []
+
+
+def share(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors begin at the same place in memory; False where nobody can say."""
+    places = addresses([a, b])
+    return any(places) and places[0] == places[1]

@@ -58,6 +58,7 @@ class Kernel:
         names = list(zip(self._scalars, self.layout.scalars, strict=False))
         self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
         self._signals = [(place, name.removeprefix("signal ")) for place, name in names if name not in buffers]
+        self._held: list[Tensor | None] = [None] * len(self._signals)  # what pointers lead to has to be there
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
@@ -79,8 +80,11 @@ class Kernel:
         """
         self.step.steps.add_(1)
         signals, like = self.step.scalars(), self.step.lr
-        held = [point(place, getattr(signals, name), like) for place, name in self._signals]
-        places = [x.data_ptr() for x in thetas], [0 if x is None else x.data_ptr() for x in grads]
+        for i, (place, name) in enumerate(self._signals):
+            signal = getattr(signals, name)
+            if signal is not self._held[i]:  # many are the step's own buffers
+                self._held[i] = point(place, signal, like)
+        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() for x in grads]
         if places != self._places:  # most are where they were in the step before
             for tensor, theta, grad in zip(self._tensors, *places, strict=True):
                 tensor.theta, tensor.grad = theta, grad
@@ -88,7 +92,6 @@ class Kernel:
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
         self.function(ctypes.addressof(self._call))
-        del held  # no earlier: what a pointer leads to has to be there
 
     def _describe_tensors(self) -> Any:
         """An array of `Tensor` of frame.h, complete but for the addresses that change."""

@@ -90,10 +90,12 @@ def quick(python: Callable[..., float], torchs: Callable[..., Tensor]) -> Callab
     """An operation as Python has it, and as torch has it for tensors and where Python would raise: 1/0 is infinite."""
 
     def operation(*args: Scalar) -> Scalar:
-        try:
-            return python(*args)
-        except (ArithmeticError, TypeError, ValueError, RuntimeError):
-            return bare(torchs(*(torch.as_tensor(a, dtype=torch.float64, device="cpu") for a in args)))
+        if Tensor not in map(type, args):
+            try:
+                return python(*args)
+            except (ArithmeticError, ValueError):
+                pass
+        return bare(torchs(*(torch.as_tensor(a, dtype=torch.float64, device="cpu") for a in args)))
 
     return operation
 
