@@ -24,7 +24,7 @@ types: $(VENV)/tested
 	$(BIN)/mypy
 
 unit: $(VENV)/tested
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
 
 $(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) .
