@@ -25,9 +25,12 @@ STEPS = 40
 
 
 def make_problem() -> Problem:
-    """Conv, matrix, single row, single column and vector, with rows and steps of outliers; every gradient is there."""
+    """Conv, matrix, single row, two columns and vector, with rows and steps of outliers; every gradient is there.
+
+    No single column: others centre its rows of one number, which then never move.
+    """
     rng = np.random.default_rng(1)
-    shapes = [(4, 3, 3, 3), (5, 7), (5, 7), (1, 9), (6, 1), (7,)]
+    shapes = [(4, 3, 3, 3), (5, 7), (5, 7), (1, 9), (6, 2), (7,)]
     params = [rng.normal(size=shape) * 10 ** rng.uniform(-1, 0.5) for shape in shapes]
     grads = [[rng.normal(size=shape) * 10 ** rng.uniform(-2, 0) for shape in shapes] for _ in range(STEPS)]
     for t in range(STEPS):

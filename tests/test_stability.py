@@ -19,6 +19,7 @@ from autoranger.components.core.component import conflicts, registry
 from autoranger.components.presets import RANGER21
 from autoranger.search.population import Population
 from autoranger.search.population.chunk import Chunk
+from autoranger.search.population.replica import Replica
 from autoranger.search.space import compatible
 from tests.conftest import PROBLEM, differ, follow
 from tests.test_components import config
@@ -172,11 +173,11 @@ def check(make: Callable[[], nn.Module], subsets: Sequence[Sequence[str]]) -> No
     configs = [Config(lr=lr, components=dict.fromkeys(names, True)) for lr in RATES for names in ((), *subsets)]
     chunk = Chunk(population, configs, [0], STEPS)
     x, y = task.data()["train"]
-    before = population.apply(task.loss, chunk.params, chunk.buffers, x[None], y[None])[0].item()
+    before = chunk.models.at_once(Replica.loss, slice(None), x, y)[0].item()
     for t in range(STEPS):
         batch = torch.arange(t, t + 16) % len(x)
         chunk.advance(x[None, batch], y[None, batch])
-    losses = population.apply(task.loss, chunk.params, chunk.buffers, x[None], y[None]).detach()
+    losses = chunk.models.at_once(Replica.loss, slice(None), x, y).detach()
     largest = torch.stack([theta.abs().flatten(1).amax(1) for theta in chunk.thetas]).amax(0)
     losses, largest = losses.view(len(RATES), -1), largest.view(len(RATES), -1)
     assert (losses[:, 0] < before).all(), "AdamW trains this net"
