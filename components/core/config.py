@@ -10,18 +10,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
 from autoranger.components.core.component import Component, Settings, Value, conflicts, plain_number, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
 
-    from autoranger.components.optimizer.binding import Compile
     from autoranger.components.optimizer.optimizer import ComposedOptimizer
+
+Compile = bool | Literal["auto"]
+"""Whether a step is compiled: always, never, or where it can be."""
 
 EVIDENCE = "evidence"
 """The table of a config file that says where the config comes from; it is not part of the config."""
@@ -84,8 +87,6 @@ class Config:
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Config:
         """A named point of the space (see `presets`), its fields overridden by `overrides`."""
-        from autoranger.components.presets import PRESETS
-
         if name not in PRESETS:
             raise unknown("preset", name, PRESETS)
         return replace(cls.from_dict(PRESETS[name].fields), **known_fields(overrides))
@@ -180,8 +181,6 @@ def read(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
 
 def load(source: str | os.PathLike[str]) -> Config:
     """The config in a file, or the preset of that name where there is no such file."""
-    from autoranger.components.presets import PRESETS
-
     if str(source) in PRESETS and not Path(source).exists():
         return Config.preset(str(source))
     if not Path(source).exists() and Path(source).suffix != ".toml":

@@ -7,14 +7,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, compress
 from operator import is_, itemgetter, not_
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
-from autoranger.components.core.config import Config
+from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
@@ -27,9 +27,6 @@ from autoranger.components.optimizer.groups import Group, Numbers
 from autoranger.components.optimizer.held import Held, State, adopt
 from autoranger.components.optimizer.tensors import addresses, are_plain, gradient, kind, plain, share
 from autoranger.components.optimizer.watch import Watch
-
-Compile = bool | Literal["auto"]
-"""Whether a step is compiled: always, never, or where it can be."""
 
 BACKENDS: dict[str, type[Kernel | TritonKernel]] = {"cpu": Kernel, "cuda": TritonKernel}
 """What runs a compiled step, by the type of the device."""

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from autoranger.components.core.component import registry
-from autoranger.components.core.config import Config
+from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.step import require_total_steps
-from autoranger.components.optimizer.binding import Bound, Compile
+from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group
 from autoranger.components.optimizer.resume import Resume, own_memory
 from autoranger.components.presets import RANGER21
