@@ -415,3 +415,7 @@ def fail(message: str, status: int) -> NoReturn:
     """Says what is wrong, and ends."""
     err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
+
+
+if __name__ == "__main__":  # as `python -m autoranger` does, by the longer name
+    main()

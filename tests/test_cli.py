@@ -347,3 +347,9 @@ def test_a_search_for_what_there_is_not_says_so(options, words, autoranger):
     assert code == 2
     assert words in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("module", ["autoranger", "autoranger.cli"])
+def test_it_runs_as_a_module(module):
+    found = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"(autoranger )?\d+\.\d+\.\d+\S*\n", found.stdout)
