@@ -45,7 +45,7 @@ class Chunk:
             else Together(population, len(configs), seeds, self.way)
         )
         self.params, self.buffers = self.models.params, self.models.buffers
-        self.turns = transposed_among(self.models.replicas[0], self.params)
+        self.turns = transposed_among(self.models.example, self.params)
         self.views = [by_rows(p.detach(), turns, 1) for p, turns in zip(self.params.values(), self.turns, strict=True)]
         self.thetas = [
             view.reshape(self.rows, 1, *row_shape(p.shape[1:], turns))  # a copy where turning moves numbers

@@ -43,11 +43,15 @@ class Together:
         params, self.buffers = population.start(candidates, seeds)
         self.params = {name: p.requires_grad_() for name, p in params.items()}
         self.replica = population.replica(seeds[0])
-        self.replicas = [self.replica]
         self.before: Tensors = {}
 
     def __len__(self) -> int:
         return len(next(iter(self.params.values())))
+
+    @property
+    def example(self) -> Replica:
+        """A model, whose layers say what its parameters are for."""
+        return self.replica
 
     def train(self, mode: bool) -> None:
         """See `torch.nn.Module.train`."""
@@ -131,6 +135,11 @@ class Alone:
 
     def __len__(self) -> int:
         return len(self.replicas)
+
+    @property
+    def example(self) -> Replica:
+        """See `Together`."""
+        return self.replicas[0]
 
     def train(self, mode: bool) -> None:
         """See `torch.nn.Module.train`."""

@@ -24,13 +24,7 @@ from autoranger.search.population.replay import CaptureError, Replayed
 from autoranger.search.population.workers import Counted, Workers
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import too_large
-from autoranger.search.vectorization import (
-    Tree,
-    forked,
-    one_path,
-    seedwise,
-    vectorized,
-)
+from autoranger.search.vectorization import Tree, forked, one_path, seedwise, vectorized
 
 Scores = dict[str, NDArray[np.float64]]
 
