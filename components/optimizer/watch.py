@@ -63,9 +63,9 @@ class Watch:
 
 
 def ends(p: Tensor, place: int) -> tuple[Any, Any]:
-    """The first and the last number of a tensor, as bits, where they are; two zeros where it has no memory."""
+    """The first and the last number of a tensor, as bits, where they are; two zeros where it has none."""
     bits = BITS[p.element_size()]
-    if not place:
+    if not place or not p.numel():
         return bits(), bits()
     last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
     return bits.from_address(place), bits.from_address(place + last * p.element_size())

@@ -179,5 +179,5 @@ def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], 
 
 def rows_of_item(rows: int, columns: int, tile: int) -> int:
     """How many rows of a tensor an item has: whole tiles, of which few are enough for small tensors."""
-    wanted = max(-(-ITEM // columns), -(-rows // MOST_ITEMS))
+    wanted = max(-(-ITEM // max(1, columns)), -(-rows // MOST_ITEMS))
     return -(-wanted // tile) * tile
