@@ -24,6 +24,7 @@ from autoranger.components.core.rows import can_look
 from autoranger.components.core.shards import Shards
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.sums import together
+from autoranger.components.core.totals import collect
 
 
 class Step(nn.Module):
@@ -83,6 +84,11 @@ class Step(nn.Module):
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
         return self.take(Stack([link.component for link in self.links], theta, matrix, group, shards))
 
+    @property
+    def is_collective(self) -> bool:
+        """Whether any component needs a sum over all tensors of the model."""
+        return any(sweep[0].component.collective for sweep in self.sweeps)
+
     def take(self, stack: Stack) -> Stack:
         """Goes on with a stack that another step of the same components has made."""
         self.register_module(f"stack{len(self.stacks)}", stack)
@@ -138,7 +144,8 @@ class Step(nn.Module):
                 )
         for sweep in self.sweeps:
             if sweep[0].component.collective:
-                signals = share(sweep[0].component, signals, self.stacks, masks, self.partners)
+                totals = collect(sweep[0].component, signals, scalars, self.stacks, masks, self.partners)
+                signals = {i: x._replace(collected=totals) for i, x in signals.items()}
             sharded = [i for i in signals if self.stacks[i].shards]
             shared = run_together(sweep, {i: signals.pop(i) for i in sharded}, self.stacks, masks) if sharded else {}
             for i in [*signals, *shared]:
@@ -220,23 +227,6 @@ def of_group(x: Signals, group: int) -> Signals:
     if x.lr.shape[1] == 1:
         return x
     return x._replace(**{name: getattr(x, name)[:, group : group + 1] for name in SCALARS})
-
-
-def share(
-    component: Component,
-    signals: dict[int, Signals],
-    stacks: Sequence[Stack],
-    masks: Sequence[Tensor | None],
-    partners: object,
-) -> dict[int, Signals]:
-    """Gives every stack what `component.collect` finds in all of them together."""
-    found = together({i: partial(component.collect, x) for i, x in signals.items()}, stacks)
-    parts = []
-    for i in signals:
-        mask = masks[i]
-        parts.append([(part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1) for part in found[i]])
-    totals = tuple(torch.stack(part).sum(dim=0)[:, None] for part in zip(*parts, strict=True))
-    return {i: x._replace(collected=totals) for i, x in signals.items()}
 
 
 def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) -> Signals:

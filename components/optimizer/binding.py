@@ -46,14 +46,22 @@ class Bound:
         groups, state: its `param_groups` and `state`.
         compile: see `ComposedOptimizer`.
         before: the layout until now; its stacks are kept where nothing has happened to them.
+        partners: finds those of the step; see `Step`.
     """
 
     def __init__(
-        self, config: Config, groups: list[Group], state: State, compile: Compile, before: Bound | None = None
+        self,
+        config: Config,
+        groups: list[Group],
+        state: State,
+        compile: Compile,
+        before: Bound | None = None,
+        partners: Callable[[], Any] = lambda: None,
     ) -> None:
         self.groups = groups
         self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
+        self.core.partners = partners() if self.core.is_collective else None
         self.names = ("step", *(f"{c.id}.{name}" for c in self.core.chain for name in c.state))  # type: ignore[union-attr]
         self.layout = layout(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
