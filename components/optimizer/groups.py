@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.component import plain_number
-from autoranger.components.core.config import Config, check_betas, check_number
+from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import Step, require_total_steps
 
@@ -105,6 +105,14 @@ def has_tensors(betas: object) -> bool:
     return isinstance(betas, list | tuple) and any(isinstance(beta, Tensor) for beta in betas)
 
 
+def chosen(config: Config) -> dict[str, Any] | None:
+    """The components that are on, for a group: one without hyperparameters is `True`, none at all are None.
+
+    What flattens a state for a checkpoint, as torch does, has no place for a dict in which there is nothing.
+    """
+    return {name: dict(settings) or True for name, settings in config.components.items()} or None
+
+
 def check_group(group: Group, config: Config) -> None:
     """ConfigError where what is in a parameter group is not valid for this config."""
     params = group["params"]
@@ -121,7 +129,7 @@ def check_group(group: Group, config: Config) -> None:
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)
     require_total_steps([config], group["total_steps"])
-    if group["components"] != config.to_dict()["components"]:
+    if complete(group["components"] or {}) != config.components:
         raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
 
 

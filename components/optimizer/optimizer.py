@@ -16,7 +16,7 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
-from autoranger.components.optimizer.groups import Numbers, check_group
+from autoranger.components.optimizer.groups import Numbers, check_group, chosen
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
 from autoranger.components.presets import RANGER21
@@ -74,7 +74,7 @@ class ComposedOptimizer(Optimizer):
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
         self.config, self.compile = config, compile
         self._bound: Bound | None = None
-        more = {"total_steps": total_steps, "maximize": maximize, "step": 0}
+        more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, config.to_dict() | more | ({} if lr is None else {"lr": lr}))
 
     def _patch_step_function(self) -> None:
