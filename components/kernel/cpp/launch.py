@@ -84,7 +84,8 @@ class Kernel:
             signal = getattr(signals, name)
             if signal is not self._held[i]:  # many are the step's own buffers
                 self._held[i] = point(place, signal, like)
-        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() for x in grads]
+        # A gradient without numbers is one all the same: 0 means that there is none.
+        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() or 1 for x in grads]
         if places != self._places:  # most are where they were in the step before
             for tensor, theta, grad in zip(self._tensors, *places, strict=True):
                 tensor.theta, tensor.grad = theta, grad

@@ -80,7 +80,8 @@ class TritonKernel:
             grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
-        addresses = self._sent([0 if x is None else x.data_ptr() for x in (*thetas, *grads)])
+        # A gradient without numbers is one all the same: 0 means that there is none.
+        addresses = self._sent([0 if x is None else x.data_ptr() or 1 for x in (*thetas, *grads)])
         mask = self._all if active is None else active
         arguments = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
         with torch.cuda.device_of(addresses):  # type: ignore[no-untyped-call]
