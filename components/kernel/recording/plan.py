@@ -37,7 +37,7 @@ def schedules(
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     if any(crosses(found[stack.matrix].program, stack.shards) for stack in step.stacks if stack.shards):
         raise UntraceableError("it sums over tensors that are cut between processes")
-    if step.partners and any(s.program.totals for s in found.values()):
+    if step.partners is not None:
         raise UntraceableError("it sums over tensors that belong to other processes")
     return found
 
