@@ -109,6 +109,7 @@ def printed(
     return print_step(dict(schedules), dtype, compute)
 
 
+@lru_cache(maxsize=64)
 def tensor_type(states: int) -> type[ctypes.Structure]:
     """`Tensor` of frame.h, with that many states."""
     numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
