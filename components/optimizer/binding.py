@@ -84,7 +84,7 @@ class Bound:
         self.watch = Watch(self.every) if any(held.stack.copies for held in self.held) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
-            self.watch.seen = [x for p in self.every for x in (seen[id(p)] if p in known else (None, None))]
+            self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
 
     def _is_at_work(self, p: Tensor, state: State) -> bool:
         """Whether a parameter has a gradient, or had one."""
