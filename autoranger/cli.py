@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
-from autoranger.search.plain import plain
+from autoranger.search.serialization import to_json
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, patience, streams
 from autoranger.version import __version__
 
@@ -161,7 +161,7 @@ def search(
     try:
         if previous := keep_previous(out_path):
             err.print(f"the config that was in {out_path} is now in {previous}", highlight=False, markup=False)
-        outcome.config.save(out_path, outcome.evidence)
+        outcome.config.save(out_path, outcome.evidence.to_dict())
     except DataError as error:
         raise DataError(f"{error} What was found is in the study: {reported} --out FOLDER writes it.") from None
     if as_json:
@@ -368,7 +368,7 @@ def bench(
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
-    print_text(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
+    print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_text(text: str) -> None:

@@ -49,8 +49,8 @@ def write_report(findings: Findings, folder: Path) -> list[Path]:
     """
     drawings = figures(findings)
     texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
-    for place, row in enumerate(findings.rows, start=1):
-        texts[f"finalist-{place}.toml"] = tomli_w.dumps(dict(row.config))
+    for place, finalist in enumerate(findings.finalists, start=1):
+        texts[f"finalist-{place}.toml"] = tomli_w.dumps(finalist.config)
     texts[DATA] = json.dumps(findings.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
     texts[PAGE] = page(
         findings, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}
@@ -69,19 +69,19 @@ def page(findings: Findings, drawn: dict[str, str]) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(files("autoranger").joinpath("page.html").read_text(encoding="utf-8"))
     exported = findings.exported
-    ran = wording.versions(findings.evidence)
+    ran = "" if findings.evidence is None else wording.versions(findings.evidence)
     return template.render(
         findings=findings,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         about=wording.about(findings),
         verdict=wording.verdict(exported, findings.evidence, findings.failure),
-        finalists=list(wording.finalist_cells(findings.rows)),
-        note=wording.note(findings.rows, findings.evidence),
+        finalists=list(wording.finalist_cells(findings.finalists)),
+        note=wording.note(findings.evidence),
         spent=wording.spent(findings),
         source=wording.source(findings),
         contributions=list(wording.contribution_cells(findings)),
         pairs=list(wording.pair_cells(findings)),
         reading=wording.READING,
-        config="" if exported is None else tomli_w.dumps(dict(exported.config)),
+        config="" if exported is None else tomli_w.dumps(exported.config),
         made=f"Made by autoranger {__version__}." + (f" The search ran with {ran}." if ran else ""),
     )

@@ -16,12 +16,12 @@ from rich.table import Column, Table
 from autoranger.bench import Bench
 from autoranger.components.core.component import Value, registry
 from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.display import brief
-from autoranger.findings import Findings, Row
-from autoranger.search.study import Outcome
+from autoranger.findings import Findings
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.comparison import Comparison
-from autoranger.search.verdict.verdict import Difference
+from autoranger.search.verdict.outcome import Evidence, Finalist, Outcome, Settings
 from autoranger.wording import (
     READING,
     about,
@@ -45,8 +45,8 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     return {
         "config": outcome.config.to_dict(),
         "default_kept": outcome.default_kept,
-        "finalists": [asdict(f) | {"config": f.config.to_dict()} for f in outcome.finalists],
-        "evidence": outcome.evidence,
+        "finalists": [asdict(finalist) for finalist in outcome.finalists],
+        "evidence": outcome.evidence.to_dict(),
         "seconds": round(outcome.seconds, 1),
         "candidate_steps": outcome.work,
     }
@@ -54,15 +54,13 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -> None:
     """The final table, the verdict in a sentence, how to use the file, and what tells more."""
-    exported = outcome.config.to_dict()
-    rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
-    if compared := note(rows, evidence):
-        print_finalists(console, rows, evidence)
+    if compared := note(evidence):
+        print_finalists(console, outcome.finalists, evidence.settings)
         console.print()
     console.print(f"{compared} {work}".strip(), highlight=False)
-    print_verdict(console, verdict(next((row for row in rows if row.exported), None), evidence))
+    print_verdict(console, verdict(outcome.exported, evidence))
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
     print_code(console, "    import autoranger")
     print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
@@ -71,15 +69,15 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
         print_code(console, f"    {report}")
 
 
-def print_finalists(console: Console, rows: Sequence[Row], evidence: Mapping[str, Any]) -> None:
+def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
     """The finalists, best first: what they are and reach, and how they compare."""
-    cells = list(finalist_cells(rows))
-    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {evidence['metric']}", "test")]
+    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
-    costs = [str(evidence.get("cost", "cost"))] * any(row.cost is not None for row in rows)
+    costs = [settings.cost] if settings.cost else []
     against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
-    for row, (place, name, lr, valid, test, *differences) in zip(rows, cells, strict=True):
-        style = "bold green" if row.exported else ""
+    for finalist, cells in zip(finalists, finalist_cells(finalists), strict=True):
+        place, name, lr, valid, test, *differences = cells
+        style = "bold green" if finalist.exported else ""
         results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
         against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
     console.print(results)
@@ -96,9 +94,9 @@ def print_findings(console: Console, findings: Findings) -> None:
     """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
     console.print(escape(about(findings)), highlight=False, soft_wrap=True)
     print_verdict(console, verdict(findings.exported, findings.evidence, findings.failure))
-    if compared := note(findings.rows, findings.evidence):
+    if compared := note(findings.evidence):
         console.print()
-        print_finalists(console, findings.rows, findings.evidence)
+        print_finalists(console, findings.finalists, findings.settings)
         console.print(f"\n{compared}", highlight=False)
     console.print(escape(f"\n{spent(findings)}\n\n{source(findings)}"), highlight=False)
     if findings.attribution is None:
@@ -160,7 +158,7 @@ def build_call(config: Config) -> str:
     return f"build(model.parameters(){total})"
 
 
-def print_config(console: Console, name: str, config: Config, evidence: dict[str, Any]) -> None:
+def print_config(console: Console, name: str, config: Config, evidence: Mapping[str, Any]) -> None:
     """A config explained: the numbers, each component, the evidence, and how to use it."""
     console.print(f"[bold]{escape(name)}[/]: {brief(config)}", highlight=False)
     beta1, beta2 = config.betas
@@ -186,21 +184,20 @@ def print_component(console: Console, name: str, settings: Mapping[str, Value]) 
     console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))
 
 
-def print_evidence(console: Console, evidence: dict[str, Any]) -> None:
-    """Where a config comes from; an unfamiliar evidence table is printed as it is."""
+def print_evidence(console: Console, table: object) -> None:
+    """Where a config comes from, by the table of its file; what no search has written is one sentence."""
     try:
-        text = f"searched on {evidence['task']}, seed {evidence['seed']}: {evidence['verdict']}\n"
-        if evidence["comparisons"]:
-            pairs = {"ranger21": "against_default", "adamw": "against_adamw"}
-            gains = {other: Difference(**evidence[key]) for other, key in pairs.items()}
-            text += f"{evidence['metric']}: {evidence['valid']:.4f} valid, {evidence['test']:.4f} test\n"
-            for other, gain in gains.items():
-                text += (
-                    f"against {other}: {interval(gain)}, trainings of {length(evidence)}, {gain.seeds} fresh seeds\n"
-                )
-            text += f"{evidence['confidence']:.0%} intervals that hold for all {evidence['comparisons']} comparisons\n"
-    except (KeyError, TypeError, ValueError):
-        text = f"evidence: {evidence}\n"
+        evidence = Evidence.read(table)
+    except ConfigError as error:
+        console.print(escape(f"The file's evidence is not of this version's search: {error}\n"), highlight=False)
+        return
+    settings, compared = evidence.settings, evidence.comparison
+    text = f"searched on {settings.task}, seed {settings.seed}: {evidence.verdict}\n"
+    if compared is not None:
+        text += f"{settings.metric}: {compared.valid:.4f} valid, {compared.test:.4f} test\n"
+        for other, gain in (("ranger21", compared.against_default), ("adamw", compared.against_adamw)):
+            text += f"against {other}: {interval(gain)}, trainings of {length(evidence)}, {gain.seeds} fresh seeds\n"
+        text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} comparisons\n"
     console.print(escape(text), highlight=False)
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from autoranger.findings import ROLES, Findings, Row
+from autoranger.findings import Findings
 from autoranger.search.attribution import Effect
+from autoranger.search.race.race import RANDOM
 from autoranger.search.space import in_words
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
 from autoranger.search.verdict.verdict import Difference
+
+ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
+"""What a finalist is besides a finalist."""
 
 READING = (
     "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "
@@ -18,41 +22,42 @@ READING = (
 )
 
 
-def verdict(exported: Row | None, evidence: Mapping[str, Any], failure: str = "") -> str:
+def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str | None = None) -> str:
     """The verdict in a sentence, with what it rests on."""
-    if exported is None:
+    if exported is None or evidence is None:
         return (
             f"This search failed: {failure}"
             if failure
             else "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
         )
-    if exported.against_default is None:
+    if evidence.comparison is None:
         return without_comparison(exported, evidence)
-    on = f"on {exported.against_default.seeds} fresh seeds, in trainings of {length(evidence)}"
-    if "default" in exported.roles:
+    gain = evidence.comparison.against_default
+    on = f"on {gain.seeds} fresh seeds, in trainings of {length(evidence)}"
+    if DEFAULT in exported.roles:
         return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
-    return (
-        f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by "
-        f"{interval(exported.against_default)} {on}."
-    )
+    return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
 
 
-def without_comparison(exported: Row, evidence: Mapping[str, Any]) -> str:
+def without_comparison(exported: Finalist, evidence: Evidence) -> str:
     """What a search says that had no time for a comparison."""
-    swept, needed = evidence.get("sweep", {}), evidence.get("comparison_seconds")
-    first, last = swept.get("seeds", (0, 0))
+    swept = evidence.sweep
+    assert swept is not None
+    first, last = swept.seeds
+    more = (
+        f"a comparison takes --budget {duration(swept.needed)} or more" if swept.needed else "a longer --budget tells"
+    )
     return (
         f"There was no time for a comparison: {in_words(exported.components)} with lr {exported.lr:g}, the best of "
-        f"{len(swept.get('lrs', ()))} learning rates in trainings of {length(evidence)} on {seeds(last - first + 1)}. "
-        "Whether anything beats it, or it beats AdamW, is not known; "
-        + (f"a comparison takes --budget {duration(needed)} or more." if needed else "a longer --budget tells.")
+        f"{len(swept.lrs)} learning rates in trainings of {length(evidence)} on {seeds(last - first + 1)}. "
+        f"Whether anything beats it, or it beats AdamW, is not known; {more}."
     )
 
 
-def length(evidence: Mapping[str, Any]) -> str:
+def length(evidence: Evidence) -> str:
     """How long the trainings were that the evidence is of."""
-    steps, of = evidence["plan"]["steps"], evidence.get("proxy_steps")
-    return f"{steps} of the task's {of} steps" if of and steps < of else f"{steps} steps"
+    steps, of = evidence.plan.steps, evidence.settings.steps
+    return f"{steps} of the task's {of} steps" if steps < of else f"{steps} steps"
 
 
 def duration(seconds: float) -> str:
@@ -63,59 +68,58 @@ def duration(seconds: float) -> str:
 def about(findings: Findings) -> str:
     """What has been searched, in a line."""
     settings = findings.settings
-    words = [f"task {settings['task']}", f"{len(settings['components'])} components"]
-    sampler = findings.opening or settings.get("sampler")
-    words += [f"sampler {sampler}"] if sampler else []
-    words += [f"seed {settings['seed']}"]
-    words += [f"budget {settings['budget']:g} s"] if settings.get("budget") else []
+    words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {findings.opening}"]
+    words += [f"seed {settings.seed}"] + ([f"budget {settings.budget:g} s"] if settings.budget else [])
     return f"study '{findings.study}' in {findings.storage}: {', '.join(words)}"
 
 
-def finalist_cells(rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
+def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
     """Place, name, learning rate, valid, test, difference to full Ranger21, its p, difference to AdamW, cost."""
-    for place, row in enumerate(rows, start=1):
-        gain = row.against_default
+    for place, finalist in enumerate(finalists, start=1):
+        gain = finalist.against_default
         yield (
-            f"{'→ ' if row.exported else ''}{place}",
-            named(row),
-            f"{row.lr:g}",
-            metric(row.valid) + (f" ({row.diverged} diverged)" if row.diverged else ""),
-            metric(row.test),
+            f"{'→ ' if finalist.exported else ''}{place}",
+            named(finalist),
+            f"{finalist.lr:g}",
+            metric(finalist.valid) + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
+            metric(finalist.test),
             interval(gain),
             "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
-            interval(row.against_plain),
-            "" if row.cost is None else f"{row.cost:.3g}{', on the front' if row.on_front else ''}",
+            interval(finalist.against_adamw),
+            "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
         )
 
 
-def named(row: Row) -> str:
+def named(finalist: Finalist) -> str:
     """What a finalist is."""
-    roles = dict.fromkeys(ROLES[role] for role in row.roles if role in ROLES)
-    return in_words(row.components) + (f" ({', '.join(roles)})" if roles else "")
+    roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
+    return in_words(finalist.components) + (f" ({', '.join(roles)})" if roles else "")
 
 
-def note(rows: Sequence[Row], evidence: Mapping[str, Any]) -> str:
-    """How the differences of the finalists are to be read."""
-    known = [row.against_default.seeds for row in rows if row.against_default]
-    if not known:
+def note(evidence: Evidence | None) -> str:
+    """How the differences of the finalists are to be read; empty where there are none."""
+    if evidence is None or evidence.comparison is None:
         return ""
-    inside, beyond = evidence["confidence"], (1 - evidence["confidence"]) / 2
+    compared = evidence.comparison
+    beyond = (1 - compared.confidence) / 2
     return (
-        f"{known[0]} fresh seeds, trainings of {length(evidence)}; paired differences with {inside:.0%} intervals "
-        f"({beyond:.0%} beyond each end) that hold for all {evidence['comparisons']} comparisons together; p likewise, "
-        f"of being no better than full Ranger21: below {beyond:.2g} where an interval is above 0."
+        f"{compared.against_default.seeds} fresh seeds, trainings of {length(evidence)}; paired differences with "
+        f"{compared.confidence:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
+        "comparisons together; p likewise, of being no better than full Ranger21: below "
+        f"{beyond:.2g} where an interval is above 0."
     )
 
 
 def spent(findings: Findings) -> str:
     """What the search has cost."""
-    time = "" if findings.seconds is None else f" in {findings.seconds:.0f} s"
+    cost = findings.spent
+    time = "" if cost.seconds is None else f" in {cost.seconds:.0f} s"
     rounds = "; ".join(
         f"{r['candidates']:,} candidates of {counted(r['arms'], 'subset')} for {r['steps']} steps on "
         f"{seeds(r['seeds'])}"
         for r in findings.rounds
     )
-    return f"{findings.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
+    return f"{cost.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
 
 
 def source(findings: Findings) -> str:
@@ -187,8 +191,6 @@ def counted(count: int, thing: str) -> str:
     return f"one {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def versions(evidence: Mapping[str, Any]) -> str:
+def versions(evidence: Evidence) -> str:
     """What a search ran on."""
-    found = evidence.get("versions")
-    words = [f"{name} {value}" for name, value in found.items()] if isinstance(found, Mapping) else []
-    return ", ".join([*words, *([f"on {evidence['device']}"] if "device" in evidence else [])])
+    return ", ".join([*(f"{name} {v}" for name, v in evidence.versions.items()), f"on {evidence.settings.device}"])

@@ -53,11 +53,10 @@ class Reaching:
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
-        progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
-        **rest: Any,
+        **unchanged: Any,
     ) -> Scores:
-        """See `Population.train`."""
+        """As `Population.train`, which gets everything else as it is."""
 
         def converted(scores: Scores) -> Scores:
             self.best = max(self.best, np.max(scores["curve"], where=np.isfinite(scores["curve"]), initial=-np.inf))
@@ -70,9 +69,8 @@ class Reaching:
             steps,
             splits=[split for split in splits if split != "valid"],
             curve=min(POINTS, steps),
-            progress=progress,
             report=lambda part, scores: report(part, converted(scores)),
-            **rest,
+            **unchanged,
         )
         return converted(trained)
 

@@ -18,9 +18,9 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.commands import program
-from autoranger.search.plain import plain
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
+from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import Space, in_words
 from autoranger.search.storage.entry import Entry, means, numbers
 from autoranger.search.storage.fingerprint import changed
@@ -76,7 +76,7 @@ class Record:
         self._began = datetime.now()
         self.reasons: dict[Config, str] = {}
         self.recalled = 0
-        settings = plain(settings)  # as a storage returns it
+        settings = to_json(settings)  # as a storage returns it
         with kept():
             try:
                 if resume:
@@ -104,7 +104,9 @@ class Record:
             self.study.get_trials(deepcopy=False) or self.study.directions != [StudyDirection.MAXIMIZE]
         ):
             raise ConfigError(f"study '{name}' was not made by autoranger search; choose another --study.")
-        before = settings | noted.get("settings", {})
+        before = noted.get("settings", settings)
+        if before.keys() != settings.keys():
+            raise ConfigError(f"study '{name}' was made by another version of autoranger; choose another --study.")
         others = [
             f"{k} {dumps(before[k])}, not {dumps(v)}"
             for k, v in settings.items()
@@ -159,7 +161,7 @@ class Record:
     def plan(self) -> Plan | None:
         """The plan of an earlier session."""
         noted = self.study.user_attrs.get("plan")
-        return None if noted is None else Plan.from_dict(noted)
+        return None if noted is None else from_data(Plan, noted, "plan")
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
@@ -177,7 +179,7 @@ class Record:
         entry, round_ = self._entries.setdefault(config, Entry()), Round.of(steps, seeds)
         if round_.name in entry.earlier or round_.name in entry.here:
             return
-        entry.here[round_.name] = plain(values.tolist())
+        entry.here[round_.name] = to_json(values.tolist())
         with kept():
             if entry.trial is None:
                 entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
@@ -236,7 +238,7 @@ class Record:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
         with kept():
             for name, fact in facts.items():
-                self.study.set_user_attr(name, plain(fact))
+                self.study.set_user_attr(name, to_json(fact))
 
     def recall_verdict(self, steps: int, seeds: Sequence[int]) -> dict[Config, dict[str, Values]]:
         """The metric `[S]` of every split, by finalist, as far as an earlier session has recorded it."""
