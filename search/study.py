@@ -22,7 +22,7 @@ from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.objectives import LOSS, METRIC, prepared
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
-from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
+from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.race.sanity import check_metric
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
 from autoranger.search.storage.fingerprint import fingerprint
@@ -113,8 +113,8 @@ def search(
     task_print = {FINGERPRINT: fingerprint(bare, replace(space.default, lr=lrs[0]))}
     record = Record(storage, study, space, asdict(settings) | task_print, resume=resume)
     front = None if cost is None else record.front()
-    fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Scores(), list[int](), None
+    fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
+    swept, few, found = Standings(), list[int](), None
     try:
         record.name_metric(f"valid {task.metric_name}")
         if budget is not None:
@@ -174,7 +174,7 @@ def search(
     return outcome
 
 
-def numbers(first: int) -> Callable[[int], list[int]]:
+def seed_stream(first: int) -> Callable[[int], list[int]]:
     """A function that gives that many numbers from `first` on, none of them twice."""
     rest = count(first)
     return lambda size: list(islice(rest, size))

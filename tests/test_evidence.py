@@ -21,14 +21,14 @@ from rich.console import Console
 
 from autoranger import Config, cli
 from autoranger.components.core.errors import ConfigError, DataError
-from autoranger.findings import findings
-from autoranger.report import print_findings
+from autoranger.report.reading import read_report
+from autoranger.report.text import print_report
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import Space
 from autoranger.search.storage.record import Record
 from autoranger.search.verdict.outcome import Baseline, Comparison, Evidence, Finalist, Settings, Sweep
-from autoranger.search.verdict.verdict import Difference
+from autoranger.search.verdict.statistics import Difference
 
 SETTINGS = Settings(
     task="η ± 1",
@@ -149,14 +149,14 @@ def test_a_damaged_study_is_said_to_be() -> None:
         study = optuna.create_study(study_name=str(number), storage=InMemoryStorage())
         for name, value in data.items():
             study.set_user_attr(name, value)
-        found, words = attempt(lambda study: findings(study, "here"), study, DataError)
+        found, words = attempt(lambda study: read_report(study, "here"), study, DataError)
         if found is None:
             refused += 1
             assert words.startswith(f"study '{number}' is damaged or of another version: ")
         else:
             shown += 1
             json.dumps(found.to_dict(), allow_nan=False)
-            print_findings(Console(file=io.StringIO()), found)
+            print_report(Console(file=io.StringIO()), found)
     assert shown > 50
     assert refused > 300
 

@@ -26,7 +26,7 @@ from autoranger.search.attribution.sample import largest_sample
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import to_json
 from autoranger.search.verdict.outcome import Baseline, Comparison, Evidence, Finalist, Settings, Sweep
-from autoranger.search.verdict.verdict import Difference
+from autoranger.search.verdict.statistics import Difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 

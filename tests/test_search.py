@@ -26,7 +26,7 @@ from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict.evidence import judge
 from autoranger.search.verdict.outcome import Evidence
-from autoranger.search.verdict.verdict import against, compare, winner
+from autoranger.search.verdict.statistics import against, paired_difference, winner
 from tests import toy
 
 SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))
@@ -302,20 +302,20 @@ def test_a_storage_that_cannot_be_opened_is_said_to_be(place):
 def test_differences_are_the_paired_t_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, 20), rng.normal(0, 1, 20)
-    mine, theirs = compare(a, b), stats.ttest_rel(a, b)
+    mine, theirs = paired_difference(a, b), stats.ttest_rel(a, b)
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
     np.testing.assert_allclose([mine.p, mine.low, mine.high, mine.effect], [theirs.pvalue, low, high, (a - b).mean()])
-    assert compare(b, a).p == pytest.approx(mine.p)
+    assert paired_difference(b, a).p == pytest.approx(mine.p)
 
 
 def test_degenerate_differences():
     same = np.full(5, 0.9)
-    assert compare(same, same).p == 1.0
-    assert compare(same + 0.01, same).p == 0.0
-    assert compare(same[:1], same[:1]).p == 1.0
-    diverged = compare(np.array([np.nan, 0.9, 0.9]), np.array([0.8, 0.8, 0.7]))
+    assert paired_difference(same, same).p == 1.0
+    assert paired_difference(same + 0.01, same).p == 0.0
+    assert paired_difference(same[:1], same[:1]).p == 1.0
+    diverged = paired_difference(np.array([np.nan, 0.9, 0.9]), np.array([0.8, 0.8, 0.7]))
     assert diverged.effect == pytest.approx((0.7 - 0.8 + 0.1 + 0.2) / 3)
-    assert compare(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
+    assert paired_difference(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater"])
@@ -325,7 +325,7 @@ def test_interval_and_test_agree(alternative, comparisons):
     rng, decided = np.random.default_rng(3), set[bool]()
     for _ in range(200):
         a, b = rng.normal(0.6, 1, 12), rng.normal(0, 1, 12)
-        mine = compare(a, b, comparisons=comparisons, alternative=alternative)
+        mine = paired_difference(a, b, comparisons=comparisons, alternative=alternative)
         theirs = stats.ttest_rel(a, b, alternative=alternative)
         assert mine.p == pytest.approx(min(1.0, comparisons * theirs.pvalue))
         assert mine.low == pytest.approx(theirs.confidence_interval(1 - 0.05 / comparisons).low)

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.population.population import Population, Scores
 from autoranger.search.tasks.task import Task
-
-Values = NDArray[np.float64]
 
 METRIC = "metric"
 """The objective that a search has if nothing else is said: the task's metric at the end of a training."""

@@ -17,16 +17,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.commands import program
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
 from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import Space, in_words
-from autoranger.search.storage.entry import Entry, means, numbers
+from autoranger.search.storage.entry import Entry, means, to_array
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
-from autoranger.search.storage.storage import kept
-from autoranger.search.verdict.verdict import Values
+from autoranger.search.storage.storage import writing
 
 FRONT = "-front"
 """What the name of a study with a cost for its second objective ends with."""
@@ -77,7 +77,7 @@ class Record:
         self.reasons: dict[Config, str] = {}
         self.recalled = 0
         settings = to_json(settings)  # as a storage returns it
-        with kept():
+        with writing():
             try:
                 if resume:
                     self.study = optuna.load_study(study_name=name, storage=storage)
@@ -168,7 +168,7 @@ class Record:
         entry = self._entries.get(config, Entry())
         values = (entry.earlier | entry.here).get(Round.of(steps, seeds).name)
         self.recalled += steps * len(values or [])
-        return None if values is None else numbers(values)
+        return None if values is None else to_array(values)
 
     def begin(self) -> None:
         """Notes the time: trials of candidates that are reported for the first time have begun now."""
@@ -180,13 +180,13 @@ class Record:
         if round_.name in entry.earlier or round_.name in entry.here:
             return
         entry.here[round_.name] = to_json(values.tolist())
-        with kept():
+        with writing():
             if entry.trial is None:
                 entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
                 return
             self.storage.set_trial_user_attr(entry.trial, "rounds", entry.here)
             if np.isfinite(values).any():
-                self.storage.set_trial_intermediate_value(entry.trial, round_.spent, float(np.nanmean(values)))
+                self.storage.set_trial_intermediate_value(entry.trial, round_.work, float(np.nanmean(values)))
 
     def _trial(self, config: Config, entry: Entry) -> FrozenTrial:
         """A trial that runs, with the results that no other trial has."""
@@ -211,7 +211,7 @@ class Record:
             value = verdict.get(config, entry.last)
             stands = config == exported or value < verdict[exported]
             if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
-                with kept():  # an interruption has ended it before
+                with writing():  # an interruption has ended it before
                     entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
             self._finish(config, entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
 
@@ -221,7 +221,7 @@ class Record:
             return
         finite = bool(np.isfinite(value))
         state = state if finite else TrialState.FAIL
-        with kept():
+        with writing():
             if state == TrialState.FAIL and config in self.reasons:
                 self.storage.set_trial_user_attr(entry.trial, "failed", self.reasons[config])
             self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
@@ -231,12 +231,12 @@ class Record:
         """Tells other tools what the value of a trial is."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            with kept():
+            with writing():
                 self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
-        with kept():
+        with writing():
             for name, fact in facts.items():
                 self.study.set_user_attr(name, to_json(fact))
 
@@ -245,7 +245,7 @@ class Record:
         noted = self.study.user_attrs.get(VERDICT, {})
         found = noted.get("results", []) if noted.get("round") == Round.of(steps, seeds).name else []
         self.recalled += steps * len(seeds) * len(found)
-        return {Config.from_dict(r["config"]): {split: numbers(v) for split, v in r["scores"].items()} for r in found}
+        return {Config.from_dict(r["config"]): {split: to_array(v) for split, v in r["scores"].items()} for r in found}
 
     def report_verdict(self, steps: int, seeds: Sequence[int], scores: Mapping[Config, Mapping[str, Values]]) -> None:
         """Writes the results of the verdict's trainings so far."""

@@ -12,8 +12,7 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
 from autoranger.search.race.plan import Plan, Rung
-from autoranger.search.race.race import Scores as ByRate
-from autoranger.search.race.race import best_lr, mean, pareto
+from autoranger.search.race.race import Standings, best_lr, mean, pareto
 from autoranger.search.verdict.outcome import (
     ADAMW,
     DEFAULT,
@@ -24,7 +23,7 @@ from autoranger.search.verdict.outcome import (
     Settings,
     Sweep,
 )
-from autoranger.search.verdict.verdict import LEVEL, against, winner
+from autoranger.search.verdict.statistics import LEVEL, against, winner
 
 
 def judge(
@@ -105,7 +104,7 @@ def compared(
 
 
 def uncompared(
-    settings: Settings, default: Config, swept: ByRate, seeds: Sequence[int], needed: float | None
+    settings: Settings, default: Config, swept: Standings, seeds: Sequence[int], needed: float | None
 ) -> tuple[Config, Finalist, Evidence]:
     """What is exported where there is no time for a comparison: the default at the best rate of a sweep, and why.
 

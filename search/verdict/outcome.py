@@ -14,7 +14,7 @@ from autoranger.components.core.config import EVIDENCE, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data, to_toml
-from autoranger.search.verdict.verdict import Difference
+from autoranger.search.verdict.statistics import Difference
 
 DEFAULT, ADAMW = "default", "adamw"
 """Roles of the baselines that every search has: full Ranger21 and AdamW."""

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from autoranger.findings import Findings
+from autoranger.report.reading import Report
 from autoranger.search.attribution import Effect
 from autoranger.search.race.race import RANDOM
 from autoranger.search.space import in_words
 from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
-from autoranger.search.verdict.verdict import Difference
+from autoranger.search.verdict.statistics import Difference
 
 ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
 """What a finalist is besides a finalist."""
@@ -33,7 +33,7 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str |
     if evidence.comparison is None:
         return without_comparison(exported, evidence)
     gain = evidence.comparison.against_default
-    on = f"on {gain.seeds} fresh seeds, in trainings of {length(evidence)}"
+    on = f"on {gain.seeds} fresh seeds, in trainings of {training_length(evidence)}"
     if DEFAULT in exported.roles:
         return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
     return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
@@ -49,12 +49,12 @@ def without_comparison(exported: Finalist, evidence: Evidence) -> str:
     )
     return (
         f"There was no time for a comparison: {in_words(exported.components)} with lr {exported.lr:g}, the best of "
-        f"{len(swept.lrs)} learning rates in trainings of {length(evidence)} on {seeds(last - first + 1)}. "
+        f"{len(swept.lrs)} learning rates in trainings of {training_length(evidence)} on {seeds(last - first + 1)}. "
         f"Whether anything beats it, or it beats AdamW, is not known; {more}."
     )
 
 
-def length(evidence: Evidence) -> str:
+def training_length(evidence: Evidence) -> str:
     """How long the trainings were that the evidence is of."""
     steps, of = evidence.plan.steps, evidence.settings.steps
     return f"{steps} of the task's {of} steps" if steps < of else f"{steps} steps"
@@ -65,12 +65,12 @@ def duration(seconds: float) -> str:
     return f"{math.ceil(seconds / 5) * 5}s" if seconds <= 120 else f"{math.ceil(seconds / 60)}m"
 
 
-def about(findings: Findings) -> str:
+def heading(report: Report) -> str:
     """What has been searched, in a line."""
-    settings = findings.settings
-    words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {findings.opening}"]
+    settings = report.settings
+    words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {report.opening}"]
     words += [f"seed {settings.seed}"] + ([f"budget {settings.budget:g} s"] if settings.budget else [])
-    return f"study '{findings.study}' in {findings.storage}: {', '.join(words)}"
+    return f"study '{report.study}' in {report.storage}: {', '.join(words)}"
 
 
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
@@ -79,7 +79,7 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
         gain = finalist.against_default
         yield (
             f"{'→ ' if finalist.exported else ''}{place}",
-            named(finalist),
+            finalist_name(finalist),
             f"{finalist.lr:g}",
             metric(finalist.valid) + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
             metric(finalist.test),
@@ -90,43 +90,43 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
         )
 
 
-def named(finalist: Finalist) -> str:
+def finalist_name(finalist: Finalist) -> str:
     """What a finalist is."""
     roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
     return in_words(finalist.components) + (f" ({', '.join(roles)})" if roles else "")
 
 
-def note(evidence: Evidence | None) -> str:
+def legend(evidence: Evidence | None) -> str:
     """How the differences of the finalists are to be read; empty where there are none."""
     if evidence is None or evidence.comparison is None:
         return ""
     compared = evidence.comparison
-    beyond = (1 - compared.confidence) / 2
+    inside, beyond = compared.confidence, (1 - compared.confidence) / 2
     return (
-        f"{compared.against_default.seeds} fresh seeds, trainings of {length(evidence)}; paired differences with "
-        f"{compared.confidence:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
+        f"{compared.against_default.seeds} fresh seeds, trainings of {training_length(evidence)}; paired differences "
+        f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
         "comparisons together; p likewise, of being no better than full Ranger21: below "
         f"{beyond:.2g} where an interval is above 0."
     )
 
 
-def spent(findings: Findings) -> str:
+def spent(report: Report) -> str:
     """What the search has cost."""
-    cost = findings.spent
+    cost = report.spent
     time = "" if cost.seconds is None else f" in {cost.seconds:.0f} s"
     rounds = "; ".join(
         f"{r['candidates']:,} candidates of {counted(r['arms'], 'subset')} for {r['steps']} steps on "
         f"{seeds(r['seeds'])}"
-        for r in findings.rounds
+        for r in report.rounds
     )
     return f"{cost.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
 
 
-def source(findings: Findings) -> str:
+def basis(report: Report) -> str:
     """What the attribution has been made from, or why there is none."""
-    sample = findings.sample
-    if findings.attribution is None or sample is None:
-        return f"No attribution: {findings.missing}"
+    sample = report.sample
+    if report.attribution is None or sample is None:
+        return f"No attribution: {report.missing}"
     made = sample.round
     failed = sum(map(math.isnan, sample.values))
     which = (
@@ -136,29 +136,29 @@ def source(findings: Findings) -> str:
     )
     alone = "this seed alone" if made.seeds == 1 else "these seeds alone"
     words = (
-        f"In valid {findings.metric} after {made.steps} steps on {which}, from {len(sample.values):,} candidates"
-        f"{f' ({failed} diverged)' if failed else ''} by a Gaussian process; {findings.attribution.confidence:.0%} "
+        f"In valid {report.metric} after {made.steps} steps on {which}, from {len(sample.values):,} candidates"
+        f"{f' ({failed} diverged)' if failed else ''} by a Gaussian process; {report.attribution.confidence:.0%} "
         f"intervals {f'for {alone}' if sample.between is None else 'that allow for other seeds'}."
     )
-    players = len(findings.attribution.main)
+    players = len(report.attribution.main)
     every = len(sample.components)
     return words + (
         f" Played among {players} of the space's {every} components, the others off." if players < every else ""
     )
 
 
-def contribution_cells(findings: Findings) -> Iterator[tuple[str, str, str]]:
+def contribution_cells(report: Report) -> Iterator[tuple[str, str, str]]:
     """Component, Shapley value, main effect; the largest Shapley value first."""
-    if findings.attribution is not None:
-        pairs = zip(findings.attribution.shapley, findings.attribution.main, strict=True)
+    if report.attribution is not None:
+        pairs = zip(report.attribution.shapley, report.attribution.main, strict=True)
         for shapley, main in sorted(pairs, key=lambda pair: -pair[0].effect):
             yield shapley.components[0], interval(shapley), interval(main)
 
 
-def pair_cells(findings: Findings) -> Iterator[tuple[str, str]]:
+def pair_cells(report: Report) -> Iterator[tuple[str, str]]:
     """Pair and interaction, the strongest first."""
-    if findings.attribution is not None:
-        for effect in sorted(findings.attribution.pairs, key=lambda e: -abs(e.effect)):
+    if report.attribution is not None:
+        for effect in sorted(report.attribution.pairs, key=lambda e: -abs(e.effect)):
             yield " × ".join(effect.components), interval(effect)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from autoranger.figures import canvas
-from autoranger.findings import Findings
+from autoranger.report.reading import Report
 from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.space import in_words
@@ -36,24 +36,24 @@ Figure = Any
 """Matplotlib's, which is imported when a figure is drawn."""
 
 
-def figures(findings: Findings) -> dict[str, tuple[str, Callable[[], Figure]]]:
+def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
     """The figures that a study has the data for: by file name, what each shows in words, and what draws it."""
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}
-    known = [finalist for finalist in findings.finalists if finalist.against_default]
+    known = [finalist for finalist in report.finalists if finalist.against_default]
     if len(known) > 1:
-        words = f"Finalists: difference in valid {findings.metric} to full Ranger21, with intervals."
-        found["finalists"] = words, lambda: draw_finalists(known, findings.metric)
-    if findings.sample is not None and np.isfinite(findings.sample.values).any():
-        sample = findings.sample
-        words = f"Every candidate of a round: valid {findings.metric} against the learning rate."
-        found["rates"] = words, lambda: draw_rates(sample, leaders(findings), findings.metric)
-    if findings.attribution is not None:
-        attribution = findings.attribution
-        words = f"What each component contributes to valid {findings.metric}, with intervals."
-        found["contributions"] = words, lambda: draw_contributions(attribution, findings.metric)
+        words = f"Finalists: difference in valid {report.metric} to full Ranger21, with intervals."
+        found["finalists"] = words, lambda: draw_finalists(known, report.metric)
+    if report.sample is not None and np.isfinite(report.sample.values).any():
+        sample = report.sample
+        words = f"Every candidate of a round: valid {report.metric} against the learning rate."
+        found["rates"] = words, lambda: draw_rates(sample, leaders(report), report.metric)
+    if report.attribution is not None:
+        attribution = report.attribution
+        words = f"What each component contributes to valid {report.metric}, with intervals."
+        found["contributions"] = words, lambda: draw_contributions(attribution, report.metric)
         if attribution.pairs:
-            words = f"Interactions of pairs of components in valid {findings.metric}."
-            found["interactions"] = words, lambda: draw_interactions(attribution, findings.metric)
+            words = f"Interactions of pairs of components in valid {report.metric}."
+            found["interactions"] = words, lambda: draw_interactions(attribution, report.metric)
     return found
 
 
@@ -93,12 +93,12 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def leaders(findings: Findings) -> dict[str, tuple[str, ...]]:
+def leaders(report: Report) -> dict[str, tuple[str, ...]]:
     """Subsets worth a line of their own, by label: the finalists, or the three that lead so far."""
-    subsets = [finalist.components for finalist in findings.finalists]
-    if not subsets and findings.sample is not None:
-        best = np.argsort(-np.nan_to_num(findings.sample.values, nan=-np.inf))
-        subsets = [tuple(subset) for subset in dict.fromkeys(findings.sample.subsets[i] for i in best)][:3]
+    subsets = [finalist.components for finalist in report.finalists]
+    if not subsets and report.sample is not None:
+        best = np.argsort(-np.nan_to_num(report.sample.values, nan=-np.inf))
+        subsets = [tuple(subset) for subset in dict.fromkeys(report.sample.subsets[i] for i in best)][:3]
     return {f"{place}  {shorten(in_words(subset))}": subset for place, subset in enumerate(subsets, start=1)}
 
 

@@ -1,11 +1,9 @@
-"""What a search found, and what a config is, as text for people and as plain data."""
+"""Configs, comparisons of them and step times, printed on a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -17,112 +15,21 @@ from autoranger.bench import Bench
 from autoranger.components.core.component import Value, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.display import brief
-from autoranger.findings import Findings
+from autoranger.report.sentences import interval, training_length
+from autoranger.search.space import in_words
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.comparison import Comparison
-from autoranger.search.verdict.outcome import Evidence, Finalist, Outcome, Settings
-from autoranger.wording import (
-    READING,
-    about,
-    contribution_cells,
-    finalist_cells,
-    interval,
-    length,
-    note,
-    pair_cells,
-    source,
-    spent,
-    verdict,
-)
-
-STRONGEST = 5
-"""Pairs of components that are printed."""
+from autoranger.search.verdict.comparison import HeadToHead
+from autoranger.search.verdict.outcome import Evidence
 
 
-def outcome_dict(outcome: Outcome) -> dict[str, Any]:
-    """An outcome as plain data."""
-    return {
-        "config": outcome.config.to_dict(),
-        "default_kept": outcome.default_kept,
-        "finalists": [asdict(finalist) for finalist in outcome.finalists],
-        "evidence": outcome.evidence.to_dict(),
-        "seconds": round(outcome.seconds, 1),
-        "candidate_steps": outcome.work,
-    }
-
-
-def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -> None:
-    """The final table, the verdict in a sentence, how to use the file, and what tells more."""
-    evidence = outcome.evidence
-    work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
-    if compared := note(evidence):
-        print_finalists(console, outcome.finalists, evidence.settings)
-        console.print()
-    console.print(f"{compared} {work}".strip(), highlight=False)
-    print_verdict(console, verdict(outcome.exported, evidence))
-    console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-    print_code(console, "    import autoranger")
-    print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
-    if compared:
-        console.print("\nWhat each component contributes:\n", highlight=False)
-        print_code(console, f"    {report}")
-
-
-def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
-    """The finalists, best first: what they are and reach, and how they compare."""
-    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
-    results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
-    costs = [settings.cost] if settings.cost else []
-    against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
-    for finalist, cells in zip(finalists, finalist_cells(finalists), strict=True):
-        place, name, lr, valid, test, *differences = cells
-        style = "bold green" if finalist.exported else ""
-        results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
-        against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
-    console.print(results)
-    console.print()
-    console.print(against)
-
-
-def print_verdict(console: Console, words: str) -> None:
-    """The verdict in a sentence."""
-    console.print(escape(words), style="bold", highlight=False)
-
-
-def print_findings(console: Console, findings: Findings) -> None:
-    """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
-    console.print(escape(about(findings)), highlight=False, soft_wrap=True)
-    print_verdict(console, verdict(findings.exported, findings.evidence, findings.failure))
-    if compared := note(findings.evidence):
-        console.print()
-        print_finalists(console, findings.finalists, findings.settings)
-        console.print(f"\n{compared}", highlight=False)
-    console.print(escape(f"\n{spent(findings)}\n\n{source(findings)}"), highlight=False)
-    if findings.attribution is None:
-        return
-    table = Table("component", "Shapley value", "main effect", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, *effects in contribution_cells(findings):
-        table.add_row(f"[bold]{escape(name)}[/]", *map(escape, effects))
-    console.print()
-    console.print(table)
-    pairs = Table("strongest pairs", "interaction", box=None, pad_edge=False)
-    for pair, effect in islice(pair_cells(findings), STRONGEST):
-        pairs.add_row(escape(pair), escape(effect))
-    if pairs.rows:
-        console.print()
-        console.print(pairs)
-    console.print(f"\n[dim]{READING}[/]", highlight=False)
-
-
-def comparison_dict(comparison: Comparison) -> dict[str, Any]:
+def comparison_dict(comparison: HeadToHead) -> dict[str, Any]:
     """A comparison as plain data."""
     sides = [asdict(s) | {"config": s.config.to_dict(), "curve": s.curve.tolist()} for s in comparison.sides]
     pairs = [{"a": a, "b": b} | asdict(d) for (a, b), d in comparison.differences.items()]
     return {"steps": comparison.steps, "sides": sides, "differences": pairs}
 
 
-def print_comparison(console: Console, comparison: Comparison, task: Task) -> None:
+def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> None:
     """The sides with their learning curves, and the difference of each pair."""
     points = len(comparison.sides[0].curve)
     shown = [i for i in range(points) if (i + 1) % 2 == 0]
@@ -147,20 +54,9 @@ def print_comparison(console: Console, comparison: Comparison, task: Task) -> No
     console.print(pairs)
 
 
-def print_code(console: Console, line: str) -> None:
-    """A line to be copied: neither wrapped nor interpreted."""
-    console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def build_call(config: Config) -> str:
-    """How the optimizer of a config is built."""
-    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps else ""
-    return f"build(model.parameters(){total})"
-
-
 def print_config(console: Console, name: str, config: Config, evidence: Mapping[str, Any]) -> None:
     """A config explained: the numbers, each component, the evidence, and how to use it."""
-    console.print(f"[bold]{escape(name)}[/]: {brief(config)}", highlight=False)
+    console.print(f"[bold]{escape(name)}[/]: {in_words(config.components)}", highlight=False)
     beta1, beta2 = config.betas
     console.print(
         f"lr {config.lr:g}, betas ({beta1:g}, {beta2:g}), eps {config.eps:g}, weight decay {config.weight_decay:g}\n",
@@ -196,7 +92,8 @@ def print_evidence(console: Console, table: object) -> None:
     if compared is not None:
         text += f"{settings.metric}: {compared.valid:.4f} valid, {compared.test:.4f} test\n"
         for other, gain in (("ranger21", compared.against_default), ("adamw", compared.against_adamw)):
-            text += f"against {other}: {interval(gain)}, trainings of {length(evidence)}, {gain.seeds} fresh seeds\n"
+            trained = f"trainings of {training_length(evidence)}, {gain.seeds} fresh seeds"
+            text += f"against {other}: {interval(gain)}, {trained}\n"
         text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} comparisons\n"
     console.print(escape(text), highlight=False)
 
@@ -223,3 +120,14 @@ def print_bench(console: Console, bench: Bench) -> None:
     )
     for name, why in bench.skipped.items():
         console.print(f"left out: {escape(name)} ({escape(why)})", highlight=False, soft_wrap=True)
+
+
+def print_code(console: Console, line: str) -> None:
+    """A line to be copied: neither wrapped nor interpreted."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def build_call(config: Config) -> str:
+    """How the optimizer of a config is built."""
+    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps else ""
+    return f"build(model.parameters(){total})"

@@ -18,7 +18,7 @@ from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
 
 @dataclass(frozen=True)
-class Noted:
+class Attributes:
     """The attributes of a study that a search writes; those without a verdict are None.
 
     Args:
@@ -59,7 +59,7 @@ class Spent:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Report:
     """What a study says.
 
     Args:
@@ -131,19 +131,19 @@ class Findings:
         return found
 
 
-def findings(study: Study, place: str) -> Findings:
+def read_report(study: Study, place: str) -> Report:
     """What a study says, with the attribution worked out: seconds for a thousand candidates.
 
     Raises:
         DataError: where the study's attributes are not what a search writes.
     """
     try:
-        noted = from_data(Noted, study.user_attrs, "study")
+        attributes = from_data(Attributes, study.user_attrs, "study")
     except ConfigError as error:
         name = study.study_name
         raise DataError(f"study '{name}' is damaged or of another version: {error} Search anew.") from None
-    evidence = None if noted.outcome is None else noted.outcome.evidence
-    finalists = () if evidence is None else noted.finalists or ()
+    evidence = None if attributes.outcome is None else attributes.outcome.evidence
+    finalists = () if evidence is None else attributes.finalists or ()
     exported = next((finalist.components for finalist in finalists if finalist.exported), ())
     trained = rounds(study.get_trials(deepcopy=False))
     sample, attribution, missing = None, None, ""
@@ -152,19 +152,19 @@ def findings(study: Study, place: str) -> Findings:
         attribution = from_sample(sample, players(sample, exported))
     except ConfigError as error:
         missing = str(error)
-    return Findings(
+    return Report(
         study=study.study_name,
         storage=place,
-        opening=noted.opening or noted.settings.sampler,
-        settings=noted.settings,
+        opening=attributes.opening or attributes.settings.sampler,
+        settings=attributes.settings,
         evidence=evidence,
         finalists=finalists,
-        spent=noted.spent or Spent(sum(r["steps"] * r["seeds"] * r["candidates"] for r in trained), None),
+        spent=attributes.spent or Spent(sum(r["steps"] * r["seeds"] * r["candidates"] for r in trained), None),
         rounds=trained,
         sample=sample,
         attribution=attribution,
         missing=missing,
-        failure=noted.failure,
+        failure=attributes.failure,
     )
 
 
