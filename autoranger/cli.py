@@ -19,7 +19,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
-from autoranger.search.plain import plain
+from autoranger.search.serialization import to_json
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, patience, streams
 from autoranger.version import __version__
 
@@ -107,7 +107,7 @@ def search(
     from autoranger.arguments import check_out, keep_previous, pick_device
     from autoranger.components.core.errors import ConfigError, DataError
     from autoranger.display import Display
-    from autoranger.report import outcome_dict, print_outcome
+    from autoranger.report.text import outcome_dict, print_outcome
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
@@ -161,7 +161,7 @@ def search(
     try:
         if previous := keep_previous(out_path):
             err.print(f"the config that was in {out_path} is now in {previous}", highlight=False, markup=False)
-        outcome.config.save(out_path, outcome.evidence)
+        outcome.config.save(out_path, outcome.evidence.to_dict())
     except DataError as error:
         raise DataError(f"{error} What was found is in the study: {reported} --out FOLDER writes it.") from None
     if as_json:
@@ -197,10 +197,10 @@ def compare(
     from autoranger.arguments import pick_device
     from autoranger.components.core.config import load
     from autoranger.display import Display
-    from autoranger.report import comparison_dict, print_comparison
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.verdict.comparison import compare_configs
+    from autoranger.tables import comparison_dict, print_comparison
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
@@ -239,9 +239,9 @@ def report(
     """
     import optuna
 
-    from autoranger.findings import findings
-    from autoranger.page import check_folder, write_report
-    from autoranger.report import print_findings
+    from autoranger.report.page import check_folder, write_report
+    from autoranger.report.reading import read_report
+    from autoranger.report.text import print_report
     from autoranger.search.storage.existing import find_study
     from autoranger.search.storage.storage import JOURNAL
 
@@ -251,12 +251,12 @@ def report(
     if folder is not None:
         check_folder(folder)
     with err.status("learning what each component contributes"):
-        result = findings(found, place)
+        result = read_report(found, place)
         written = [] if folder is None else write_report(result, folder)
     if as_json:
         print_json(result.to_dict() | ({"out": [str(path) for path in written]} if written else {}))
         return
-    print_findings(out, result)
+    print_report(out, result)
     if written:
         out.print(f"\nWritten: {escape(', '.join(map(str, written)))}", highlight=False, soft_wrap=True)
 
@@ -282,7 +282,7 @@ def components(
     """List the components, in the order in which they act within a step."""
     from autoranger.components.core.component import registry
     from autoranger.components.core.reference import described, markdown
-    from autoranger.report import print_component
+    from autoranger.tables import print_component
 
     if as_markdown:
         print_text(markdown())
@@ -316,7 +316,7 @@ def show(
 ) -> None:
     """Explain a config: what is on, with which values, and what the search found out about it."""
     from autoranger.components.core.config import load, read
-    from autoranger.report import print_config
+    from autoranger.tables import print_config
 
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
     if as_json:
@@ -347,7 +347,7 @@ def bench(
     from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
     from autoranger.display import counting
-    from autoranger.report import print_bench
+    from autoranger.tables import print_bench
 
     if figure is not None:
         from autoranger.figures import check_figure
@@ -368,7 +368,7 @@ def bench(
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
-    print_text(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
+    print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_text(text: str) -> None:

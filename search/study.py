@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import count, islice
-from typing import Any
 
 import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autoranger.components.core.config import EVIDENCE, Config
+from autoranger.components.core.config import EVIDENCE
 from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
@@ -23,13 +22,14 @@ from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.objectives import LOSS, METRIC, prepared
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
-from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
+from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.race.sanity import check_metric
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
 from autoranger.search.storage.fingerprint import fingerprint
 from autoranger.search.storage.record import FINGERPRINT, Record
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
+from autoranger.search.verdict.evidence import compared, judge, uncompared
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
 """Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
@@ -39,31 +39,6 @@ SEEDS = 1_000_000
 
 EXPLORED = 64
 """Subsets for whose learning rates a sampler has time in the standard plan."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found.
-
-    Args:
-        config: to be exported: the winner, or the default where nothing beats it significantly, or where there was no
-            time for a comparison.
-        default_kept: whether it is the default.
-        finalists: all candidates of the verdict, best validation metric first; without a comparison the default alone,
-            of which no metric is known then. The baselines are among them: the
-            default (full Ranger21), AdamW, both with the same sweep of learning rates as the others had, and the best
-            of random candidates: all of the first round's, or half of them where a sampler chose the others.
-        evidence: what the exported file says about the config.
-        seconds: how long it took.
-        work: candidate-steps trained.
-    """
-
-    config: Config
-    default_kept: bool
-    finalists: list[Finalist]
-    evidence: dict[str, Any]
-    seconds: float
-    work: int
 
 
 def search(
@@ -119,27 +94,27 @@ def search(
             f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
             f"{task.lr_range}; widen it."
         )
-    settings: dict[str, Any] = {
-        "task": task.name,
-        "metric": task.metric_name,
-        "steps": task.steps,
-        "batch_size": task.batch_size,
-        "lr_range": list(task.lr_range),
-        "device": task.device.type,
-        "seed": seed,
-        "budget": budget,
-        "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
-        "objective": objective,
-        "cost": cost and cost.name,
-        "components": list(space.components),
-    }
+    settings = Settings(
+        task=task.name,
+        metric=task.metric_name,
+        steps=task.steps,
+        batch_size=task.batch_size,
+        lr_range=(task.lr_range[0], task.lr_range[1]),
+        device=task.device.type,
+        seed=seed,
+        budget=budget,
+        sampler=sampler if isinstance(sampler, str) else type(sampler).__name__,
+        objective=objective,
+        cost=None if cost is None else cost.name,
+        components=tuple(space.components),
+    )
     bare = Population(task)
     population, priced = trained_for(bare), None if cost is None else cost.of
-    settings[FINGERPRINT] = fingerprint(bare, replace(space.default, lr=lrs[0]))
-    record = Record(storage, study, space, settings, resume=resume)
+    task_print = {FINGERPRINT: fingerprint(bare, replace(space.default, lr=lrs[0]))}
+    record = Record(storage, study, space, asdict(settings) | task_print, resume=resume)
     front = None if cost is None else record.front()
-    fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Scores(), list[int](), None
+    fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
+    swept, few, found = Standings(), list[int](), None
     try:
         record.name_metric(f"valid {task.metric_name}")
         if budget is not None:
@@ -151,54 +126,55 @@ def search(
                 check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
         plan = plan or record.plan or planned(task, space, clock, sampler)
         if plan is not None:
-            called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
+            called = samplers.DEFAULT if sampler == AUTO else settings.sampler
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
-            record.note(plan=plan.to_dict(), opening=opening.name)
-            race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
+            record.note(plan=asdict(plan), opening=opening.name)
+            race = Race(population, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, priced)
             with suppress(OutOfTime):
                 found = compete(race, opening, plan, fresh)
         if plan is not None and found is not None:
-            ranked, best = judge(found.configs, found.scores, found.roles, priced)
-            if not np.isfinite(best.valid):
+            judged = judge(found.configs, found.scores, found.roles, priced)
+            best, finalist = next((config, f) for config, f in judged.items() if f.exported)
+            if not np.isfinite(finalist.valid):
                 raise SearchError(
-                    f"every training of full Ranger21 with lr {best.config.lr:g} diverged on the fresh seeds, and "
-                    "nothing beats it; name lower rates in the task's lr_range."
+                    f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
+                    "beats it; name lower rates in the task's lr_range."
                 )
             done = replace(
                 plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
             )  # may be cut short
-            evidence = describe(task, done, opening.name, settings, found.seeds, ranked, best)
-            merits = {finalist.config: finalist.valid for finalist in ranked}
+            evidence = compared(settings, done, opening.name, found.seeds, list(judged.values()))
+            merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(population)
             require_finite(swept, task.steps)
             needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
-            best, evidence = uncompared(task, settings, space.default, swept, few, needed)
-            ranked, merits = [best], {best.config: best_value(swept[space.default])}
-        record.conclude(best.config, merits)
+            best, finalist, evidence = uncompared(settings, space.default, swept, few, needed)
+            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
+        record.conclude(best, merits)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:
         record.close()
-    outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
+    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
+        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
-        finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
+        finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
             "seconds": None if resume else clock.elapsed,
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.config.to_dict() | {EVIDENCE: evidence},  # last, since it says that the search is finished
+        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 
 
-def numbers(first: int) -> Callable[[int], list[int]]:
+def seed_stream(first: int) -> Callable[[int], list[int]]:
     """A function that gives that many numbers from `first` on, none of them twice."""
     rest = count(first)
     return lambda size: list(islice(rest, size))
