@@ -99,6 +99,15 @@ def test_the_own_schedule_tells_the_rate_in_effect_and_changes_nothing(lr: float
     assert rates[0] < 0.1 > rates[-1]
 
 
+def test_a_length_may_come_with_the_schedule() -> None:
+    late, early = built(), Config.preset("ranger21").build([parameter()], 1, compile=False)
+    OwnSchedule(early, total_steps=STEPS)
+    for _ in range(STEPS):
+        late.step()
+        early.step()
+    assert torch.equal(late.param_groups[0]["params"][0], early.param_groups[0]["params"][0])
+
+
 def test_an_optimizer_without_a_schedule_of_its_own_is_refused() -> None:
     with pytest.raises(ConfigError, match="SGD has no schedule of its own"):
-        OwnSchedule(torch.optim.SGD([parameter()], 0.1))  # type: ignore[arg-type]
+        OwnSchedule(torch.optim.SGD([parameter()], 0.1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autoranger.components.core.errors import ConfigError
@@ -17,7 +18,8 @@ class OwnSchedule(LRScheduler):
     they are given none, and log what it says.
 
     Args:
-        optimizer: whose components are the schedule.
+        optimizer: whose components are the schedule; it may be wrapped, as by Accelerate and Lightning.
+        total_steps: of the training, where that was not known when the optimizer was built; set in all its groups.
 
     Raises:
         ConfigError: (a ValueError) where it is not one of autoranger's.
@@ -25,10 +27,16 @@ class OwnSchedule(LRScheduler):
 
     optimizer: ComposedOptimizer
 
-    def __init__(self, optimizer: ComposedOptimizer) -> None:
-        if not isinstance(optimizer, ComposedOptimizer):
-            raise ConfigError(f"{type(optimizer).__name__} has no schedule of its own; use one of torch's for it.")
-        super().__init__(optimizer)
+    def __init__(self, optimizer: Optimizer, total_steps: int | None = None) -> None:
+        inner: Any = optimizer
+        while not isinstance(inner, ComposedOptimizer):
+            if not hasattr(inner, "optimizer"):
+                raise ConfigError(f"{type(inner).__name__} has no schedule of its own; use one of torch's for it.")
+            inner = inner.optimizer
+        if total_steps is not None:
+            for group in inner.param_groups:
+                group["total_steps"] = total_steps
+        super().__init__(inner)
 
     def get_lr(self) -> list[Any]:
         """The base rates, as they are."""
