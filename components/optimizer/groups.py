@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from autoranger.components.core.component import plain_number
 from autoranger.components.core.config import Config, check_betas, check_number, complete
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
@@ -86,12 +85,11 @@ class Numbers:
             return
         self.told = True
         names = " and ".join(self.schedules)
-        warnings.warn(
+        warn(
             f"a scheduler has changed lr from {initial:g} to {lr:g}, on top of {names}: the factors multiply. For the "
             'components\' schedule alone use no scheduler, or a constant one (lr_scheduler_type="constant" of '
             "transformers), or autoranger.OwnSchedule(optimizer) where there has to be one; for the scheduler's alone "
-            f"switch {names} off.",
-            stacklevel=10,
+            f"switch {names} off."
         )
 
     def advance(self) -> None:
