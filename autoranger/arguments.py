@@ -11,7 +11,7 @@ from autoranger.components.core.errors import ConfigError, DataError, reason
 
 
 def pick_device(name: str) -> str:
-    """The device of a name, `auto` resolved; ConfigError where this machine does not have it."""
+    """The device of a name, `auto` resolved; raises ConfigError if this machine does not have it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")

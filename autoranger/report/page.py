@@ -25,8 +25,8 @@ def check_folder(path: Path) -> None:
     """Makes sure, before the work, that the report can be written there.
 
     Raises:
-        ConfigError: where that is a file, or Matplotlib is missing.
-        DataError: where the folder, or the one to make it in, cannot be written.
+        ConfigError: if that is a file, or Matplotlib is missing.
+        DataError: if the folder, or the one to make it in, cannot be written.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file; name a folder.")
@@ -44,8 +44,8 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         the files.
 
     Raises:
-        ConfigError: where Matplotlib is missing.
-        DataError: where a file cannot be written.
+        ConfigError: if Matplotlib is missing.
+        DataError: if a file cannot be written.
     """
     drawings = figures(report)
     texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}

@@ -27,7 +27,7 @@ class Attributes:
         finalists: of the verdict.
         spent: candidate-steps and seconds.
         outcome: the exported config and its evidence; written last, so that the search is finished where it is there.
-        failure: why the search has nothing to recommend; None where it has, or has not ended.
+        failure: why the search has nothing to recommend; None if it has, or has not ended.
     """
 
     settings: Settings
@@ -51,7 +51,7 @@ class Spent:
 
     Args:
         work: candidate-steps trained.
-        seconds: how long it took; None where unknown, as of a search that was resumed.
+        seconds: how long it took; None if unknown, as of a search that was resumed.
     """
 
     work: int
@@ -70,10 +70,10 @@ class Report:
         finalists: best first; none without a verdict.
         spent: by the search, or by the race as far as it got.
         rounds: of the race: `{steps, seeds, candidates, arms}` each.
-        sample: the round that most candidates share; None where there is no trial.
-        attribution: of the metric in that round to the components; None where there is no model.
+        sample: the round that most candidates share; None if there is no trial.
+        attribution: of the metric in that round to the components; None if there is no model.
         missing: why there is no attribution.
-        failure: why the search has nothing to recommend; None where it has, or has not ended.
+        failure: why the search has nothing to recommend; None if it has, or has not ended.
     """
 
     study: str
@@ -118,7 +118,7 @@ class Report:
         return finite
 
     def attribution_dict(self) -> dict[str, Any]:
-        """The attribution with all pairs, and what it was made from; why there is none where there is none."""
+        """The attribution with all pairs, and what it was made from; why there is none if there is none."""
         if self.attribution is None or self.sample is None:
             return {"missing": self.missing}
         made_from = asdict(self.sample.round) | {
@@ -135,7 +135,7 @@ def read_report(study: Study, place: str) -> Report:
     """What a study says, with the attribution worked out: seconds for a thousand candidates.
 
     Raises:
-        DataError: where the study's attributes are not what a search writes.
+        DataError: if the study's attributes are not what a search writes.
     """
     try:
         attributes = from_data(Attributes, study.user_attrs, "study")

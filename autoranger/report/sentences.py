@@ -97,7 +97,7 @@ def finalist_name(finalist: Finalist) -> str:
 
 
 def legend(evidence: Evidence | None) -> str:
-    """How the differences of the finalists are to be read; empty where there are none."""
+    """How the differences of the finalists are to be read; empty if there are none."""
     if evidence is None or evidence.comparison is None:
         return ""
     compared = evidence.comparison

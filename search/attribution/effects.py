@@ -120,12 +120,12 @@ def from_study(
     Args:
         study: of one objective.
         sampler: reads the study, and gives the random numbers.
-        components: those among which the game is played, at most twelve, the other ones off; all of them where None.
+        components: those among which the game is played, at most twelve, the other ones off; all of them if None.
         level: 1 − confidence of each interval.
         count: draws from the posterior.
 
     Raises:
-        ConfigError: where the study has no completed trial, or no such components, or too many of them.
+        ConfigError: if the study has no completed trial, or no such components, or too many of them.
     """
     known = switches(sampler.infer_relative_search_space(study, None))
     players = known if components is None else list(components)

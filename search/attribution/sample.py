@@ -29,8 +29,8 @@ class Sample:
         components: the space's, in its order.
         subsets: of each of N candidates, what it has on.
         lrs: of each `[N]`.
-        values: validation metric of each, the mean over seeds `[N]`; NaN where any run diverged.
-        between: variance of a component's effect between seeds (see `seeds.between_seeds`); None where unknown.
+        values: validation metric of each, the mean over seeds `[N]`; NaN if any run diverged.
+        between: variance of a component's effect between seeds (see `seeds.between_seeds`); None if unknown.
     """
 
     round: Round
@@ -64,7 +64,7 @@ def largest_sample(study: Study) -> Sample:
     A candidate that a resumed search has recorded again counts once.
 
     Raises:
-        ConfigError: where the study has no trial of a search.
+        ConfigError: if the study has no trial of a search.
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(round_ for trial in trials for round_, _ in results(trial))
@@ -91,7 +91,7 @@ def largest_sample(study: Study) -> Sample:
 
 
 def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
-    """The rounds of a trial, each with the metric of every seed, NaN where it diverged; none for a foreign trial."""
+    """The rounds of a trial, each with the metric of every seed, NaN if it diverged; none for a foreign trial."""
     noted = trial.user_attrs.get("rounds")
     if not isinstance(noted, Mapping) or LR not in trial.params:
         return

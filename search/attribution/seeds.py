@@ -13,7 +13,7 @@ SPARE = 10
 
 
 def between_seeds(components: Sequence[str], rounds: Sequence[tuple[Sequence[frozenset[str]], Values]]) -> float | None:
-    """The variance between seeds of a component's main effect, the mean over components; None where unknown.
+    """The variance between seeds of a component's main effect, the mean over components; None if unknown.
 
     In a round with several seeds each seed has main effects of its own, by least squares of the candidates' deviations
     from their means over seeds. Their variance, less what noise alone would make it, is that of the effects (the
@@ -22,7 +22,7 @@ def between_seeds(components: Sequence[str], rounds: Sequence[tuple[Sequence[fro
 
     Args:
         components: C ids.
-        rounds: of each round the subset of each candidate, and their metric `[N, S]` with S seeds, NaN where diverged.
+        rounds: of each round the subset of each candidate, and their metric `[N, S]` with S seeds, NaN if diverged.
     """
     found, weights = [], []
     for subsets, values in rounds:

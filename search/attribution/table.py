@@ -47,7 +47,7 @@ class Table:
             from where a run has diverged. Higher is better.
 
     Raises:
-        ConfigError: where these do not go together.
+        ConfigError: if these do not go together.
     """
 
     task: str
@@ -119,7 +119,7 @@ class Table:
         """The table in a file. Nothing in it is ever unpickled.
 
         Raises:
-            DataError: where the file cannot be read or is not a table.
+            DataError: if the file cannot be read or is not a table.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -137,7 +137,7 @@ class Table:
         return table
 
     def at(self, lrs: Sequence[float] | None = None, length: int | None = None) -> Table:
-        """The part of the table with these learning rates, or this length, only; ConfigError where it has none."""
+        """The part of the table with these learning rates, or this length, only; raises ConfigError if it has none."""
         wanted = list(self.lrs if lrs is None else lrs)
         lengths = list(self.lengths if length is None else [length])
         if not set(wanted) <= set(self.lrs) or not set(lengths) <= set(self.lengths):
@@ -147,7 +147,7 @@ class Table:
 
     @cached_property
     def final(self) -> Values:
-        """Metric at the end of the longest training `[2^C, L, S]`, NaN where it has diverged."""
+        """Metric at the end of the longest training `[2^C, L, S]`, NaN if it has diverged."""
         return self.curves[:, :, :, -1, -1].astype(np.float64)
 
     @cached_property

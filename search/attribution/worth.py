@@ -64,7 +64,7 @@ def draws(study: Study, sampler: ModelSampler, components: Sequence[str], count:
         the draws `[D, 2^n]`, component i in those subsets whose number has bit i.
 
     Raises:
-        ConfigError: where the study has several objectives or no finite value.
+        ConfigError: if the study has several objectives or no finite value.
     """
     space = sampler.infer_relative_search_space(study, None)
     history = sampler.history(study, None, space)

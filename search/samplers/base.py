@@ -34,7 +34,7 @@ class History:
 
     Args:
         rows: points of the finished trials `[n, P]`, oldest first.
-        values: their values `[n]`, higher is better; minus infinity where a trial failed.
+        values: their values `[n]`, higher is better; minus infinity if a trial failed.
         pending: points `[m, P]` of trials that run.
     """
 
@@ -57,7 +57,7 @@ class ModelSampler(BaseSampler):
     reduced to one by weights that are random in every trial (Knowles 2006).
 
     Args:
-        seed: of all that is random; from the operating system where None.
+        seed: of all that is random; from the operating system if None.
         startup: trials before the model is used.
         reference: values that are believed to be good. For switches that are named after components it is full
             Ranger21.
@@ -190,7 +190,7 @@ class ModelSampler(BaseSampler):
         return axis.decode((order[number % self.startup] + self.rng.random()) / self.startup)
 
     def believed(self, name: str, axis: Axis) -> Any:
-        """The reference's value of a parameter, or None where nothing is known of it."""
+        """The reference's value of a parameter, or None if nothing is known of it."""
         if self.reference is not None:
             return self.reference.get(name)
         distribution = axis.distribution
@@ -213,7 +213,7 @@ def fits(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
 
 
 def merits(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> list[float]:
-    """A trial's values, higher is better; minus infinity where there are none. The last report of a pruned one."""
+    """A trial's values, higher is better; minus infinity if there are none. The last report of a pruned one."""
     values: Sequence[float] = trial.values if trial.state != TrialState.FAIL and trial.values else []
     if not values and trial.state == TrialState.PRUNED and trial.intermediate_values and len(directions) == 1:
         values = [trial.intermediate_values[max(trial.intermediate_values)]]

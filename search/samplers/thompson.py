@@ -65,7 +65,7 @@ class Features:
 
     Args:
         encoding: of the space.
-        reference: value of each axis, None where unknown.
+        reference: value of each axis, None if unknown.
     """
 
     def __init__(self, encoding: Encoding, reference: list[object]) -> None:

@@ -87,7 +87,7 @@ def compare_configs(
         progress: listens.
 
     Raises:
-        ConfigError: where there are fewer than two configs, or two differ only in a rate that is swept.
+        ConfigError: if there are fewer than two configs, or two differ only in a rate that is swept.
     """
     if len(configs) < 2:
         raise ConfigError("a comparison needs two different configs; name two files or presets.")
@@ -121,7 +121,7 @@ def compare_configs(
 def sweep_rates(
     population: Population, configs: Mapping[str, Config], clock: Clock, seeds: list[int]
 ) -> dict[str, Config]:
-    """The configs with their best learning rates; ConfigError where two are the same but for the rate."""
+    """The configs with their best learning rates; raises ConfigError if two are the same but for the rate."""
     arms = {name: replace(config, lr=1.0) for name, config in configs.items()}
     for a, b in combinations(arms, 2):
         if arms[a] == arms[b]:

@@ -32,7 +32,7 @@ class Settings:
         seed: of everything.
         budget: seconds; None for no limit.
         sampler, objective: by name.
-        cost: what an optimizer costs, by name; None where that does not matter.
+        cost: what an optimizer costs, by name; None if that does not matter.
         components: ids of the space's components.
     """
 
@@ -63,8 +63,8 @@ class Finalist:
         diverged: seeds on which the training diverged.
         against_default, against_adamw: paired differences of the validation metric to the space's default (full
             Ranger21) and to AdamW, each at its own best learning rate; None without a comparison.
-        cost: of its optimizer; None where the search does not look at it.
-        on_front: whether no other finalist is both better and no more expensive; None where there is no cost.
+        cost: of its optimizer; None if the search does not look at it.
+        on_front: whether no other finalist is both better and no more expensive; None if there is no cost.
     """
 
     config: Mapping[str, Any]
@@ -135,8 +135,8 @@ class Sweep:
     Args:
         seeds: the first and the last of the seeds.
         lrs: the rates.
-        valid: mean metric with each of them; NaN where all trainings diverged.
-        needed: budget in seconds that a comparison would take; None where that is not known.
+        valid: mean metric with each of them; NaN if all trainings diverged.
+        needed: budget in seconds that a comparison would take; None if that is not known.
     """
 
     seeds: tuple[int, int]
@@ -154,8 +154,8 @@ class Evidence:
         settings: of the search.
         plan: what was trained: shorter than planned where time was short.
         versions: of what the search ran with, by name.
-        comparison: of the finalists; None where there was no time for one.
-        sweep: what there is instead; None where there is a comparison.
+        comparison: of the finalists; None if there was no time for one.
+        sweep: what there is instead; None if there is a comparison.
     """
 
     verdict: str
@@ -171,7 +171,7 @@ class Evidence:
 
     @classmethod
     def read(cls, data: Any) -> Evidence:
-        """The evidence of a config file or a study; ConfigError where it is not what a search writes."""
+        """The evidence of a config file or a study; raises ConfigError if it is not what a search writes."""
         return from_data(cls, data, EVIDENCE)
 
     def to_dict(self) -> dict[str, Any]:
