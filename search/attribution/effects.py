@@ -5,7 +5,7 @@ The worth v(S) of a subset S is its expected metric at its own best learning rat
 - the *main effect* is the mean of v(S ∪ i) − v(S) over all S without i (Banzhaf's value),
 - the *interaction* with j is the mean of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S) over all S without both,
 - the *Shapley value* is the mean of v(S ∪ i) − v(S) over all orders in which components may be switched on, S being
-  what is on before i (Shapley 1953). The values add up to v(all) − v(none): they divide what the whole has gained.
+  what is on before i (Shapley 1953). The values add up to v(all) − v(none).
 
 All three are linear in v, so they follow exactly from a complete table, and from draws of v elsewhere.
 """
@@ -35,10 +35,10 @@ from autoranger.search.samplers.bayes import BayesSampler
 from autoranger.search.verdict.statistics import LEVEL
 
 DRAWS = 400
-"""Of the worth of all subsets, for intervals."""
+"""Number of draws of the worth of all subsets, for intervals."""
 
 MOST_RATES = 32
-"""Learning rates of a round that are taken one by one; with more they are a continuous scale."""
+"""Most learning rates of a round that are treated as a list; with more they are a continuous scale."""
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,15 @@ def from_study(
     level: float = LEVEL,
     count: int = DRAWS,
 ) -> Attribution:
-    """The contributions as a model of a study's trials sees them (see `worth`).
+    """The contributions by a model of a study's trials (see `worth`).
 
-    Components are parameters that are False or True. Others (the learning rate) are at their best for each subset.
+    Components are the parameters that are False or True. Others (the learning rate) take their best value for each
+    subset.
 
     Args:
         study: of one objective.
         sampler: reads the study, and gives the random numbers.
-        components: those among which the game is played, at most twelve, the other ones off; all of them if None.
+        components: those to attribute to, at most twelve, with all others off; all components if None.
         level: 1 − confidence of each interval.
         count: draws from the posterior.
 
@@ -141,10 +142,10 @@ def from_study(
 def from_sample(sample: Sample, components: Sequence[str] | None = None, *, level: float = LEVEL) -> Attribution:
     """The contributions in one round of a search (see `sample.largest_sample`), in the order of the components.
 
-    The intervals have two parts: how well the model knows the worth of subsets on the seeds of the round, and, where
-    the search had rounds with several seeds, how much effects differ between seeds (see `seeds`). Races on our tables
-    (studies/07_tables), from each seed in turn, had 88 to 98% of the effects over all seeds in intervals of 95%.
-    Without the second part they are for the seeds of the round alone.
+    The intervals have two parts: how well the model knows the worth of subsets on the seeds of the round, and, if the
+    search had rounds with several seeds, how much effects differ between seeds (see `seeds`). In races on our tables
+    (studies/07_tables) 95% intervals covered 88 to 98% of the effects over all seeds. Without the second part the
+    intervals hold for the seeds of the round alone.
 
     Args:
         sample: the round.
@@ -152,7 +153,7 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
         level: 1 − confidence of each interval.
 
     Raises:
-        ConfigError: for a round with hardly any candidate or with one subset, and as `from_study` does.
+        ConfigError: for a round with too few candidates or with one subset, and as `from_study`.
     """
     count = int(np.isfinite(sample.values).sum())
     if count < STARTUP:
@@ -165,7 +166,7 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
 
 
 def widened(attribution: Attribution, variance: float) -> Attribution:
-    """The attribution with intervals for effects that have this much more variance."""
+    """The attribution with intervals widened by an additional variance of the effects."""
     more = float(stats.norm.ppf((1 + attribution.confidence) / 2)) * variance**0.5
 
     def wide(effects: list[Effect]) -> list[Effect]:
@@ -177,7 +178,7 @@ def widened(attribution: Attribution, variance: float) -> Attribution:
 
 
 def as_study(sample: Sample) -> Study:
-    """A round of a search as a study of its own, in memory: one trial for each candidate, failed where it diverged."""
+    """A round of a search as a study in memory, with one trial for each candidate, failed if it diverged."""
     rates = sorted({float(lr) for lr in sample.lrs})
     lr: BaseDistribution = CategoricalDistribution(rates)
     if len(rates) > MOST_RATES:
@@ -200,7 +201,7 @@ def as_study(sample: Sample) -> Study:
 def attribute(
     components: Sequence[str], worth: Values, draws: Values, quantile: float, level: float = LEVEL
 ) -> Attribution:
-    """The contributions to a game.
+    """The contributions of components, from the worth of all subsets.
 
     Args:
         components: n names.

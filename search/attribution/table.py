@@ -1,6 +1,6 @@
 """A tabular benchmark: every subset × learning rate × seed × length of one task, trained once and then looked up.
 
-Questions about search algorithms become look-ups in it: a hundred repetitions of a study cost seconds.
+With it a hundred repetitions of a search cost seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MOST = 12
-"""Components of a table, at most: it has a row for every subset."""
+"""Most components of a table, which has a row for every subset."""
 
 PARTS = ("task", "components", "lrs", "seeds", "lengths", "curves")
 """The arrays in a table's file."""
@@ -47,7 +47,7 @@ class Table:
             from where a run has diverged. Higher is better.
 
     Raises:
-        ConfigError: if these do not go together.
+        ConfigError: if these do not match.
     """
 
     task: str
@@ -82,7 +82,7 @@ class Table:
         points: int = 10,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Table:
-        """Trains everything that the table holds.
+        """Trains a table.
 
         Args:
             task: what to train.
