@@ -134,7 +134,7 @@ def from_study(
         if name not in known:
             raise unknown("component", name, known)
     if not 0 < len(players) <= MOST_SWITCHES:
-        raise ConfigError(f"attribution is among 1 to {MOST_SWITCHES} switches, not {len(players)}; name some.")
+        raise ConfigError(f"an attribution needs 1 to {MOST_SWITCHES} switches, not {len(players)}; name them.")
     drawn = draws(study, sampler, players, count)
     return attribute(players, drawn.mean(axis=0), drawn, float(stats.norm.ppf(1 - level / 2)), level)
 
@@ -159,7 +159,7 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
     if count < STARTUP:
         raise ConfigError(f"{count} candidates that did not diverge are too few for a model; it needs {STARTUP}.")
     if len(set(sample.subsets)) < 2:
-        raise ConfigError("all candidates are one subset at several learning rates, which tells nothing of components.")
+        raise ConfigError("all candidates are one subset at several rates, which says nothing about components.")
     players = [name for name in sample.components if components is None or name in components]
     own = from_study(as_study(sample), BayesSampler(seed=0), components=players, level=level)
     return widened(own, (sample.between or 0.0) / sample.round.seeds)

@@ -35,7 +35,7 @@ def check_labels(task: Task, output: Any, target: Any) -> None:
             f"{list(target.shape)}; reshape them, or {fix}."
         )
     if target.is_floating_point():
-        raise ConfigError(f"{what}, for labels that are whole numbers, but targets are {target.dtype}; {fix}.")
+        raise ConfigError(f"{what}, for integer labels, but targets are {target.dtype}; {fix}.")
 
 
 def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
@@ -53,7 +53,7 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
             label = target[at][(target[at] < 0) | (target[at] >= classes)].flatten()[0]
             what = "loss and metric" if default(task, "loss") else "metric"
             raise ConfigError(
-                f"{about(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
+                f"{about(task)}: label {int(label)} at {part}[{at}] is not one of the model's {classes} classes; "
                 f"correct it, or override {what} to leave such labels out."
             )
 
@@ -118,8 +118,8 @@ def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> N
         seen = [*tree_leaves(outputs), *([] if loss is None else [loss])]
         if any(isinstance(t, Tensor) and t.isnan().any() for t in seen) or unfit(y):
             raise ConfigError(
-                f"{about(task)}: {part}[{broken}] holds NaN or infinity, and so does what the model or loss makes of "
-                "it; clean or fill the data."
+                f"{about(task)}: {part}[{broken}] contains NaN or infinity, and so do the model's outputs or the "
+                "loss; clean or fill the data."
             )
 
 
@@ -169,8 +169,8 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
         )
         if not same:
             warnings.warn(
-                f"{about(task)}: {what} gives something else for the same seed, so that results cannot be repeated; "
-                "draw from the global generators of torch, numpy.random or random, not from one of its own.",
+                f"{about(task)}: {what} is not the same for the same seed, so that results cannot be repeated; draw "
+                "from the global generators of torch, numpy.random or random, not from another generator.",
                 stacklevel=2,
             )
             return False
@@ -189,8 +189,8 @@ def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             warnings.warn(
-                f"{about(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's, so that "
-                "nobody trains it; make it a part of the model, or switch requires_grad off.",
+                f"{about(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's and is "
+                "not trained; make it a part of the model, or set requires_grad to False.",
                 stacklevel=2,
             )
             return

@@ -89,8 +89,8 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
             scores = race.round({default: list(lrs)}, rung, seeds)
     except OutOfTime:
         raise SearchError(
-            f"in {clock.budget:g} s there is no time for {len(lrs)} trainings of {steps} steps, which would tell the "
-            f"best learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
+            f"in {clock.budget:g} s there is no time for the {len(lrs)} trainings of {steps} steps that find the best "
+            f"learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
             "or more, or make the task's steps fewer or its model smaller."
         ) from None
     clock.learn(clock.done - done, clock.elapsed - began)
