@@ -7,10 +7,11 @@ from autoranger.version import __version__
 
 if TYPE_CHECKING:
     from autoranger import components, search
-    from autoranger.components.core.component import Component, Hyper, Signals, Stage
+    from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
     from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.components.optimizer.schedule import OwnSchedule
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
 
@@ -21,7 +22,9 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Hyper",
+    "OwnSchedule",
     "Ranger21",
+    "Role",
     "SearchError",
     "Signals",
     "Stage",
@@ -34,10 +37,11 @@ __all__ = [
 ]
 
 HOMES = {
-    "components.core.component": ("Component", "Hyper", "Signals", "Stage"),
+    "components.core.component": ("Component", "Hyper", "Role", "Signals", "Stage"),
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
     "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "components.optimizer.schedule": ("OwnSchedule",),
     "search.tasks.task": ("Task",),
     "components": (),
     "search": (),
