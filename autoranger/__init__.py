@@ -47,11 +47,11 @@ HOMES = {
     "search": (),
     "search.samplers": (),
 }
-"""The modules that have what this one offers; those without names are offered themselves."""
+"""Modules and the public names from each; a module without names is a public name itself."""
 
 
 def __getattr__(name: str) -> Any:
-    """Everything is imported when it is asked for: torch takes seconds, which a version or a help need not wait for."""
+    """Imports a public name when it is first used: importing torch takes seconds."""
     for home, names in HOMES.items():
         if name in names or (not names and name == home.rpartition(".")[2]):
             module = import_module(f"{__name__}.{home}")

@@ -33,21 +33,21 @@ app = typer.Typer(
 out, err = Output(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
-DataDir = Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for machines.")]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 INTERRUPTED = 130
 
 
 class CostName(enum.StrEnum):
-    """What an optimizer costs."""
+    """Costs that a search can look at."""
 
     memory = enum.auto()
     time = enum.auto()
 
 
 class SpaceName(enum.StrEnum):
-    """What a search chooses from."""
+    """Spaces that a search can choose from."""
 
     subsets = enum.auto()
     extended = enum.auto()
@@ -66,35 +66,36 @@ def autoranger(
 @app.command()
 def search(
     task: Task,
-    out_path: Annotated[Path, typer.Option("--out", help="Where the tuned config goes.")] = Path("tuned.toml"),
-    budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Else the standard plan.")] = None,
+    out_path: Annotated[Path, typer.Option("--out", help="File for the tuned config.")] = Path("tuned.toml"),
+    budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")] = None,
     space: Annotated[
-        SpaceName, typer.Option(help="Subsets of Ranger21, or of all components there are.")
+        SpaceName, typer.Option(help="Subsets of Ranger21's components, or of all components.")
     ] = SpaceName.subsets,
     sampler: Annotated[
-        str, typer.Option(help="Who chooses what the first round trains: grid, bayes, thompson, tpe …", metavar="NAME")
+        str,
+        typer.Option(help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"),
     ] = "auto",
     objective: Annotated[
-        str, typer.Option(help="What to improve: metric, loss, or steps:0.95 for the steps to that metric.")
+        str, typer.Option(help="What to improve: metric, loss, or steps:0.95 (steps to that metric).")
     ] = "metric",
     cost: Annotated[
-        CostName | None, typer.Option(help="Keep what is cheaper in state or step time, too: a Pareto front.")
+        CostName | None, typer.Option(help="Also keep subsets with less state or faster steps: a Pareto front.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")] = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study; task and time if not given.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the --study that was interrupted.")] = False,
+    study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")] = False,
     as_json: Json = False,
 ) -> None:
     """Race subsets of the components on a task, and export the winner.
 
-    Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
-    those that are left. Where there are too many subsets for the time, a sampler chooses: --sampler auto (that is
-    bayes), thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The verdict is on fresh seeds: the exported
-    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does. A --budget
-    that is too short for that gives full Ranger21 with the best of a few learning rates, and says so.
+    The first round trains every subset for a short time, with a grid of learning rates; later rounds train the best
+    ones longer and on more seeds. If there are too many subsets, a sampler chooses: --sampler auto (which is bayes),
+    thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The finalists are compared on fresh seeds, and the
+    subset that beats full Ranger21 significantly is exported, or full Ranger21 itself if none does. If --budget is too
+    short for that, full Ranger21 is exported with the best of a few learning rates.
 
     **Examples**
 
@@ -174,17 +175,19 @@ def search(
 def compare(
     configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
     task: Task,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds that all of them run on.")] = 16,
-    sweep: Annotated[bool, typer.Option(help="Find the best learning rate for each first, at equal budget.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and machine: same result.")] = 0,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of common seeds.")] = 16,
+    sweep: Annotated[bool, typer.Option(help="First find the best learning rate of each, at equal budget.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
-    full: Annotated[bool, typer.Option("--full", help="At the task's full length instead of the proxy's.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train for the task's full length instead of the proxy's.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.
 
-    Each gets the best learning rate of its own sweep first: a comparison at one side's favourite rate is none.
+    Each config first gets the best learning rate of its own sweep, so that none has the advantage of a good rate.
 
     **Examples**
 
@@ -218,19 +221,19 @@ def compare(
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study that a search has made.")],
-    storage: Annotated[str | None, typer.Option(help="Where it is: a journal file or a database URL.")] = None,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a search's study.")],
+    storage: Annotated[str | None, typer.Option(help="Its Optuna storage: a journal file or a database URL.")] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Write a page, its figures, the finalists' configs and attribution.json into this folder."
+            "--out", help="Write a page, its figures, the finalists' configs and attribution.json to this folder."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a search found out: the verdict, the finalists, and what each component contributes.
+    """Report what a search found: the verdict, the finalists, and what each component contributes.
 
-    Read from the study alone; nothing is trained. A search that was interrupted is shown as far as it got.
+    The report is made from the study; nothing is trained. An interrupted search is reported as far as it got.
 
     **Examples**
 
@@ -297,7 +300,7 @@ def components(
 
 @app.command()
 def presets(as_json: Json = False) -> None:
-    """List the named optimizers, each of which can stand wherever a config file can."""
+    """List the presets, named optimizers that can be used wherever a config file can."""
     from autoranger.components.core.config import Config
     from autoranger.components.presets import PRESETS
 
@@ -314,7 +317,7 @@ def show(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
     as_json: Json = False,
 ) -> None:
-    """Explain a config: what is on, with which values, and what the search found out about it."""
+    """Explain a config: its components and values, and what the search found about it."""
     from autoranger.components.core.config import load, read
     from autoranger.tables import print_config
 
@@ -328,16 +331,16 @@ def show(
 @app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Shapes of the parameters: mlp, gpt, resnet50 or vit.")] = "gpt",
-    peers: Annotated[bool, typer.Option("--peers", help="Also Ranger21 as other packages have it.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each optimizer, in turns.")] = 30,
-    figure: Annotated[Path | None, typer.Option(help="Draw the result into this file (.png, .svg or .pdf).")] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time Ranger21 of other packages.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed steps of each optimizer.")] = 30,
+    figure: Annotated[Path | None, typer.Option(help="Draw the result to this file (.png, .svg or .pdf).")] = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Time the optimizers' steps on this machine: full Ranger21, each component alone, AdamW.
+    """Time steps on this machine: full Ranger21, each component alone, AdamW.
 
-    All step over the same parameters in turns. The figures are medians, and ratios to torch's fused AdamW in the same
-    round.
+    The optimizers step over the same parameters in turns. Results are medians, and median ratios to torch's fused
+    AdamW in the same round.
 
     **Examples**
 
@@ -366,19 +369,19 @@ def bench(
 
 
 def print_json(value: object) -> None:
-    """One JSON document on stdout; what is not finite becomes null."""
+    """Prints a JSON document on stdout; numbers that are not finite become null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_text(text: str) -> None:
-    """A text as it is, on stdout; see `Output` for a reader that has gone."""
+    """Prints text on stdout unchanged; see `Output` for a reader that has gone."""
     with suppress(BrokenPipeError):
         sys.stdout.write(text)
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
-    """A table with one row for each key."""
+    """Prints a table with one row for each key."""
     folding = (Column(column, overflow="fold") for column in columns)
     table = Table(Column(first, no_wrap=True), *folding, box=None, pad_edge=False)
     for name, row in rows.items():
@@ -387,7 +390,7 @@ def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) 
 
 
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line."""
+    """Prints a warning in one line."""
     err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
 
@@ -412,7 +415,7 @@ def main() -> None:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Says what is wrong, and ends."""
+    """Prints what is wrong, and exits."""
     err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

@@ -32,13 +32,13 @@ from autoranger.search.verdict.evidence import compared, judge, uncompared
 from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
-"""Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
+"""Openings besides the samplers: a grid if the plan has room for every subset, and a grid in any case."""
 
 SEEDS = 1_000_000
-"""Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
+"""Distance between the first seeds of two searches. The second half is for what is trained before the race."""
 
 EXPLORED = 64
-"""Subsets for whose learning rates a sampler has time in the standard plan."""
+"""Subsets in the standard plan of a search with a sampler."""
 
 
 def search(
@@ -63,27 +63,25 @@ def search(
         storage: Optuna storage of the trials.
         study: name of the study in it.
         space: what to choose from; the subsets of Ranger21 by default.
-        seed: of everything; the same seed and plan give the same result on the same machine.
-        budget: seconds that the search takes at most; no limit where None. Where that is too short for a race and a
-            verdict at the task's full proxy length, the result is the default with a swept learning rate.
-        plan: what to do; where None the task's standard plan, or what fits the budget.
-        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS` or a sampler of Optuna; "grid"
-            for every subset with a grid of learning rates; by default the grid where the plan has room for all subsets,
-            and otherwise `samplers.DEFAULT`.
-        objective: what is better: a higher `metric` of the task at the end (by default), a lower `loss`, or
-            fewer steps to a value of the metric, as in `steps:0.95`.
-        cost: of a config's optimizer, such as `cost.memory()`. Subsets that none beats in both stay in the race, and
-            the finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The
-            verdict does not look at it.
+        seed: of all random numbers; the same seed and plan give the same result on the same machine.
+        budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
+            the proxy's full length, the result is the default with a swept learning rate.
+        plan: the rounds; if None the standard plan, or the largest one that fits the budget.
+        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS`, a sampler of Optuna, or "grid" for
+            every subset with a grid of learning rates. By default the grid if the plan has room for all subsets,
+            otherwise `samplers.DEFAULT`.
+        objective: what to improve: the task's `metric` at the end, `loss`, or the steps to a value of the metric, as in
+            `steps:0.95`.
+        cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
+            the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
-        progress: listens.
+        progress: is told how the search goes.
 
     Raises:
-        ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails
-            or training makes its metric worse, or for a sampler or an objective that there is not, or one that no
-            training reaches.
-        DataError: where the task's data are missing.
-        SearchError: where there is nothing to recommend: everything diverged, or there is no time even for a sweep of
+        ConfigError: if the study exists and is not to be resumed, or does not exist and is; if the task is invalid or
+            training makes its metric worse; if the sampler or the objective is unknown, or no training reaches it.
+        DataError: if the task's data are missing.
+        SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
@@ -175,21 +173,21 @@ def search(
 
 
 def seed_stream(first: int) -> Callable[[int], list[int]]:
-    """A function that gives that many numbers from `first` on, none of them twice."""
+    """A function that returns the next `size` integers from `first` on."""
     rest = count(first)
     return lambda size: list(islice(rest, size))
 
 
 def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
-    """Whether the first round goes through a list of subsets, `arms` of which there is room for."""
+    """Whether the first round trains a list of subsets; there is room for `arms`."""
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
 def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
-    """The plan of a search for which there is none: what fits the budget, if anything does, else the standard one.
+    """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
     Args:
-        task, space, clock, sampler: of the search; the clock calibrated where there is a budget.
+        task, space, clock, sampler: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
         arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
@@ -204,7 +202,7 @@ def cheapest(task: Task, space: Space, rates: int, scoring: float) -> int:
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:
-    """The sampler of a name, the default one where a grid may do; ConfigError for a name that there is not."""
+    """The sampler of a name, the default one for `AUTO` and `GRID`; raises ConfigError for an unknown name."""
     if isinstance(sampler, BaseSampler):
         return sampler
     if sampler in (AUTO, GRID):

@@ -1,4 +1,4 @@
-"""What a search found, printed on a terminal."""
+"""Prints a search's outcome or its report on a terminal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from autoranger.search.verdict.outcome import Finalist, Outcome, Settings
 from autoranger.tables import build_call, print_code
 
 STRONGEST = 5
-"""Pairs of components that are printed."""
+"""Number of pairs of components that are printed."""
 
 
 def outcome_dict(outcome: Outcome) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_outcome(console: Console, outcome: Outcome, path: Path, command: str) -> None:
-    """The final table, the verdict in a sentence, how to use the file, and what tells more."""
+    """Prints the finalists, the verdict, and how to use the file and get a report."""
     evidence = outcome.evidence
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
     if compared := sentences.legend(evidence):
@@ -51,7 +51,7 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, command: str) 
 
 
 def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
-    """The finalists, best first: what they are and reach, and how they compare."""
+    """Prints the finalists, best first: their metrics, and their differences to the baselines."""
     numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
@@ -67,12 +67,12 @@ def print_finalists(console: Console, finalists: Sequence[Finalist], settings: S
 
 
 def print_verdict(console: Console, words: str) -> None:
-    """The verdict in a sentence."""
+    """Prints the verdict."""
     console.print(escape(words), style="bold", highlight=False)
 
 
 def print_report(console: Console, report: Report) -> None:
-    """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
+    """Prints a report: the verdict, the finalists, the cost, and what each component contributes."""
     console.print(escape(sentences.heading(report)), highlight=False, soft_wrap=True)
     print_verdict(console, sentences.verdict(report.exported, report.evidence, report.failure))
     if compared := sentences.legend(report.evidence):
