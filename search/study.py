@@ -17,17 +17,16 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
-from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
-from autoranger.search.race.objectives import LOSS, METRIC, prepared
-from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
+from autoranger.search.race.objectives import METRIC
+from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
-from autoranger.search.race.sanity import check_metric
-from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
-from autoranger.search.storage.fingerprint import fingerprint
-from autoranger.search.storage.record import FINGERPRINT, Record
+from autoranger.search.space import Space
+from autoranger.search.storage.record import Record
+from autoranger.search.subject import About, Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
 
@@ -36,9 +35,6 @@ AUTO, GRID = "auto", "grid"
 
 SEEDS = 1_000_000
 """Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
-
-EXPLORED = 64
-"""Subsets for whose learning rates a sampler has time in the standard plan."""
 
 
 @dataclass(frozen=True)
@@ -111,52 +107,74 @@ def search(
         SearchError: where there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
-    chooser = chosen_sampler(sampler, seed)
-    task, trained_for = prepared(task, objective)
-    if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
-        raise ConfigError(
-            f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
-            f"{task.lr_range}; widen it."
-        )
-    settings: dict[str, Any] = {
-        "task": task.name,
-        "metric": task.metric_name,
-        "steps": task.steps,
-        "batch_size": task.batch_size,
-        "lr_range": list(task.lr_range),
-        "device": task.device.type,
+    return conduct(
+        Proxy(task, objective),
+        storage,
+        study,
+        space=space or Space(),
+        seed=seed,
+        budget=budget,
+        plan=plan,
+        sampler=sampler,
+        cost=cost,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def conduct(
+    subject: Subject,
+    storage: BaseStorage,
+    study: str,
+    *,
+    space: Space,
+    seed: int,
+    budget: float | None,
+    plan: Plan | None,
+    sampler: str | BaseSampler,
+    cost: Cost | None,
+    resume: bool,
+    progress: Progress | None,
+) -> Outcome:
+    """A search for whatever can be trained; see `search`.
+
+    Args:
+        subject: what to train.
+        storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
+    """
+    chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
+    lrs, trainer, priced = subject.lrs, subject.trainer, None if cost is None else cost.of
+    asked: dict[str, Any] = {
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
-        "objective": objective,
         "cost": cost and cost.name,
         "components": list(space.components),
+        **subject.identity(space.default),
     }
-    bare = Population(task)
-    population, priced = trained_for(bare), None if cost is None else cost.of
-    settings[FINGERPRINT] = fingerprint(bare, replace(space.default, lr=lrs[0]))
-    record = Record(storage, study, space, settings, resume=resume)
+    record = Record(storage, study, space, asked, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, few, found = Scores(), list[int](), None
     try:
-        record.name_metric(f"valid {task.metric_name}")
+        subject.calibrate(clock, [space.default, space.plain], numbers(seed * SEEDS + SEEDS // 2))
+        about = subject.about
+        settings = asked | facts(about)
+        record.note(settings=settings)
+        record.name_metric(f"valid {about.metric_name}")
         if budget is not None:
-            clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            few = early(clock.sweep_seeds(len(lrs), task.steps))
-            swept = sweep(Race(population, record, {}, clock), space.default, lrs, task.steps, few)
-        if record.plan is None and objective != LOSS:
-            with clock.until(clock.halfway), suppress(OutOfTime):
-                check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
-        plan = plan or record.plan or planned(task, space, clock, sampler)
+            few = early(clock.sweep_seeds(len(lrs), about.steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, about.steps, few)
+        if record.plan is None:
+            subject.check(space.plain, clock, early)
+        plan = plan or record.plan or planned(subject, space, clock, sampler)
         if plan is not None:
             called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
             record.note(plan=plan.to_dict(), opening=opening.name)
-            race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
+            race = Race(trainer, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
             with suppress(OutOfTime):
                 found = compete(race, opening, plan, fresh)
         if plan is not None and found is not None:
@@ -169,13 +187,15 @@ def search(
             done = replace(
                 plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
             )  # may be cut short
-            evidence = describe(task, done, opening.name, settings, found.seeds, ranked, best)
+            evidence = describe(about, done, opening.name, settings, found.seeds, ranked, best)
             merits = {finalist.config: finalist.valid for finalist in ranked}
         else:
-            require_reached(population)
-            require_finite(swept, task.steps)
-            needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
-            best, evidence = uncompared(task, settings, space.default, swept, few, needed)
+            require_reached(trainer)
+            require_finite(swept, about.steps)
+            needed = (
+                None if plan else clock.needed(subject.plans()[0].cost(space.size, len(lrs), scoring=clock.scoring))
+            )
+            best, evidence = uncompared(about, settings, space.default, swept, few, needed)
             ranked, merits = [best], {best.config: best_value(swept[space.default])}
         record.conclude(best.config, merits)
     except (ConfigError, SearchError) as error:
@@ -209,22 +229,20 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
-def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
+def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
     """The plan of a search for which there is none: what fits the budget, if anything does, else the standard one.
 
     Args:
-        task, space, clock, sampler: of the search; the clock calibrated where there is a budget.
+        subject, space, clock, sampler: of the search, calibrated.
     """
     if clock.budget is None:
-        arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
-        return make_plan(task.steps, arms=arms, survivors=task.survivors)
-    rates = len(lr_grid(*task.lr_range))
-    return plan_for(task.steps, space.size, rates, clock.affordable, task.survivors, clock.scoring)
+        return subject.standard(listed=lists(sampler, space, LISTED))
+    return fitting(subject.plans(), space.size, len(subject.lrs), clock.affordable, clock.scoring)
 
 
-def cheapest(task: Task, space: Space, rates: int, scoring: float) -> int:
-    """Candidate-steps of the cheapest plan that compares anything."""
-    return ladder(task.steps, task.survivors)[0].cost(space.size, rates, scoring=scoring)
+def facts(about: About) -> dict[str, Any]:
+    """What is known of what is trained once it is."""
+    return {"metric": about.metric_name, "steps": about.steps, "device": about.device.type}
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -99,14 +99,19 @@ def make_plan(
 def plan_for(
     steps: int, arms: int, lrs: int, affordable: float, survivors: float = SURVIVORS, scoring: float = 0.0
 ) -> Plan | None:
-    """The largest plan of a fixed ladder that costs at most `affordable` candidate-steps; None where none does.
+    """The largest plan of the ladder that costs at most `affordable` candidate-steps; None where none does.
 
     With little time the race takes fewer entrants and the verdict fewer seeds, never shorter runs: a short proxy
     selects another optimizer. With much time there are more seeds. The ladder is coarse, so that a repetition
     on the same machine finds the same plan in spite of timing noise.
     """
-    fitting = [plan for plan in ladder(steps, survivors) if plan.cost(arms, lrs, scoring=scoring) <= affordable]
-    return fitting[-1] if fitting else None
+    return fitting(ladder(steps, survivors), arms, lrs, affordable, scoring)
+
+
+def fitting(plans: Sequence[Plan], arms: int, lrs: int, affordable: float, scoring: float = 0.0) -> Plan | None:
+    """The last of some plans, the cheapest first, that costs at most `affordable`; None where none does."""
+    found = [plan for plan in plans if plan.cost(arms, lrs, scoring=scoring) <= affordable]
+    return found[-1] if found else None
 
 
 def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:

@@ -18,9 +18,8 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.population import Population
-from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
 from autoranger.search.verdict.verdict import Values
@@ -88,7 +87,7 @@ class Race:
 
     def __init__(
         self,
-        population: Population | Reaching,
+        population: Trainer,
         record: Record,
         protected: Mapping[str, Config],
         clock: Clock,
@@ -174,7 +173,7 @@ class Race:
         """Trains candidates, or recalls them, into `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
-            failures: dict[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
+            failures: Mapping[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
             self.record.reasons |= {config: failures[config] for config in configs if config in failures}
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)

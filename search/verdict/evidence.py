@@ -15,7 +15,7 @@ from autoranger.search.population.population import Scores
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.race import Scores as ByRate
 from autoranger.search.race.race import best_lr, mean, pareto
-from autoranger.search.tasks.task import Task
+from autoranger.search.subject import About
 from autoranger.search.verdict.verdict import LEVEL, Difference, against, winner
 
 DEFAULT, PLAIN = "default", "adamw"
@@ -96,7 +96,7 @@ def ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
 
 
 def describe(
-    task: Task,
+    task: About,
     plan: Plan,
     sampler: str,
     settings: Mapping[str, Any],
@@ -128,7 +128,7 @@ def describe(
 
 
 def uncompared(
-    task: Task, settings: Mapping[str, Any], default: Config, swept: ByRate, seeds: Sequence[int], needed: float | None
+    task: About, settings: Mapping[str, Any], default: Config, swept: ByRate, seeds: Sequence[int], needed: float | None
 ) -> tuple[Finalist, dict[str, Any]]:
     """What is exported where there is no time for a comparison: the default at the best rate of a sweep, and why.
 
@@ -160,13 +160,13 @@ def uncompared(
     return Finalist(best, (DEFAULT,), unknown, unknown, 0, None, None), evidence
 
 
-def about(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
+def about(task: About, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What was searched, and on what."""
     return {
         "task": task.name,
         "metric": task.metric_name,
         "proxy_steps": task.steps,
-        "batch_size": task.batch_size,
+        **({"batch_size": settings["batch_size"]} if "batch_size" in settings else {}),
         "seed": settings["seed"],
         "budget_seconds": settings["budget"] or "standard plan",
         "objective": settings["objective"],
