@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
+    from autoranger.search.tune.trial import Trial
+    from autoranger.tuning import tune
 
 __all__ = [
     "Component",
@@ -26,11 +28,13 @@ __all__ = [
     "Signals",
     "Stage",
     "Task",
+    "Trial",
     "__version__",
     "components",
     "load",
     "samplers",
     "search",
+    "tune",
 ]
 
 HOMES = {
@@ -39,6 +43,8 @@ HOMES = {
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
     "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
     "search.tasks.task": ("Task",),
+    "search.tune.trial": ("Trial",),
+    "tuning": ("tune",),
     "components": (),
     "search": (),
     "search.samplers": (),

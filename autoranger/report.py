@@ -52,8 +52,8 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -> None:
-    """The final table, the verdict in a sentence, how to use the file, and what tells more."""
+def print_outcome(console: Console, outcome: Outcome, path: Path | None, report: str) -> None:
+    """The final table, the verdict in a sentence, how to use the file, if there is one, and what tells more."""
     exported = outcome.config.to_dict()
     rows = [Row.of(data, exported) for data in outcome_dict(outcome)["finalists"]]
     evidence = outcome.evidence
@@ -63,9 +63,10 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
         console.print()
     console.print(f"{compared} {work}".strip(), highlight=False)
     print_verdict(console, verdict(next((row for row in rows if row.exported), None), evidence))
-    console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-    print_code(console, "    import autoranger")
-    print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
+    if path is not None:
+        console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
+        print_code(console, "    import autoranger")
+        print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
     if compared:
         console.print("\nWhat each component contributes:\n", highlight=False)
         print_code(console, f"    {report}")

@@ -9,6 +9,9 @@ from autoranger.search.race.plan import Rung
 class Progress:
     """A listener to a search; a display overrides what it wants to know."""
 
+    def first(self) -> None:
+        """The first training of all begins, which tells how long one takes."""
+
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
         """The default's learning rate is swept, before any race, so that there is something to export in the end.
 

@@ -125,10 +125,10 @@ def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
     ]
 
 
-def parse_budget(text: str) -> float:
-    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; ConfigError for anything else."""
+def parse_budget(text: str, name: str = "budget") -> float:
+    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; ConfigError, by its name, for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
-        raise ConfigError(f"budget is '{text}', but must be a duration such as 90s, 10m or 1.5h.")
+        raise ConfigError(f"{name} is '{text}', but must be a duration such as 90s, 10m or 1.5h.")
     return seconds

@@ -189,6 +189,7 @@ class Script:
         self.pulse, self.runs = clock.check, self._open_runs()
         full = self.runs.full
         if full is None:
+            clock.first()
             try:
                 with clock.until(clock.end):
                     full = self._first(arms, seeds)

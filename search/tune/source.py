@@ -36,7 +36,7 @@ class Named:
         if in_file and not Path(place).is_file():
             raise ConfigError(f"there is no file {place}; name a Python file and its function, as in train.py:train.")
         known = sys.modules.get(f"autoranger_task_{Path(place).stem}") if in_file else None
-        module: Any = known or (load_file(Path(place)) if in_file else load_module(place))
+        module: Any = known or (load_file(Path(place), "training") if in_file else load_module(place))
         found = getattr(module, attribute, None)
         if found is None:
             functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
