@@ -40,7 +40,7 @@ def train(trial: autoranger.Trial) -> float:
         for inputs, targets in loader:
             optimizer.zero_grad()
             loss = nn.functional.cross_entropy(model(inputs), targets)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
         score = evaluate(model, *validation.tensors)
         # If you like: it is kept with the trial, and what is not finite ends the training.
