@@ -191,7 +191,7 @@ def conduct(
             merits = {finalist.config: finalist.valid for finalist in ranked}
         else:
             require_reached(trainer)
-            require_finite(swept, about.steps)
+            require_finite(swept, about.steps, trainer.failures)
             needed = (
                 None if plan else clock.needed(subject.plans()[0].cost(space.size, len(lrs), scoring=clock.scoring))
             )

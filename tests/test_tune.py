@@ -22,6 +22,7 @@ import autoranger
 from autoranger import Config, ConfigError, SearchError
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
+from autoranger.search.storage.process import birth
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.tune import pool
 from autoranger.search.tune.inline import Inline
@@ -108,7 +109,7 @@ def test_a_trial_builds_the_candidate_and_counts_what_happens():
     optimizer.step()
     assert (trial.steps, trial.total_steps, trial.device) == (1, 10, "cpu")
     trial.report(torch.tensor(2.0), 7)
-    assert told == [(7, 2.0)]
+    assert [report for report in told if report] == [(7, 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -197,17 +198,18 @@ def test_a_worker_that_is_killed_is_replaced():
 @needs_fork
 def test_a_silent_training_hangs_by_the_measure_of_others(monkeypatch):
     monkeypatch.setattr(pool, "SHORTEST", 0.5)
+    monkeypatch.setattr(pool, "PATIENCE", 1.0)
 
     def train(trial):
         trainings.stepped(trial)
-        time.sleep(0.05 if trial.seed == 0 else 30)
+        time.sleep(0.05 if trial.seed == 0 else 60)
         return 1.0
 
     began = time.monotonic()
     found = list(results(forked(train, 1), [Job(CONFIG, 0), Job(CONFIG, 1)]).values())
     assert not found[0].failure
     assert re.match(r"it hung: no step and no report for \d+ s", found[1].failure)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 @needs_fork
@@ -379,7 +381,7 @@ def test_a_budget_is_kept(tmp_path, workers):
     outcome = tuned(tmp_path, train, plan=None, budget=6.0, workers=workers, space=Space())
     assert time.monotonic() - began < 6.5
     assert outcome.config.lr > 0
-    with pytest.raises(SearchError, match="in 0.05 s not one training of slow ends"):
+    with pytest.raises(SearchError, match=r"in 0\.05 s not one training of slow ends"):
         tuned(tmp_path, trainings.slow, "other", plan=None, budget=0.05)
 
 
@@ -387,11 +389,11 @@ def test_a_search_goes_on_only_with_the_same_code(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tuned(tmp_path, stopping_at(5))
 
-    def train(trial):
+    def quick(trial):
         return trainings.merit(trial.config)
 
     with pytest.raises(ConfigError, match="the code of its training changed"):
-        tuned(tmp_path, train, resume=True)
+        tuned(tmp_path, quick, resume=True)
 
 
 def stopping_at(number):
@@ -452,12 +454,13 @@ def test_a_notebooks_functions_are_trained_in_copies_of_it(tmp_path):
     """A program on standard input has a `__main__` as a notebook has: there is no file to import."""
     text = """
     import os, autoranger, torch
+    from autoranger.search.space import Space
     from tests import trainings
     here = os.getpid()
     def train(trial):
         assert os.getpid() != here
         return trainings.quick(trial)
-    found = autoranger.tune(train, budget=8, workers=2, study="s", storage="journal")
+    found = autoranger.tune(train, workers=2, study="s", storage="journal", space=Space(("lookahead",)))
     print("found", found.config.lr)
     """
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -479,6 +482,7 @@ def test_a_notebooks_functions_are_trained_in_copies_of_it(tmp_path):
 def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
     text = """
     import os, sys, autoranger
+    from autoranger.search.space import Space
     from pathlib import Path
     from tests import trainings
     def train(trial):
@@ -486,7 +490,7 @@ def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
         return trainings.slow(trial)
     if __name__ == "__main__":
         again = "again" in sys.argv
-        autoranger.tune(train, budget=30 if again else 30, workers=2, study="s", storage="journal",
+        autoranger.tune(train, workers=2, study="s", storage="journal", space=Space(("lookahead",)),
                         resume=again, quiet=True, out="tuned.toml")
     """
     path = tmp_path / "script.py"
@@ -494,15 +498,16 @@ def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen([sys.executable, str(path)], cwd=tmp_path, env=environment)
     pids = tmp_path / "pids"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 90
     while not (pids.exists() and len(pids.read_text().split()) >= 10):
         assert time.monotonic() < deadline
         assert first.poll() is None
         time.sleep(0.05)
     first.kill()
     first.wait()
-    time.sleep(2)
-    assert not [pid for pid in {*pids.read_text().split()} if Path(f"/proc/{pid}").exists()]
+    while any(birth(int(pid)) for pid in {*pids.read_text().split()}):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
     done = script(tmp_path, text, "again")
     assert done.returncode == 0, done.stderr
     assert autoranger.load(str(tmp_path / "tuned.toml")).lr > 0

@@ -152,7 +152,7 @@ class Race:
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
-        require_finite(scores, first.steps)
+        require_finite(scores, first.steps, self.population.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
@@ -200,12 +200,13 @@ class Race:
         self.clock.trained(len(fresh) * len(seeds))
 
 
-def require_finite(scores: Scores, steps: int) -> None:
-    """SearchError where every training diverged on some seed."""
+def require_finite(scores: Scores, steps: int, failures: Mapping[Config, str]) -> None:
+    """SearchError where every candidate failed on some seed, with a reason where one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
+        why = f"failed ({next(iter(failures.values()))})" if failures else "diverged"
         raise SearchError(
-            f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
+            f"every training of {steps} steps {why}, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
             "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
             "lr_range."
         )

@@ -213,8 +213,8 @@ class Script:
             results += [result for _, result in self._run([Job(config, seed)])]
             if not results[-1].failure:
                 break
-        result = max(results, key=lambda r: (not r.failure, r.total_steps or 0, r.seconds))
-        if result.failure and (result.trace or not result.total_steps):
+        result = max(results, key=lambda r: (not r.failure, r.diverged, r.total_steps or 0, r.seconds))
+        if result.failure and not result.diverged:
             raise ConfigError(f"{self.about.name}: the first training fails: {results[0].failure}.")
         if not result.total_steps:
             raise ConfigError(f"{self.about.name}: {NOT_BUILT}, with the number of its steps.")

@@ -17,6 +17,8 @@ from autoranger.search.tasks import load_file, load_module, split
 from autoranger.search.tune.training import Train, on_gpu
 from autoranger.search.tune.trial import Trial
 
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
 
 @dataclass(frozen=True)
 class Named:
@@ -98,15 +100,13 @@ def checksum(train: Any) -> int | None:
             whole = ast.parse(inspect.getsource(function))
     except (OSError, TypeError, SyntaxError, ValueError):
         return None
-    defined = {
-        node.name: node
-        for node in whole.body
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-    }
-    reached, waiting = dict[str, str](), [getattr(function, "__name__", "")]
+    defined = {node.name: node for node in whole.body if isinstance(node, DEFINITIONS)}
+    name, line = getattr(function, "__name__", ""), getattr(getattr(function, "__code__", None), "co_firstlineno", 0)
+    inside = [node for node in ast.walk(whole) if isinstance(node, DEFINITIONS) and node.name == name]
+    reached, waiting = dict[str, str](), sorted(inside, key=lambda node: abs(node.lineno - line))[:1]
     while waiting:
-        name = waiting.pop()
-        if name in defined and name not in reached:
-            reached[name] = ast.dump(defined[name])
-            waiting += [node.id for node in ast.walk(defined[name]) if isinstance(node, ast.Name)]
-    return zlib.crc32("\n".join(reached[name] for name in sorted(reached)).encode()) if reached else None
+        node = waiting.pop()
+        reached[node.name] = ast.dump(node)
+        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & defined.keys()
+        waiting += [defined[other] for other in used - reached.keys()]
+    return zlib.crc32("\n".join(reached[other] for other in sorted(reached)).encode()) if reached else None

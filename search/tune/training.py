@@ -33,6 +33,7 @@ class Result:
     Args:
         metrics: that were returned, by name; a single number is called "".
         failure: why it failed, in a sentence; empty where it has not.
+        diverged: whether that is a number that is not finite, as too high a rate gives.
         trace: of an error in it, for its author.
         seconds: that it took.
         total_steps: that its optimizer was built for; None where that was not said.
@@ -43,6 +44,7 @@ class Result:
 
     metrics: Mapping[str, float] = field(default_factory=dict)
     failure: str = ""
+    diverged: bool = False
     trace: str = ""
     seconds: float = 0.0
     total_steps: int | None = None
@@ -65,7 +67,7 @@ def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, f
         reseed(job.seed)
         metrics = named_numbers(train(trial))
     except Diverged as end:
-        return result(failure=str(end))
+        return result(failure=str(end), diverged=True)
     except (Exception, SystemExit) as error:
         if is_out_of_memory(error):
             return result(failure="out of memory", trace=tail(error))
@@ -73,7 +75,7 @@ def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, f
     if not trial.device:
         return result(failure=NOT_BUILT)
     wrong = [f"{name or 'the metric'} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
-    return result(failure=", ".join(wrong)) if wrong else result(metrics=metrics)
+    return result(failure=", ".join(wrong), diverged=True) if wrong else result(metrics=metrics)
 
 
 NOT_BUILT = "it did not call trial.build(model, total_steps) for its optimizer"
