@@ -17,12 +17,12 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
-from autoranger.search.plain import plain
+from autoranger.search.serialization import to_json
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
-    from autoranger.search.study import Outcome
+    from autoranger.search.verdict.outcome import Outcome
     from autoranger.session import Session
 
 app = typer.Typer(
@@ -259,7 +259,7 @@ def resumable(session: Session, storage: str | None, study: str | None) -> Itera
 
 def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bool) -> None:
     """Writes the config that a search found, and says what it is."""
-    from autoranger.report import outcome_dict, print_outcome
+    from autoranger.report.text import outcome_dict, print_outcome
 
     session.save(outcome, err)
     if as_json:
@@ -313,10 +313,10 @@ def compare(
     from autoranger.arguments import pick_device
     from autoranger.components.core.config import load
     from autoranger.display import Display
-    from autoranger.report import comparison_dict, print_comparison
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.verdict.comparison import compare_configs
+    from autoranger.tables import comparison_dict, print_comparison
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
@@ -355,9 +355,9 @@ def report(
     """
     import optuna
 
-    from autoranger.findings import findings
-    from autoranger.page import check_folder, write_report
-    from autoranger.report import print_findings
+    from autoranger.report.page import check_folder, write_report
+    from autoranger.report.reading import read_report
+    from autoranger.report.text import print_report
     from autoranger.search.storage.existing import find_study
     from autoranger.search.storage.storage import JOURNAL
 
@@ -367,12 +367,12 @@ def report(
     if folder is not None:
         check_folder(folder)
     with err.status("learning what each component contributes"):
-        result = findings(found, place)
+        result = read_report(found, place)
         written = [] if folder is None else write_report(result, folder)
     if as_json:
         print_json(result.to_dict() | ({"out": [str(path) for path in written]} if written else {}))
         return
-    print_findings(out, result)
+    print_report(out, result)
     if written:
         out.print(f"\nWritten: {escape(', '.join(map(str, written)))}", highlight=False, soft_wrap=True)
 
@@ -398,7 +398,7 @@ def components(
     """List the components, in the order in which they act within a step."""
     from autoranger.components.core.component import registry
     from autoranger.components.core.reference import described, markdown
-    from autoranger.report import print_component
+    from autoranger.tables import print_component
 
     if as_markdown:
         print_text(markdown())
@@ -432,7 +432,7 @@ def show(
 ) -> None:
     """Explain a config: what is on, with which values, and what the search found out about it."""
     from autoranger.components.core.config import load, read
-    from autoranger.report import print_config
+    from autoranger.tables import print_config
 
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
     if as_json:
@@ -463,7 +463,7 @@ def bench(
     from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
     from autoranger.display import counting
-    from autoranger.report import print_bench
+    from autoranger.tables import print_bench
 
     if figure is not None:
         from autoranger.figures import check_figure
@@ -484,7 +484,7 @@ def bench(
 def print_json(value: object) -> None:
     """One JSON document on stdout; what is not finite becomes null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
-    print_text(json.dumps(plain(value), indent=2, ensure_ascii=not unicode) + "\n")
+    print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_text(text: str) -> None:

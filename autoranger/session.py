@@ -18,7 +18,7 @@ from autoranger.display import Display
 from autoranger.search.commands import program
 from autoranger.search.progress import Progress
 from autoranger.search.storage.storage import JOURNAL, open_storage
-from autoranger.search.study import Outcome
+from autoranger.search.verdict.outcome import Outcome
 from autoranger.terminal import patience
 
 
@@ -72,7 +72,7 @@ class Session:
                 console.print(
                     f"the config that was in {self.out_path} is now in {previous}", highlight=False, markup=False
                 )
-            outcome.config.save(self.out_path, outcome.evidence)
+            outcome.config.save(self.out_path, outcome.evidence.to_dict())
         except DataError as error:
             raise DataError(
                 f"{error} What was found is in the study: {self.report_command} --out FOLDER writes it."

@@ -19,8 +19,8 @@ from rich.console import Console
 
 from autoranger.search.storage.process import SIGNALS
 
-PLAIN = {"→": "->", "−": "-", "–": "-", "×": "x", "·": "*", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "√": "sqrt"}
-PLAIN |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θφηλτβεασμ"}
+ASCII = {"→": "->", "−": "-", "–": "-", "×": "x", "·": "*", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "√": "sqrt"}
+ASCII |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θφηλτβεασμ"}
 """How to say in ASCII what has no decomposition of its own."""
 
 
@@ -66,7 +66,7 @@ def in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
     text = error.object[error.start : error.end]
     if all("\udc80" <= c <= "\udcff" for c in text):  # bytes of a path that are no text: as they came
         return codecs.lookup_error("surrogateescape")(error)
-    decomposed = (PLAIN.get(c) or unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode() for c in text)
+    decomposed = (ASCII.get(c) or unicodedata.normalize("NFKD", c).encode("ascii", "ignore").decode() for c in text)
     return "".join(c or "?" for c in decomposed), error.end
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -18,7 +18,7 @@ from autoranger.search.storage.fingerprint import fingerprint
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
-from autoranger.search.tasks.words import named
+from autoranger.search.tasks.words import about
 
 EXPLORED = 64
 """Subsets for whose learning rates a sampler has time in the standard plan."""
@@ -34,23 +34,18 @@ class Proxy:
 
     def __init__(self, task: Task, objective: str) -> None:
         self.about, trained_for = prepared(task, objective)
-        self.lrs = rates(named(task), self.about.lr_range)
+        self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
         self.trainer: Trainer = trained_for(self.population)
 
-    def identity(self, arm: Config) -> Mapping[str, Any]:
+    @property
+    def learned(self) -> dict[str, Any]:
         """See `Subject`."""
-        task = self.about
-        return {
-            "task": task.name,
-            "metric": task.metric_name,
-            "steps": task.steps,
-            "batch_size": task.batch_size,
-            "lr_range": list(task.lr_range),
-            "device": task.device.type,
-            "objective": self.objective,
-            FINGERPRINT: fingerprint(self.population, replace(arm, lr=self.lrs[0])),
-        }
+        return {}
+
+    def identity(self, arm: Config) -> dict[str, Any]:
+        """See `Subject`."""
+        return {FINGERPRINT: fingerprint(self.population, replace(arm, lr=self.lrs[0]))}
 
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
         """See `Subject`."""

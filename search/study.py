@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import count, islice
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autoranger.components.core.config import EVIDENCE, Config
+from autoranger.components.core.config import EVIDENCE
 from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
@@ -23,43 +23,19 @@ from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
-from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
+from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
 from autoranger.search.storage.record import Record
-from autoranger.search.subject import About, Subject
+from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
+from autoranger.search.verdict.evidence import compared, judge, uncompared
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
 """Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
 
 SEEDS = 1_000_000
 """Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found.
-
-    Args:
-        config: to be exported: the winner, or the default where nothing beats it significantly, or where there was no
-            time for a comparison.
-        default_kept: whether it is the default.
-        finalists: all candidates of the verdict, best validation metric first; without a comparison the default alone,
-            of which no metric is known then. The baselines are among them: the
-            default (full Ranger21), AdamW, both with the same sweep of learning rates as the others had, and the best
-            of random candidates: all of the first round's, or half of them where a sampler chose the others.
-        evidence: what the exported file says about the config.
-        seconds: how long it took.
-        work: candidate-steps trained.
-    """
-
-    config: Config
-    default_kept: bool
-    finalists: list[Finalist]
-    evidence: dict[str, Any]
-    seconds: float
-    work: int
 
 
 def search(
@@ -148,77 +124,77 @@ def conduct(
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
-        "cost": cost and cost.name,
-        "components": list(space.components),
-        **subject.identity(space.default),
+        "objective": subject.objective,
+        "cost": None if cost is None else cost.name,
+        "components": tuple(space.components),
     }
-    record = Record(storage, study, space, asked, resume=resume)
+    identity = subject.identity(space.default)
+    known = asdict(settings_of(subject, asked)) | identity | subject.learned
+    record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
-    fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Scores(), list[int](), None
+    fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
+    swept, few, found = Standings(), list[int](), None
     try:
-        subject.calibrate(clock, [space.default, space.plain], numbers(seed * SEEDS + SEEDS // 2))
-        about = subject.about
-        settings = asked | facts(about)
-        record.note(settings=settings)
-        record.name_metric(f"valid {about.metric_name}")
+        subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
+        settings, steps = settings_of(subject, asked), subject.about.steps
+        record.note(settings=asdict(settings) | identity | subject.learned)
+        record.name_metric(f"valid {settings.metric}")
         if budget is not None:
-            few = early(clock.sweep_seeds(len(lrs), about.steps))
-            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, about.steps, few)
+            few = early(clock.sweep_seeds(len(lrs), steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, few)
         if record.plan is None:
             subject.check(space.plain, clock, early)
         plan = plan or record.plan or planned(subject, space, clock, sampler)
         if plan is not None:
-            called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
+            called = samplers.DEFAULT if sampler == AUTO else settings.sampler
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
-            record.note(plan=plan.to_dict(), opening=opening.name)
-            race = Race(trainer, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
+            record.note(plan=asdict(plan), opening=opening.name)
+            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, priced)
             with suppress(OutOfTime):
                 found = compete(race, opening, plan, fresh)
         if plan is not None and found is not None:
-            ranked, best = judge(found.configs, found.scores, found.roles, priced)
-            if not np.isfinite(best.valid):
+            judged = judge(found.configs, found.scores, found.roles, priced)
+            best, finalist = next((config, f) for config, f in judged.items() if f.exported)
+            if not np.isfinite(finalist.valid):
                 raise SearchError(
-                    f"every training of full Ranger21 with lr {best.config.lr:g} diverged on the fresh seeds, and "
-                    "nothing beats it; name lower rates in the task's lr_range."
+                    f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
+                    "beats it; name lower rates in the task's lr_range."
                 )
             done = replace(
                 plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
             )  # may be cut short
-            evidence = describe(about, done, opening.name, settings, found.seeds, ranked, best)
-            merits = {finalist.config: finalist.valid for finalist in ranked}
+            evidence = compared(settings, done, opening.name, found.seeds, list(judged.values()))
+            merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(trainer)
-            require_finite(swept, about.steps, trainer.failures)
-            needed = (
-                None if plan else clock.needed(subject.plans()[0].cost(space.size, len(lrs), scoring=clock.scoring))
-            )
-            best, evidence = uncompared(about, settings, space.default, swept, few, needed)
-            ranked, merits = [best], {best.config: best_value(swept[space.default])}
-        record.conclude(best.config, merits)
+            require_finite(swept, steps, trainer.failures)
+            needed = None if plan else clock.needed(cheapest(subject, space, clock))
+            best, finalist, evidence = uncompared(settings, space.default, swept, few, needed)
+            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
+        record.conclude(best, merits)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:
         record.close()
-    outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
+    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
+        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
-        finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
+        finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
             "seconds": None if resume else clock.elapsed,
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.config.to_dict() | {EVIDENCE: evidence},  # last, since it says that the search is finished
+        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 
 
-def numbers(first: int) -> Callable[[int], list[int]]:
+def seed_stream(first: int) -> Callable[[int], list[int]]:
     """A function that gives that many numbers from `first` on, none of them twice."""
     rest = count(first)
     return lambda size: list(islice(rest, size))
@@ -240,9 +216,23 @@ def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSam
     return fitting(subject.plans(), space.size, len(subject.lrs), clock.affordable, clock.scoring)
 
 
-def facts(about: About) -> dict[str, Any]:
-    """What is known of what is trained once it is."""
-    return {"metric": about.metric_name, "steps": about.steps, "device": about.device.type}
+def cheapest(subject: Subject, space: Space, clock: Clock) -> int:
+    """Candidate-steps of the cheapest plan that compares anything."""
+    return subject.plans()[0].cost(space.size, len(subject.lrs), scoring=clock.scoring)
+
+
+def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
+    """What a search was asked for, of what, as far as that is known."""
+    about = subject.about
+    return Settings(
+        task=about.name,
+        metric=about.metric_name,
+        steps=about.steps,
+        batch_size=about.batch_size,
+        lr_range=(about.lr_range[0], about.lr_range[1]),
+        device=about.device.type,
+        **asked,
+    )
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:

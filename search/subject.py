@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +34,14 @@ class About(Protocol):
         """Length of the trainings that are compared in the end."""
 
     @property
+    def batch_size(self) -> int | None:
+        """Examples per step; None where that is not known."""
+
+    @property
+    def lr_range(self) -> tuple[float, float]:
+        """Lowest and highest learning rate to begin with."""
+
+    @property
     def device(self) -> torch.device:
         """Where it trains."""
 
@@ -46,6 +54,10 @@ class Subject(Protocol):
         """What it is; its length is known once it is calibrated."""
 
     @property
+    def objective(self) -> str:
+        """What is better, by name; see `search`."""
+
+    @property
     def trainer(self) -> Trainer:
         """Trains candidates, once it is calibrated."""
 
@@ -53,8 +65,12 @@ class Subject(Protocol):
     def lrs(self) -> Sequence[float]:
         """The grid of learning rates to begin with."""
 
-    def identity(self, arm: Config) -> Mapping[str, Any]:
-        """What must be as it was where a search goes on.
+    @property
+    def learned(self) -> dict[str, Any]:
+        """What calibration has found out, now or before a search was interrupted, to be kept with its settings."""
+
+    def identity(self, arm: Config) -> dict[str, Any]:
+        """What must be as it was where a search goes on, besides what it is.
 
         Args:
             arm: for a short training, where that tells.

@@ -19,7 +19,6 @@ from math import comb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, create_study
@@ -27,14 +26,13 @@ from optuna.trial import TrialState, create_trial
 from scipy import stats
 
 from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.search.arrays import Values
 from autoranger.search.attribution.sample import LR, Sample
 from autoranger.search.attribution.table import Table
 from autoranger.search.attribution.worth import MOST_SWITCHES, draws, switches
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.samplers.bayes import BayesSampler
-from autoranger.search.verdict.verdict import LEVEL
-
-Values = NDArray[np.float64]
+from autoranger.search.verdict.statistics import LEVEL
 
 DRAWS = 400
 """Of the worth of all subsets, for intervals."""

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.attribution.seeds import between_seeds
 from autoranger.search.race.rounds import Round
-
-Values = NDArray[np.float64]
 
 LR = "lr"
 """The parameter that is not a switch."""
@@ -72,7 +70,7 @@ def largest_sample(study: Study) -> Sample:
     counts = Counter(round_ for trial in trials for round_, _ in results(trial))
     if not counts:
         raise ConfigError(f"study '{study.study_name}' has no trial of a search yet.")
-    shared = max(counts, key=lambda r: (counts[r], r.spent))
+    shared = max(counts, key=lambda r: (counts[r], r.work))
     by_round: dict[Round, dict[tuple[frozenset[str], float], list[float]]] = {round_: {} for round_ in counts}
     for trial in trials:
         for round_, values in results(trial):
@@ -98,7 +96,7 @@ def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
     if not isinstance(noted, Mapping) or LR not in trial.params:
         return
     for name, values in noted.items():
-        round_ = Round.named(str(name))
+        round_ = Round.parse(str(name))
         if round_ and values:
             yield round_, [math.nan if v is None else float(v) for v in values]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-Values = NDArray[np.float64]
+from autoranger.search.arrays import Values
 
 SPARE = 10
 """Candidates beyond the number of components that a round needs here."""

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from autoranger.components.core.component import conflicts
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, DataError, first_line
+from autoranger.search.arrays import Values
 from autoranger.search.population import Population
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
-
-Values = NDArray[np.float64]
 
 MOST = 12
 """Components of a table, at most: it has a row for every subset."""

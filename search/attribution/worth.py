@@ -7,16 +7,14 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.samplers.base import ModelSampler
-from autoranger.search.samplers.encoding import Axis, Encoding, Rows
+from autoranger.search.samplers.encoding import Axis, Encoding, Points
 from autoranger.search.samplers.process import Data, Process
-
-Values = NDArray[np.float64]
 
 MOST_SWITCHES = 12
 """Switches of which all subsets are looked at, at most."""
@@ -91,7 +89,7 @@ def draws(study: Study, sampler: ModelSampler, components: Sequence[str], count:
     return worth
 
 
-def floored(encoding: Encoding, rows: Rows, values: Values) -> Values:
+def floored(encoding: Encoding, rows: Points, values: Values) -> Values:
     """Values `[n]` of points `[n, P]`, those that are far below the good ones, or not finite, moved up.
 
     A learning rate that is ten times too high costs more than all subsets differ, and half of the candidates of a large
@@ -108,7 +106,7 @@ def floored(encoding: Encoding, rows: Rows, values: Values) -> Values:
     return moved
 
 
-def points(encoding: Encoding, components: Sequence[str]) -> Iterator[Rows]:
+def points(encoding: Encoding, components: Sequence[str]) -> Iterator[Points]:
     """All subsets as points `[2^n, P]`, once for each setting of the parameters that are no switches."""
     distributions = {name: axis.distribution for name, axis in encoding.axes.items()}
     off = dict.fromkeys(switches(distributions), False)

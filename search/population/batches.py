@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_map
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.data import augmenting, fitted
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import batch_order, item, length
 
 
@@ -46,7 +46,7 @@ def batches(
                 batch = tree_map(lambda *xs: torch.stack(xs), *changed)
             except (RuntimeError, ValueError) as error:
                 raise ConfigError(
-                    f"{named(task)}: augment returns batches of different shapes ({reason(error)}); pad them."
+                    f"{about(task)}: augment returns batches of different shapes ({reason(error)}); pad them."
                 ) from error
         seed_noise(t)
         yield batch, item(targets, order[:, t])

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 
 TRIES = 4
 """Random outputs on which a loss must be blind for the order of targets, to be taken for one that is."""
@@ -25,7 +25,7 @@ def check_labels(task: Task, output: Any, target: Any) -> None:
     defaults = [name for name in ("loss", "metric") if default(task, name)]
     if not defaults:
         return
-    what = f"{named(task)}: its {defaults[0]} is the default, {'cross entropy' if 'loss' in defaults else 'accuracy'}"
+    what = f"{about(task)}: its {defaults[0]} is the default, {'cross entropy' if 'loss' in defaults else 'accuracy'}"
     fix = f"override {' and '.join(defaults)}"
     if not isinstance(output, Tensor) or not isinstance(target, Tensor):
         raise ConfigError(f"{what}, for one tensor of scores and one of labels; {fix}.")
@@ -53,7 +53,7 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
             label = target[at][(target[at] < 0) | (target[at] >= classes)].flatten()[0]
             what = "loss and metric" if default(task, "loss") else "metric"
             raise ConfigError(
-                f"{named(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
+                f"{about(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
                 f"correct it, or override {what} to leave such labels out."
             )
 
@@ -79,7 +79,7 @@ def check_pairing(replica: Replica, output: Any, target: Any) -> None:
         blind = all(abs(value - rolled) <= 1e-6 * abs(value) for value, rolled, _ in seen)
         if blind and any(abs(value - constant) > 1e-3 * abs(value) for value, _, constant in seen):
             raise ConfigError(
-                f"{named(replica.task)}: its {name} compares every output with every target, since outputs are "
+                f"{about(replica.task)}: its {name} compares every output with every target, since outputs are "
                 f"{list(output.shape)} and targets {list(target.shape)}; give them one shape, as with "
                 "output.squeeze(-1)."
             )
@@ -110,7 +110,7 @@ def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> N
             raise
         except Exception as error:
             raise ConfigError(
-                f"{named(task)}: its model or loss fails on examples of the {part} split with the smallest and largest "
+                f"{about(task)}: its model or loss fails on examples of the {part} split with the smallest and largest "
                 f"labels or inputs, such as {part}[{chosen[0]}] ({reason(error)})."
             ) from error
         if broken is None:
@@ -118,7 +118,7 @@ def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> N
         seen = [*tree_leaves(outputs), *([] if loss is None else [loss])]
         if any(isinstance(t, Tensor) and t.isnan().any() for t in seen) or unfit(y):
             raise ConfigError(
-                f"{named(task)}: {part}[{broken}] holds NaN or infinity, and so does what the model or loss makes of "
+                f"{about(task)}: {part}[{broken}] holds NaN or infinity, and so does what the model or loss makes of "
                 "it; clean or fill the data."
             )
 
@@ -159,7 +159,7 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
     """
     mine, theirs = (dict(r.named_parameters()) | dict(r.named_buffers()) for r in (one, other))
     if any(mine[name] is theirs.get(name) for name in mine):
-        raise ConfigError(f"{named(task)}: model returns the same module again; make a new one in each call.")
+        raise ConfigError(f"{about(task)}: model returns the same module again; make a new one in each call.")
     pairs = {"model": [mine[name] for name in mine], "augment": tree_leaves(batch)}
     others = {"model": [theirs.get(name) for name in mine], "augment": tree_leaves(again)}
     for what, tensors in pairs.items():
@@ -169,7 +169,7 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
         )
         if not same:
             warnings.warn(
-                f"{named(task)}: {what} gives something else for the same seed, so that results cannot be repeated; "
+                f"{about(task)}: {what} gives something else for the same seed, so that results cannot be repeated; "
                 "draw from the global generators of torch, numpy.random or random, not from one of its own.",
                 stacklevel=2,
             )
@@ -189,7 +189,7 @@ def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             warnings.warn(
-                f"{named(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's, so that "
+                f"{about(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's, so that "
                 "nobody trains it; make it a part of the model, or switch requires_grad off.",
                 stacklevel=2,
             )
@@ -201,9 +201,9 @@ def check_settings(task: Task) -> None:
     for name in ("batch_size", "steps", "full_steps"):
         value = getattr(task, name)
         if not (value is None and name == "full_steps") and not (isinstance(value, Integral) and int(value) >= 1):
-            raise ConfigError(f"{named(task)}: {name} is {value!r}, but must be a whole number from 1.")
+            raise ConfigError(f"{about(task)}: {name} is {value!r}, but must be a whole number from 1.")
     rates = task.lr_range
     if not (isinstance(rates, tuple | list) and len(rates) == 2 and all(isinstance(lr, Real) for lr in rates)):
-        raise ConfigError(f"{named(task)}: lr_range is {rates!r}, but must be the lowest and the highest rate.")
+        raise ConfigError(f"{about(task)}: lr_range is {rates!r}, but must be the lowest and the highest rate.")
     if not (isinstance(task.survivors, Real) and 0 < task.survivors <= 1):
-        raise ConfigError(f"{named(task)}: survivors is {task.survivors!r}, but must be above 0 and at most 1.")
+        raise ConfigError(f"{about(task)}: survivors is {task.survivors!r}, but must be above 0 and at most 1.")

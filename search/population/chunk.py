@@ -159,7 +159,7 @@ def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
     return [kernels.get(own[name], 0) for name in names]
 
 
-def alike(configs: Sequence[Config], size: int) -> Iterator[list[int]]:
+def in_chunks(configs: Sequence[Config], size: int) -> Iterator[list[int]]:
     """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
     costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
     costly.sort(key=lambda name: -len(registry[name].state))

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, default_colla
 
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import forked, reseed
 
 PARTS = ("train", "valid", "test")
@@ -35,16 +35,16 @@ def splits(task: Task) -> dict[str, Split]:
             given = task.data()
             if not isinstance(given, Mapping):
                 raise ConfigError(
-                    f"{named(task)}: data is a {kind(given)}; return a dict of train, valid and test splits."
+                    f"{about(task)}: data is a {kind(given)}; return a dict of train, valid and test splits."
                 )
             if missing := set(PARTS) - set(given):
                 names = " and ".join(sorted(missing))
-                raise ConfigError(f"{named(task)}: its data lack {names}; return train, valid and test splits.")
-            return {part: split(given[part], f"{named(task)}: {part}") for part in PARTS}
+                raise ConfigError(f"{about(task)}: its data lack {names}; return train, valid and test splits.")
+            return {part: split(given[part], f"{about(task)}: {part}") for part in PARTS}
         except (ConfigError, DataError):
             raise
         except Exception as error:
-            raise ConfigError(f"{named(task)}: its data cannot be made ({reason(error)}).") from error
+            raise ConfigError(f"{about(task)}: its data cannot be made ({reason(error)}).") from error
 
 
 def split(given: Any, what: str) -> Split:
@@ -150,11 +150,11 @@ def augmenting(task: Task) -> Callable[[Any], Any] | None:
 
     def augment(inputs: Any) -> Any:
         try:
-            return tree(task.augment(inputs), f"{named(task)}: what augment returns")
+            return tree(task.augment(inputs), f"{about(task)}: what augment returns")
         except (ConfigError, DataError):
             raise
         except Exception as error:
-            raise ConfigError(f"{named(task)}: its augment fails on a batch ({reason(error)}).") from error
+            raise ConfigError(f"{about(task)}: its augment fails on a batch ({reason(error)}).") from error
 
     return augment
 

@@ -14,7 +14,7 @@ from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
 
 Failures = dict[int, str]
@@ -193,7 +193,7 @@ def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
     """Of the trained parameters on which a loss depends, by name."""
     if not loss.requires_grad:
         raise ConfigError(
-            f"{named(replica.task)}: its loss has no gradient; compute it from the model's output with torch, without "
+            f"{about(replica.task)}: its loss has no gradient; compute it from the model's output with torch, without "
             "item(), detach() or NumPy."
         )
     grads = dense(torch.autograd.grad(loss, list(replica.trained.values()), allow_unused=True))
@@ -220,6 +220,6 @@ def blame(population: Prepared, seed: int, batch: Split, step: int, error: Excep
     except Exception as again:
         pass_on(again)
         raise ConfigError(
-            f"{named(population.task)}: its model or loss fails on the batch of step {step + 1}, before any training, "
+            f"{about(population.task)}: its model or loss fails on the batch of step {step + 1}, before any training, "
             f"too ({reason(again)})."
         ) from error

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.search.population.chunk import Chunk, RefusedError, alike
+from autoranger.search.population.chunk import Chunk, RefusedError, in_chunks
 from autoranger.search.population.memory import is_out_of_memory, release
 from autoranger.search.population.models import pass_on
 from autoranger.search.population.preflight import preflight
@@ -108,7 +108,7 @@ class Population(Prepared):
         workers = 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
         every = among or configs
         size = max(1, min(self.rows // len(seeds), -(-len(every) // workers)))
-        chunks = list(alike(every, size))
+        chunks = list(in_chunks(every, size))
         if among:
             left = {config: k for k, config in enumerate(configs)}
             chunks = list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))

@@ -25,7 +25,7 @@ from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.replica import Replica
 from autoranger.search.population.score import piece, whole
 from autoranger.search.tasks.task import Split, default
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
 
 SEEDS = [0, 1]
@@ -64,7 +64,7 @@ def preflight(population: Prepared) -> None:
     population.moving = sorted(moving & population.start(1, SEEDS)[1].keys())
     if not any(loss.isfinite() for _, loss, _ in rows):
         check_examples(population.task, population.replica(0), population.data)
-        raise ConfigError(f"{named(population.task)}: its loss is {float(rows[0][1].detach())} before any training.")
+        raise ConfigError(f"{about(population.task)}: its loss is {float(rows[0][1].detach())} before any training.")
     again = list(islice(population._batches(SEEDS, 1), 1))
     repeats = check_repeats(population.task, population.replica(0), population.replica(0), batches[0], again[0])
     population.noisy = population.noisy or not repeats
@@ -101,7 +101,7 @@ def ordinary(population: Prepared, replica: Replica, batch: Split) -> tuple[Tens
         pass_on(error)
         size = length(batch[0])
         raise ConfigError(
-            f"{named(population.task)}: its model or loss fails on a batch of {size} ({reason(error)})."
+            f"{about(population.task)}: its model or loss fails on a batch of {size} ({reason(error)})."
         ) from error
     return loss, found
 
@@ -122,7 +122,7 @@ def scored(population: Prepared, replica: Replica) -> Tree:
         except Exception as error:
             pass_on(error)
             raise ConfigError(
-                f"{named(population.task)}: its model or metric fails on the {name} split ({reason(error)})."
+                f"{about(population.task)}: its model or metric fails on the {name} split ({reason(error)})."
             ) from error
     sizes = [x.numel() * x.element_size() for x in tree_leaves(first) if isinstance(x, Tensor)]
     population.output_bytes = sum(sizes) // length(next(parts(population, "valid"))[0])

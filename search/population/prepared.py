@@ -18,7 +18,7 @@ from autoranger.search.population.precision import check_precision
 from autoranger.search.population.replica import Replica
 from autoranger.search.population.ways import Ways
 from autoranger.search.tasks.task import Split, Task
-from autoranger.search.tasks.words import named
+from autoranger.search.tasks.words import about
 from autoranger.search.vectorization import Tensors, forked, repeat, reseed
 
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
@@ -62,7 +62,7 @@ class Prepared:
         data = splits(task)
         weights = list(self._init(0)[0].values())
         if not weights:
-            raise ConfigError(f"{named(task)}: its model has no parameters to train.")
+            raise ConfigError(f"{about(task)}: its model has no parameters to train.")
         check_precision(precision, self.device, weights)
         types = {p.dtype for p in weights if p.is_floating_point()}
         self.dtype = types.pop() if len(types) == 1 else None
@@ -109,7 +109,7 @@ class Prepared:
             reseed(self.device, seed)
             replica = Replica(self.task, self.precision, lambda: self.pulse())
         if any(isinstance(p, UninitializedParameter) for p in replica.parameters()):
-            raise ConfigError(f"{named(self.task)}: its model has lazy layers; call it once on an example in model().")
+            raise ConfigError(f"{about(self.task)}: its model has lazy layers; call it once on an example in model().")
         return replica
 
     def _init(self, seed: int) -> tuple[Tensors, Tensors]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.population.precision import full, mixed
 from autoranger.search.tasks.task import Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Tensors, Tree
 
 
@@ -38,9 +38,9 @@ class Replica(nn.Module):
         except (ConfigError, DataError):
             raise
         except Exception as error:
-            raise ConfigError(f"{named(task)}: its model cannot be made ({reason(error)}).") from error
+            raise ConfigError(f"{about(task)}: its model cannot be made ({reason(error)}).") from error
         if not isinstance(model, nn.Module):
-            raise ConfigError(f"{named(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
+            raise ConfigError(f"{about(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
         self.model = model.to(task.device)
         self.trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
 
@@ -75,14 +75,14 @@ class Replica(nn.Module):
         """The task's loss of a batch, a scalar."""
         loss = self.task.loss(self.output(inputs), targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ConfigError(f"{named(self.task)}: loss must return a scalar, the mean over the batch.")
+            raise ConfigError(f"{about(self.task)}: loss must return a scalar, the mean over the batch.")
         return loss.reshape(())
 
     def metric(self, output: Tree, targets: Tree) -> Any:
         """The task's metric of outputs, one number."""
         metric = self.task.metric(output, targets)
         if getattr(metric, "size", 1) != 1 and getattr(metric, "numel", lambda: 2)() != 1:
-            raise ConfigError(f"{named(self.task)}: metric must return one number for all outputs, not one for each.")
+            raise ConfigError(f"{about(self.task)}: metric must return one number for all outputs, not one for each.")
         return metric.reshape(()) if isinstance(metric, Tensor) else metric
 
     def quality(self, inputs: Tree, targets: Tree) -> Any:

@@ -7,7 +7,7 @@ import warnings
 
 from autoranger.search.population.replay import CaptureError
 from autoranger.search.tasks.task import Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Vectorizer, vectorized
 
 
@@ -60,4 +60,4 @@ class Ways:
                 self._say(f"a step cannot be a CUDA graph ({error.why}); training without graphs, slower.")
 
     def _say(self, sentence: str) -> None:
-        warnings.warn(f"{named(self.task)}: {sentence}", stacklevel=3)
+        warnings.warn(f"{about(self.task)}: {sentence}", stacklevel=3)

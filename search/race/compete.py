@@ -10,10 +10,11 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import OutOfTime
+from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
-from autoranger.search.race.race import Opening, Race, Scores, best_lr
-from autoranger.search.race.trainer import Trained, Trainer
+from autoranger.search.race.race import Opening, Race, Standings, best_lr
+from autoranger.search.race.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Found:
     configs: list[Config]
     roles: dict[str, int]
     seeds: list[int]
-    scores: Trained
+    scores: Scores
 
 
 def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], list[int]]) -> Found:
@@ -53,13 +54,13 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     return Found(configs, roles, seeds, scores)
 
 
-def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> Trained:
+def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> Scores:
     """The metric `[F, S]` of the finalists on the valid and the test split: trained, or recalled, and recorded."""
     record, clock = race.record, race.clock
     done = record.recall_verdict(steps, seeds)
     fresh = [config for config in configs if config not in done]
 
-    def note(part: Sequence[Config], scores: Trained) -> None:
+    def note(part: Sequence[Config], scores: Scores) -> None:
         done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
         record.report_verdict(steps, seeds, done)
         clock.kept()
@@ -73,7 +74,7 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
     return {split: np.stack([done[config][split] for config in configs]) for split in ("valid", "test")}
 
 
-def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Scores:
+def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Standings:
     """Trains the default with every learning rate, and more where its best lies on an edge: what is always known.
 
     Raises:

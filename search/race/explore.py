@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autoranger.components.core.config import Config
 from autoranger.search.race.plan import Plan
-from autoranger.search.race.race import RANDOM, Race, Scores, value
+from autoranger.search.race.race import RANDOM, Race, Standings, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 
@@ -170,9 +170,9 @@ class Exploration:
         """See `Opening`."""
         return min(self.arms, self.space.size), len(self.lrs)
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
         """See `Opening`."""
-        rung, raw = plan.rungs[0], Scores()
+        rung, raw = plan.rungs[0], Standings()
         explorer = Explorer(self.space, self.lrs, self.sampler, self.seed)
         half = self.size[0] * self.size[1] // 2
 

@@ -7,14 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.population.population import Population, Scores
 from autoranger.search.tasks.task import Task
-
-Values = NDArray[np.float64]
 
 METRIC = "metric"
 """The objective that a search has if nothing else is said: the task's metric at the end of a training."""
@@ -53,11 +51,10 @@ class Reaching:
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
-        progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
-        **rest: Any,
+        **unchanged: Any,
     ) -> Scores:
-        """See `Population.train`."""
+        """As `Population.train`, which gets everything else as it is."""
 
         def converted(scores: Scores) -> Scores:
             self.best = max(self.best, np.max(scores["curve"], where=np.isfinite(scores["curve"]), initial=-np.inf))
@@ -70,9 +67,8 @@ class Reaching:
             steps,
             splits=[split for split in splits if split != "valid"],
             curve=min(POINTS, steps),
-            progress=progress,
             report=lambda part, scores: report(part, converted(scores)),
-            **rest,
+            **unchanged,
         )
         return converted(trained)
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from autoranger.components.core.errors import ConfigError
 
@@ -63,15 +62,6 @@ class Plan:
             total += candidates * rung.seeds * (rung.steps + scoring)
             entrants = min(rung.keep, entrants)
         return round(total + (entrants + PROTECTED) * self.verdict_seeds * (self.steps + 2 * scoring))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a record."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Plan:
-        """A plan from plain data."""
-        return cls(**{**data, "rungs": tuple(Rung(**rung) for rung in data["rungs"])})
 
 
 def make_plan(

@@ -17,16 +17,16 @@ import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
+from autoranger.search.arrays import Values
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
-from autoranger.search.verdict.verdict import Values
 
 T = TypeVar("T")
 
-Scores = dict[Config, dict[float, Values]]
+Standings = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
 
 RANDOM = "random"
@@ -44,7 +44,7 @@ class Opening(Protocol):
     def size(self) -> tuple[int, int]:
         """How many arms and learning rates: their product is the number of trainings with one seed."""
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
         """The scores of the arms that may go on; the best one of random candidates is protected from then on."""
 
 
@@ -66,7 +66,7 @@ class Grid:
         """See `Opening`."""
         return len(self.arms), len(self.lrs)
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
         """See `Opening`. A random search of as many candidates would have trained the same ones."""
         entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
         scores = race.round(entrants, plan.rungs[0], seeds)
@@ -96,7 +96,12 @@ class Race:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.protected = dict(protected)
 
-    def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Scores:
+    @property
+    def failures(self) -> Mapping[Config, str]:
+        """Why candidates have failed, where that is known."""
+        return getattr(self.population, "failures", {})  # a table of results has none
+
+    def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Standings:
         """Trains every arm with its learning rates, and with more for those that would be kept.
 
         Args:
@@ -107,18 +112,18 @@ class Race:
         Returns:
             the scores of all arms.
         """
-        scores: Scores = {}
+        scores: Standings = {}
         self.train([(arm, lr) for arm, lrs in arms.items() for lr in lrs], rung.steps, seeds, scores)
         self.extend(scores, rung, seeds)
         return scores
 
-    def extend(self, scores: Scores, rung: Rung, seeds: Sequence[int]) -> None:
+    def extend(self, scores: Standings, rung: Rung, seeds: Sequence[int]) -> None:
         """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried.
 
         Where there is no time for that, the rates of the grid have to do.
         """
         while True:
-            leaders = self.kept(scores, rung.keep)
+            leaders = self.survivors(scores, rung.keep)
             edges = {arm: [lr for lr in neighbours(best_lr(scores[arm])) if lr not in scores[arm]] for arm in leaders}
             wanted = [(arm, lr) for arm, lrs in edges.items() for lr in lrs]
             if not wanted:
@@ -128,13 +133,13 @@ class Race:
             except OutOfTime:
                 return
 
-    def kept(self, scores: Scores, keep: int) -> list[Config]:
+    def survivors(self, scores: Standings, keep: int) -> list[Config]:
         """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
         front = pareto({arm: best_value(scores[arm]) for arm in ranked}, self.cost) if self.cost else ()
         return list(dict.fromkeys([*ranked[:keep], *front, *self.protected.values()]))
 
-    def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Scores:
+    def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
         """All rounds of a plan; with a time budget, rounds that would leave no time for the verdict are left out.
 
         Args:
@@ -152,9 +157,9 @@ class Race:
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
-        require_finite(scores, first.steps, self.population.failures)
+        require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
-            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
+            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
             if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
                 self.clock.left_out(rounds - number + 1)
@@ -167,14 +172,15 @@ class Race:
                 self.clock.rounds.pop()
                 self.clock.left_out(rounds - number + 1)
                 break
-        return {arm: scores[arm] for arm in self.kept(scores, plan.rungs[-1].keep)}
+        return {arm: scores[arm] for arm in self.survivors(scores, plan.rungs[-1].keep)}
 
-    def train(self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Scores) -> None:
+    def train(
+        self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Standings
+    ) -> None:
         """Trains candidates, or recalls them, into `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
-            failures: Mapping[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
-            self.record.reasons |= {config: failures[config] for config in configs if config in failures}
+            self.record.reasons |= {config: self.failures[config] for config in configs if config in self.failures}
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
                 scores[origin[config]][config.lr] = row
@@ -200,15 +206,15 @@ class Race:
         self.clock.trained(len(fresh) * len(seeds))
 
 
-def require_finite(scores: Scores, steps: int, failures: Mapping[Config, str]) -> None:
+def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]) -> None:
     """SearchError where every candidate failed on some seed, with a reason where one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
-        why = f"failed ({next(iter(failures.values()))})" if failures else "diverged"
+        why = f" One of them: {next(iter(failures.values()))}." if failures else ""
         raise SearchError(
-            f"every training of {steps} steps {why}, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
+            f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
             "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
-            "lr_range."
+            f"lr_range.{why}"
         )
 
 

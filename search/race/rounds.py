@@ -28,7 +28,7 @@ class Round:
         return cls(steps, seeds[0], len(seeds))
 
     @classmethod
-    def named(cls, name: str) -> Round | None:
+    def parse(cls, name: str) -> Round | None:
         """The round of a name; None where it is no such name."""
         match = NAME.fullmatch(name)
         return cls(*map(int, match.groups())) if match else None
@@ -39,6 +39,6 @@ class Round:
         return f"steps={self.steps} seeds={self.first_seed}+{self.seeds}"
 
     @property
-    def spent(self) -> int:
+    def work(self) -> int:
         """Training steps of a candidate in it."""
         return self.steps * self.seeds

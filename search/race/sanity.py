@@ -12,7 +12,7 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, prepared
-from autoranger.search.verdict.verdict import compare
+from autoranger.search.verdict.statistics import paired_difference
 
 SEEDS, LEVEL = 8, 0.01
 """Seeds on which no training has to be better, and the level of that test: a metric that is noise is hardly refused."""
@@ -57,7 +57,7 @@ def check_metric(
     if not worse[sane] or not (after[sane] > before).all():
         return
     idle, busy = population.train([arms[0], arms[1 + sane]], seeds(SEEDS), steps, progress=progress)["valid"]
-    if compare(idle, busy, LEVEL, alternative="greater").low > 0:
+    if paired_difference(idle, busy, LEVEL, alternative="greater").low > 0:
         raise ConfigError(
             f"task '{population.task.name}': AdamW with lr {lrs[sane]:g} makes the loss better and the metric worse, "
             f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must "

@@ -5,13 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from autoranger.components.core.config import Config
-
-Trained = dict[str, NDArray[np.float64]]
-"""For each split the metric `[K, S]` of the candidates on the seeds, NaN where a training has failed."""
+from autoranger.search.population.population import Scores
 
 
 class Trainer(Protocol):
@@ -29,7 +24,7 @@ class Trainer(Protocol):
         *,
         splits: Sequence[str] = ("valid",),
         progress: Callable[[int], None] = lambda done: None,
-        report: Callable[[list[Config], Trained], None] = lambda configs, scores: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
-    ) -> Trained:
+    ) -> Scores:
         """Trains every config with every seed; see `Population.train`."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
@@ -20,9 +19,8 @@ from scipy.stats import rankdata
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import RANGER21
-from autoranger.search.samplers.encoding import Axis, Encoding, Rows
-
-Values = NDArray[np.float64]
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.encoding import Axis, Encoding, Points
 
 STARTUP = 10
 """Trials before there is a model."""
@@ -40,9 +38,9 @@ class History:
         pending: points `[m, P]` of trials that run.
     """
 
-    rows: Rows
+    rows: Points
     values: Values
-    pending: Rows
+    pending: Points
 
     def seen(self) -> set[tuple[float, ...]]:
         """The points that have been tried or are running."""
@@ -72,7 +70,7 @@ class ModelSampler(BaseSampler):
         self.rng = np.random.default_rng(seed)
         self.salt = int(self.rng.integers(2**32))
         self._spaces: dict[str, IntersectionSearchSpace] = {}
-        self._known: dict[str, dict[int, tuple[Rows, list[float]]]] = {}
+        self._known: dict[str, dict[int, tuple[Points, list[float]]]] = {}
 
     def reseed_rng(self) -> None:
         """A new random state, for another process."""
@@ -115,7 +113,7 @@ class ModelSampler(BaseSampler):
         return self.first(param_name, Axis(param_distribution), trial.number)
 
     @abstractmethod
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`; at least one trial of the history has a finite value."""
 
     def recommend(self, study: Study) -> dict[str, Any]:
@@ -147,7 +145,7 @@ class ModelSampler(BaseSampler):
         expected[fitting] = self.estimate(encoding, history, rows)
         return [float(x) for x in expected]
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """What the model expects of points `[n, P]` that have been evaluated; higher is better."""
         values = {tuple(row): list[float]() for row in rows}
         for row, value in zip(history.rows, history.values, strict=True):
@@ -156,7 +154,7 @@ class ModelSampler(BaseSampler):
 
     def history(self, study: Study, trial: FrozenTrial | None, space: Mapping[str, BaseDistribution]) -> History:
         """What a study knows about a space, as seen by a new trial."""
-        encoding, done, pending = Encoding(space), list[tuple[Rows, list[float]]](), []
+        encoding, done, pending = Encoding(space), list[tuple[Points, list[float]]](), []
         known = self._known.setdefault(f"{study.study_name} {sorted(space.items(), key=lambda item: item[0])}", {})
         for other in study.get_trials(deepcopy=False):
             if other.number in known:

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from scipy.special import ndtr
 
-from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import STARTUP, History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 from autoranger.search.samplers.process import Data, Process
 
 MOST_CANDIDATES = 2048
@@ -48,7 +49,7 @@ class BayesSampler(ModelSampler):
         super().__init__(seed, startup=startup, reference=reference)
         self._models: dict[str, tuple[Process, int]] = {}
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         data = observed(history)
         process = self._fitted(encoding, data)
@@ -68,10 +69,10 @@ class BayesSampler(ModelSampler):
             hopeful = np.argsort(-(means + OPTIMISM * deviations))[:CONTENDERS]
             candidates = np.unique(candidates[hopeful], axis=0)
             gain = process.sample(data, candidates, 1, self.rng)[0]
-        chosen: Rows = candidates[int(gain.argmax())]
+        chosen: Points = candidates[int(gain.argmax())]
         return chosen
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """The posterior mean of points `[n, P]` less `CAUTION` standard deviations: one lucky value is not enough."""
         data = observed(history)
         means, deviations = self._fitted(encoding, data).posterior(data, rows)

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import STARTUP, History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 
 HORIZON = 256
 """Trials for which the rates are set."""
@@ -46,7 +47,7 @@ class ComBandSampler(ModelSampler):
         super().__init__(seed, startup=startup, reference=reference)
         self.horizon = horizon
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         points = encoding.pool_of_levels(BINS, MOST_ACTIONS, self.rng)
         probabilities = self.probabilities(encoding, history, points)
@@ -55,12 +56,12 @@ class ComBandSampler(ModelSampler):
         chances = np.where(free, probabilities, 0.0) if probabilities[free].sum() > 0 else probabilities
         return encoding.spread(points[self.rng.choice(len(points), p=chances / chances.sum())], BINS, self.rng)
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """Minus the estimated cost of points `[n, P]`."""
         points = np.concatenate([rows, encoding.pool_of_levels(BINS, MOST_ACTIONS, self.rng)])
         return np.log(self.probabilities(encoding, history, points)[: len(rows)])
 
-    def probabilities(self, encoding: Encoding, history: History, points: Rows) -> Values:
+    def probabilities(self, encoding: Encoding, history: History, points: Points) -> Values:
         """The probability of each of the actions `[N, P]` after a history, as if it had been played in its order."""
         actions, played = (encoding.indicators(rows, BINS) for rows in (points, history.rows))
         values = standardized(history.values)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoranger.search.samplers.base import History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 
 BINS = 8
 """Values of a continuous scale."""
@@ -20,7 +21,7 @@ class CombUcbSampler(ModelSampler):
     what keeps a batch from repeating itself.
     """
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         means, counts = self._items(encoding, history)
         running = encoding.indicators(history.pending, BINS).sum(axis=0)
@@ -34,7 +35,7 @@ class CombUcbSampler(ModelSampler):
         ranked = sorted(points, key=lambda row: -float(bounds @ encoding.indicators(row[None], BINS)[0]))
         return next((row for row in ranked if tuple(row) not in taken), ranked[0])
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """The sum of the means of the values of points `[n, P]`."""
         summed: Values = encoding.indicators(rows, BINS) @ self._items(encoding, history)[0]
         return summed

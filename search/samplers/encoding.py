@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-Rows = NDArray[np.float64]
+Points = NDArray[np.float64]
 """Points of a space `[n, P]`: the number of the choice of a switch, the position on a scale."""
 
 MOST_LEVELS = 64
@@ -77,11 +77,11 @@ class Axis:
         value = min(max(value, self.low), self.high)
         return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
-    def snap(self, x: Rows) -> Rows:
+    def snap(self, x: Points) -> Points:
         """The numbers nearest to `x` that stand for a value."""
         if self.levels is None:
             return np.clip(x, 0.0, 1.0)
-        found: Rows = self.levels[np.abs(self.levels - x[:, None]).argmin(axis=1)]
+        found: Points = self.levels[np.abs(self.levels - x[:, None]).argmin(axis=1)]
         return found
 
 
@@ -92,11 +92,11 @@ class Encoding:
         self.axes = {name: Axis(distribution) for name, distribution in sorted(space.items())}
         self.choices = np.array([axis.choices for axis in self.axes.values()])
 
-    def encode(self, params: Mapping[str, Any]) -> Rows:
+    def encode(self, params: Mapping[str, Any]) -> Points:
         """Parameters as a point `[P]`."""
         return np.array([axis.encode(params[name]) for name, axis in self.axes.items()])
 
-    def decode(self, row: Rows) -> dict[str, Any]:
+    def decode(self, row: Points) -> dict[str, Any]:
         """The parameters nearest to a point `[P]`."""
         return {name: axis.decode(float(x)) for (name, axis), x in zip(self.axes.items(), row, strict=True)}
 
@@ -105,20 +105,20 @@ class Encoding:
         """Points in the space; infinite where a scale is continuous."""
         return math.prod(math.inf if axis.levels is None else len(axis.levels) for axis in self.axes.values())
 
-    def grid(self, levels: Sequence[Rows | None] | None = None) -> Rows:
+    def grid(self, levels: Sequence[Points | None] | None = None) -> Points:
         """Every point of the space, or all combinations of other levels for some axes."""
         own = [axis.levels for axis in self.axes.values()]
         used = own if levels is None else [o if x is None else x for o, x in zip(own, levels, strict=True)]
         return np.stack(np.meshgrid(*used, indexing="ij"), axis=-1).reshape(-1, len(used))
 
-    def random(self, count: int, rng: np.random.Generator) -> Rows:
+    def random(self, count: int, rng: np.random.Generator) -> Points:
         """Random points `[count, P]`."""
         columns = [
             rng.random(count) if axis.levels is None else rng.choice(axis.levels, count) for axis in self.axes.values()
         ]
         return np.stack(columns, axis=1)
 
-    def near(self, row: Rows, rng: np.random.Generator, spread: float = 0.1) -> Rows:
+    def near(self, row: Points, rng: np.random.Generator, spread: float = 0.1) -> Points:
         """Points that differ from one in a single parameter: every other choice, and steps up and down a scale."""
         changed = []
         for p, axis in enumerate(self.axes.values()):
@@ -132,7 +132,7 @@ class Encoding:
             changed.append(block)
         return np.concatenate(changed)
 
-    def pool(self, most: int, rng: np.random.Generator, around: Rows) -> Rows:
+    def pool(self, most: int, rng: np.random.Generator, around: Points) -> Points:
         """Candidates: the whole space where it has at most `most` points, otherwise random ones and neighbours.
 
         Args:
@@ -154,19 +154,19 @@ class Encoding:
         steps = [block for row in around for block in (self.near(row, rng), self.near(row, rng, 0.02))]
         return np.concatenate([base, around, *steps])
 
-    def levels(self, bins: int) -> list[Rows]:
+    def levels(self, bins: int) -> list[Points]:
         """The values of every axis, a continuous scale as the middles of some bins."""
         middles = (np.arange(bins) + 0.5) / bins
         return [middles if axis.levels is None else axis.levels for axis in self.axes.values()]
 
-    def pool_of_levels(self, bins: int, most: int, rng: np.random.Generator) -> Rows:
+    def pool_of_levels(self, bins: int, most: int, rng: np.random.Generator) -> Points:
         """All combinations of `levels`, or some of them at random."""
         levels = self.levels(bins)
         if math.prod(map(len, levels)) <= most:
             return self.grid(list(levels))
         return np.stack([rng.choice(values, most) for values in levels], axis=1)
 
-    def indicators(self, rows: Rows, bins: int) -> Rows:
+    def indicators(self, rows: Points, bins: int) -> Points:
         """Points `[n, P]` as 0-1 vectors with a place for each value of `levels`; the nearest value has a one."""
         columns = []
         for p, values in enumerate(self.levels(bins)):
@@ -174,13 +174,13 @@ class Encoding:
             columns.append(nearest[:, None] == np.arange(len(values)))
         return np.concatenate(columns, axis=1).astype(float)
 
-    def assemble(self, merits: Rows, bins: int) -> Rows:
+    def assemble(self, merits: Points, bins: int) -> Points:
         """The point `[P]` with each axis at the value of `levels` that has the highest merit."""
         levels = self.levels(bins)
         parts = np.split(merits, np.cumsum([len(values) for values in levels])[:-1])
         return np.array([values[part.argmax()] for values, part in zip(levels, parts, strict=True)])
 
-    def spread(self, row: Rows, bins: int, rng: np.random.Generator) -> Rows:
+    def spread(self, row: Points, bins: int, rng: np.random.Generator) -> Points:
         """A point with each continuous scale anywhere in its bin."""
         continuous = np.array([axis.levels is None for axis in self.axes.values()])
         return np.where(continuous, row + (rng.random(len(row)) - 0.5) / bins, row)

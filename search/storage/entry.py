@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from optuna.trial import TrialState
 
+from autoranger.search.arrays import Values
 from autoranger.search.race.rounds import Round
-from autoranger.search.verdict.verdict import Values
 
 Results = dict[str, list[float | None]]
 """The metric of every seed, None where the run diverged, by the name of the round."""
@@ -35,15 +35,15 @@ class Entry:
     def last(self) -> float:
         """The mean metric of the last round; NaN where a run diverged, or where there is none."""
         *_, values = [[None], *self.earlier.values(), *self.here.values()]
-        return float(numbers(values).mean())
+        return float(to_array(values).mean())
 
 
-def numbers(values: Sequence[float | None]) -> Values:
+def to_array(values: Sequence[float | None]) -> Values:
     """Results as they were before they were written: NaN for None."""
     return np.array([np.nan if v is None else v for v in values])
 
 
 def means(results: Results) -> dict[int, float]:
     """The mean metric of each round in which not every run diverged, by what has been spent on it."""
-    found = {Round.named(name): numbers(values) for name, values in results.items()}
-    return {r.spent: float(np.nanmean(v)) for r, v in found.items() if r is not None and np.isfinite(v).any()}
+    found = {Round.parse(name): to_array(values) for name, values in results.items()}
+    return {r.work: float(np.nanmean(v)) for r, v in found.items() if r is not None and np.isfinite(v).any()}

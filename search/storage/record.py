@@ -17,16 +17,16 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.arrays import Values
 from autoranger.search.commands import program
-from autoranger.search.plain import plain
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
+from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import Space, in_words
-from autoranger.search.storage.entry import Entry, means, numbers
+from autoranger.search.storage.entry import Entry, means, to_array
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
-from autoranger.search.storage.storage import kept
-from autoranger.search.verdict.verdict import Values
+from autoranger.search.storage.storage import writing
 
 FRONT = "-front"
 """What the name of a study with a cost for its second objective ends with."""
@@ -76,8 +76,8 @@ class Record:
         self._began = datetime.now()
         self.reasons: dict[Config, str] = {}
         self.recalled = 0
-        settings = plain(settings)  # as a storage returns it
-        with kept():
+        settings = to_json(settings)  # as a storage returns it
+        with writing():
             try:
                 if resume:
                     self.study = optuna.load_study(study_name=name, storage=storage)
@@ -104,7 +104,9 @@ class Record:
             self.study.get_trials(deepcopy=False) or self.study.directions != [StudyDirection.MAXIMIZE]
         ):
             raise ConfigError(f"study '{name}' was not made by autoranger search; choose another --study.")
-        before = settings | noted.get("settings", {})
+        before = noted.get("settings", settings)
+        if before.keys() != settings.keys():
+            raise ConfigError(f"study '{name}' was made by another version of autoranger; choose another --study.")
         others = [
             f"{k} {dumps(before[k])}, not {dumps(v)}"
             for k, v in settings.items()
@@ -159,14 +161,14 @@ class Record:
     def plan(self) -> Plan | None:
         """The plan of an earlier session."""
         noted = self.study.user_attrs.get("plan")
-        return None if noted is None else Plan.from_dict(noted)
+        return None if noted is None else from_data(Plan, noted, "plan")
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
         """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
         entry = self._entries.get(config, Entry())
         values = (entry.earlier | entry.here).get(Round.of(steps, seeds).name)
         self.recalled += steps * len(values or [])
-        return None if values is None else numbers(values)
+        return None if values is None else to_array(values)
 
     def begin(self) -> None:
         """Notes the time: trials of candidates that are reported for the first time have begun now."""
@@ -177,14 +179,14 @@ class Record:
         entry, round_ = self._entries.setdefault(config, Entry()), Round.of(steps, seeds)
         if round_.name in entry.earlier or round_.name in entry.here:
             return
-        entry.here[round_.name] = plain(values.tolist())
-        with kept():
+        entry.here[round_.name] = to_json(values.tolist())
+        with writing():
             if entry.trial is None:
                 entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
                 return
             self.storage.set_trial_user_attr(entry.trial, "rounds", entry.here)
             if np.isfinite(values).any():
-                self.storage.set_trial_intermediate_value(entry.trial, round_.spent, float(np.nanmean(values)))
+                self.storage.set_trial_intermediate_value(entry.trial, round_.work, float(np.nanmean(values)))
 
     def _trial(self, config: Config, entry: Entry) -> FrozenTrial:
         """A trial that runs, with the results that no other trial has."""
@@ -209,7 +211,7 @@ class Record:
             value = verdict.get(config, entry.last)
             stands = config == exported or value < verdict[exported]
             if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
-                with kept():  # an interruption has ended it before
+                with writing():  # an interruption has ended it before
                     entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
             self._finish(config, entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
 
@@ -219,7 +221,7 @@ class Record:
             return
         finite = bool(np.isfinite(value))
         state = state if finite else TrialState.FAIL
-        with kept():
+        with writing():
             if state == TrialState.FAIL and config in self.reasons:
                 self.storage.set_trial_user_attr(entry.trial, "failed", self.reasons[config])
             self.storage.set_trial_state_values(entry.trial, state, [value] if finite else None)
@@ -229,21 +231,21 @@ class Record:
         """Tells other tools what the value of a trial is."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            with kept():
+            with writing():
                 self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
         """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
-        with kept():
+        with writing():
             for name, fact in facts.items():
-                self.study.set_user_attr(name, plain(fact))
+                self.study.set_user_attr(name, to_json(fact))
 
     def recall_verdict(self, steps: int, seeds: Sequence[int]) -> dict[Config, dict[str, Values]]:
         """The metric `[S]` of every split, by finalist, as far as an earlier session has recorded it."""
         noted = self.study.user_attrs.get(VERDICT, {})
         found = noted.get("results", []) if noted.get("round") == Round.of(steps, seeds).name else []
         self.recalled += steps * len(seeds) * len(found)
-        return {Config.from_dict(r["config"]): {split: numbers(v) for split, v in r["scores"].items()} for r in found}
+        return {Config.from_dict(r["config"]): {split: to_array(v) for split, v in r["scores"].items()} for r in found}
 
     def report_verdict(self, steps: int, seeds: Sequence[int], scores: Mapping[Config, Mapping[str, Values]]) -> None:
         """Writes the results of the verdict's trainings so far."""

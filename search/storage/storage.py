@@ -71,7 +71,7 @@ def journal(path: Path) -> BaseStorage:
 
 
 @contextmanager
-def kept() -> Iterator[None]:
+def writing() -> Iterator[None]:
     """A database that cannot be written is a DataError, as a journal that cannot be."""
     try:
         yield

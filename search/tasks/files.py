@@ -16,7 +16,7 @@ VARIABLE = "AUTORANGER_DATA"
 """Environment variable with the folder of the user's data files, for where none is given."""
 
 
-def find(
+def find_folder(
     what: str,
     names: Sequence[str],
     data_dir: Path | None,
@@ -71,7 +71,7 @@ def download(what: str, url: str, sha256: str) -> Path:
     return Path(path)
 
 
-def read(path: Path, origin: str) -> bytes:
+def read_file(path: Path, origin: str) -> bytes:
     """The bytes of a file; DataError where it cannot be read."""
     try:
         return path.read_bytes()
@@ -81,7 +81,7 @@ def read(path: Path, origin: str) -> bytes:
 
 def read_checked(path: Path, sha256: str, origin: str) -> bytes:
     """The bytes of a file of which only one version is right; DataError where this is another."""
-    content = read(path, origin)
+    content = read_file(path, origin)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} is damaged or another file (its SHA-256 is not {sha256[:12]}…); get it from {origin}.")
     return content

@@ -38,7 +38,7 @@ class Shakespeare(Task):
         self.context, self.survivors = (16, 1 / 8) if self.small else (128, Task.survivors)
 
     def data(self) -> Mapping[str, Split]:
-        text = torch.from_numpy(read(self.data_dir))
+        text = torch.from_numpy(read_text(self.data_dir))
         first, second = len(text) * 90 // 100, len(text) * 95 // 100
         most = 8_192 + 1 if self.small else len(text)
         return {
@@ -58,9 +58,9 @@ class Shakespeare(Task):
         return -self.loss(output, target) / math.log(2)
 
 
-def read(data_dir: Path | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def read_text(data_dir: Path | None) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     """The text as numbers of its characters, in the order of their codes; DataError where it is missing or damaged."""
-    folder = files.find("tiny Shakespeare", NAMES, data_dir, needs=f"{' or '.join(NAMES)} (from {URL})")
+    folder = files.find_folder("tiny Shakespeare", NAMES, data_dir, needs=f"{' or '.join(NAMES)} (from {URL})")
     found = [folder / name for name in NAMES if (folder / name).exists()] if folder else []
     path = found[0] if found else files.download("tiny Shakespeare", URL, SHA256)
     content = np.frombuffer(files.read_checked(path, SHA256, URL), dtype=np.uint8)

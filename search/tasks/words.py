@@ -15,7 +15,7 @@ FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), f"{
 """Where code is not a task's: torch, this package, other packages."""
 
 
-def named(task: Task) -> str:
+def about(task: Task) -> str:
     """The beginning of a message about a task."""
     return f"task '{task.name or type(task).__name__}'"
 
@@ -31,4 +31,4 @@ def reason(error: BaseException) -> str:
 
 def too_large(task: Task, what: str) -> str:
     """That something does not fit into memory."""
-    return f"{named(task)}: {what} does not fit into the memory of {task.device}; make model or batch smaller."
+    return f"{about(task)}: {what} does not fit into the memory of {task.device}; make model or batch smaller."

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -11,9 +11,9 @@ from optuna.trial import TrialState, create_trial
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.search.plain import plain
+from autoranger.search.serialization import to_json
 from autoranger.search.space import Space, in_words
-from autoranger.search.storage.storage import kept
+from autoranger.search.storage.storage import writing
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
@@ -22,9 +22,6 @@ Direction = Literal["maximize", "minimize"]
 
 RUNS = "-runs"
 """What the name of the study of trainings ends with."""
-
-FULL = "full"
-"""The attribute of that study that says how long a full training is, and whether there are shorter ones."""
 
 FIRST, EVERY = 100, 100
 """Reports of a training that are all kept, and then one in so many: each is a write."""
@@ -45,7 +42,7 @@ class Runs:
 
     def __init__(self, storage: BaseStorage, study: str, direction: Direction, space: Space, *, resume: bool) -> None:
         self.storage, self.space, name = storage, space, study + RUNS
-        with kept():
+        with writing():
             exists = name in optuna.get_all_study_names(storage)
             self.study = (
                 optuna.load_study(study_name=name, storage=storage)
@@ -69,20 +66,10 @@ class Runs:
                 found[job] = Result(**noted["result"])
             elif trial.state == TrialState.RUNNING:
                 number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-                with kept():
+                with writing():
                     self.storage.set_trial_user_attr(number, "failed", "interrupted")
                     self.storage.set_trial_state_values(number, TrialState.FAIL)
         return found
-
-    @property
-    def full(self) -> Mapping[str, Any] | None:
-        """What an earlier session knows of a full training."""
-        return self.study.user_attrs.get(FULL)
-
-    def note_full(self, **facts: Any) -> None:
-        """Writes what is known of a full training."""
-        with kept():
-            self.study.set_user_attr(FULL, facts)
 
     def begun(self, job: Job) -> None:
         """Writes that a training has begun."""
@@ -98,7 +85,7 @@ class Runs:
                 "length": job.length,
             },
         )
-        with kept():
+        with writing():
             self._trials[job] = self.storage.create_new_trial(self._id, trial)
         self._reports[job] = 0
 
@@ -106,7 +93,7 @@ class Runs:
         """Writes a report."""
         self._reports[job] += 1
         if self._reports[job] <= FIRST or self._reports[job] % EVERY == 0:
-            with kept():
+            with writing():
                 self.storage.set_trial_intermediate_value(self._trials[job], step, value)
 
     def ended(self, job: Job, result: Result, value: float) -> None:
@@ -114,8 +101,8 @@ class Runs:
         number, self.known[job] = self._trials.pop(job), result
         state = TrialState.FAIL if result.failure else TrialState.COMPLETE
         facts = {name: fact for name, fact in vars(result).items() if name != "trace"}
-        with kept():
-            self.storage.set_trial_user_attr(number, "result", plain(facts))
+        with writing():
+            self.storage.set_trial_user_attr(number, "result", to_json(facts))
             for name, fact in (("failed", result.failure), ("trace", result.trace)):
                 if fact:
                     self.storage.set_trial_user_attr(number, name, fact)
@@ -124,7 +111,29 @@ class Runs:
     def given_up(self, why: str) -> None:
         """Writes that what goes on will not end."""
         for number in self._trials.values():
-            with kept():
+            with writing():
                 self.storage.set_trial_user_attr(number, "failed", why)
                 self.storage.set_trial_state_values(number, TrialState.FAIL)
         self._trials.clear()
+
+
+class Heard:
+    """A `Listener` that has what it hears written.
+
+    Args:
+        runs: where it is written; nowhere where None.
+        pulse: called now and then.
+    """
+
+    def __init__(self, runs: Runs | None, pulse: Callable[[], None]) -> None:
+        self.runs, self.pulse = runs, pulse
+
+    def begun(self, job: Job) -> None:
+        """See `Listener`."""
+        if self.runs:
+            self.runs.begun(job)
+
+    def reported(self, job: Job, step: int, value: float) -> None:
+        """See `Listener`."""
+        if self.runs:
+            self.runs.reported(job, step, value)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,31 +13,29 @@ import torch
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
-from autoranger.search.race.trainer import Trained
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.pool import Runner
-from autoranger.search.tune.runs import Direction, Runs
+from autoranger.search.tune.runs import Direction, Heard, Runs
+from autoranger.search.tune.sanity import Sanity
 from autoranger.search.tune.training import NOT_BUILT, Result
 from autoranger.search.tune.trial import Job
 
 TEST = "test"
 """The name under which a function returns its metric on test data, which decides nothing."""
 
+FULL = "full"
+"""The setting of a study that says what a full training is."""
+
 HALF = 0.5
 """The length of a training in a first round."""
 
 LOOKS = 20
 """A search that has time for so many trainings has time for one more."""
-
-TELLING = 8
-"""Trainings, none of them better than none at all, that tell that the direction is wrong."""
-
-TOO_LONG = 1.5
-"""How many times as long as asked for a shortened schedule may be before it is said."""
 
 
 @dataclass
@@ -48,14 +45,36 @@ class Described:
     Args:
         name: of the function.
         metric_name: with "minus" where lower is better.
+        lr_range: lowest and highest learning rate to begin with.
         steps: of a full training; known once one has been done.
         device: where it trains; likewise.
+        batch_size: is the function's own business.
     """
 
     name: str
     metric_name: str
+    lr_range: tuple[float, float]
     steps: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Full:
+    """What a full training is.
+
+    Args:
+        steps, seconds: its length.
+        shortened: whether there are shorter ones.
+        device: where it trains.
+        metric: under which name it returns its metric.
+    """
+
+    steps: int
+    seconds: float
+    shortened: bool
+    device: str
+    metric: str
 
 
 class Script:
@@ -70,6 +89,7 @@ class Script:
         lr_range: lowest and highest learning rate to begin with.
         code: tells the function from another one.
         open_runs: opens the study of trainings.
+        full: what a full training is, where an earlier session has found that out.
 
     Attributes:
         failures: why candidates have failed.
@@ -86,26 +106,38 @@ class Script:
         lr_range: tuple[float, float],
         code: int | None,
         open_runs: Callable[[], Runs],
+        full: Full | None = None,
     ) -> None:
         self.runner, self.metric, self.direction, self.code = runner, metric, direction, code
-        self.lrs = rates(name, lr_range)
+        self.lrs, self.objective = rates(name, lr_range), METRIC
         self.sign, self.minus = (1, "") if direction == "maximize" else (-1, "minus ")
-        self.about = Described(name, self.minus + (metric or "metric"))
+        self.about = Described(name, self.minus + (metric or "metric"), lr_range)
         self.failures = dict[Config, str]()
         self.pulse: Callable[[], None] = lambda: None
-        self.shortened = False
         self._open_runs = open_runs
-        self._untrained, self._compared, self._said = -np.inf, 0, set[str]()
+        self.sanity = Sanity(name, self.sign)
+        self.full: Full | None = None
+        if full is not None:
+            self.know(full)
+
+    @property
+    def shortened(self) -> bool:
+        """Whether there are shorter trainings than full ones."""
+        return self.full is not None and self.full.shortened
 
     @property
     def trainer(self) -> Script:
         """See `Subject`."""
         return self
 
-    def identity(self, arm: Config) -> Mapping[str, Any]:
+    @property
+    def learned(self) -> dict[str, Any]:
         """See `Subject`."""
-        named = {"task": self.about.name, "objective": METRIC, "direction": self.direction, "metric_asked": self.metric}
-        return {**named, "lrs": list(self.lrs), FINGERPRINT: {"code": self.code}}
+        return {FULL: None if self.full is None else asdict(self.full)}
+
+    def identity(self, arm: Config) -> dict[str, Any]:
+        """See `Subject`."""
+        return {"direction": self.direction, "returned": self.metric, FINGERPRINT: {"code": self.code}}
 
     def train(
         self,
@@ -115,9 +147,9 @@ class Script:
         *,
         splits: Sequence[str] = ("valid",),
         progress: Callable[[int], None] = lambda done: None,
-        report: Callable[[list[Config], Trained], None] = lambda configs, scores: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
-    ) -> Trained:
+    ) -> Scores:
         """See `Population.train`; every training is a call. Of the splits there are valid and test."""
         length = round(steps / self.about.steps, 3)
         jobs = [Job(config, seed, length) for config in configs for seed in seeds]
@@ -165,7 +197,8 @@ class Script:
                     result = self._complete(given)
                     if kept:
                         self.runs.ended(job, result, self.sign * self.value(result))
-                        self._look(job, result)
+                        if not result.failure:
+                            self.sanity.look(job, result, self.value(result), self.about.steps)
                     yield job, result
         finally:
             self.runs.given_up("interrupted")
@@ -187,24 +220,26 @@ class Script:
             SearchError: where there is no time for it.
         """
         self.pulse, self.runs = clock.check, self._open_runs()
-        full = self.runs.full
-        if full is None:
+        if self.full is None:
             clock.first()
             try:
                 with clock.until(clock.end):
-                    full = self._first(arms, seeds)
+                    self.know(self._first(arms, seeds))
             except OutOfTime:
                 raise SearchError(
                     f"in {clock.budget:g} s not one training of {self.about.name} ends, and a search takes tens of "
                     "them: give it a longer --budget, or make the training shorter."
                 ) from None
-            self.runs.note_full(**full)
-        self.about.steps, self.shortened = full["steps"], full["shortened"]
-        self.about.device = torch.device(full["device"])
-        self.about.metric_name = self.minus + (self.metric or full["metric"] or "metric")
-        clock.rate = self.runner.size * self.about.steps / max(full["seconds"], 1e-3)
+        assert self.full is not None
+        clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)
 
-    def _first(self, arms: Sequence[Config], seeds: Seeds) -> dict[str, Any]:
+    def know(self, full: Full) -> None:
+        """Takes note of what a full training is."""
+        self.full, about = full, self.about
+        about.steps, about.device = full.steps, torch.device(full.device)
+        about.metric_name = self.minus + (self.metric or full.metric or "metric")
+
+    def _first(self, arms: Sequence[Config], seeds: Seeds) -> Full:
         """What the first training tells, at a middle rate; another one, where it fails, at the lowest."""
         default, plain = arms
         tried = replace(default, lr=self.lrs[len(self.lrs) // 2]), replace(plain, lr=self.lrs[0])
@@ -218,13 +253,8 @@ class Script:
             raise ConfigError(f"{self.about.name}: the first training fails: {results[0].failure}.")
         if not result.total_steps:
             raise ConfigError(f"{self.about.name}: {NOT_BUILT}, with the number of its steps.")
-        return {
-            "steps": result.total_steps,
-            "seconds": max(r.seconds for r in results),
-            "shortened": result.shortened,
-            "device": result.device,
-            "metric": self._valid(result),
-        }
+        seconds = max(r.seconds for r in results)
+        return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """Looks at what a model is worth that is not trained, at learning rate 0, to compare trainings with."""
@@ -233,41 +263,8 @@ class Script:
             return
         with clock.until(clock.halfway), suppress(OutOfTime):
             for _, result in self._run([Job(replace(arm, lr=0.0), seeds(1)[0], length)], kept=False):
-                self._untrained = -np.inf if result.failure else self.value(result)
+                self.sanity.untrained = -np.inf if result.failure else self.value(result)
             clock.advance(round(length * self.about.steps))
-
-    def _look(self, job: Job, result: Result) -> None:
-        """Says what is odd about a training; ConfigError where training makes the metric worse."""
-        if result.failure:
-            return
-        total, full = result.total_steps or 0, self.about.steps
-        if full and total > TOO_LONG * job.length * full:
-            self._say(
-                "cut off",
-                f"builds its optimizer for {total} steps in a training of {job.length:g} of the full length, which has "
-                f"{full}: schedules are cut off. Make total_steps what will be trained.",
-            )
-        if 0 < total < result.steps:
-            self._say(
-                "overrun",
-                f"makes {result.steps} steps with an optimizer that is built for {total}: schedules have ended before. "
-                "Make total_steps what will be trained.",
-            )
-        if self.value(result) >= self._untrained:
-            self._untrained = -np.inf
-        self._compared += bool(np.isfinite(self._untrained))
-        if self._compared >= TELLING:
-            other = "minimize" if self.sign > 0 else "maximize"
-            raise ConfigError(
-                f"{self.about.name}: {self._compared} trainings have made the metric worse, all that there were, than "
-                f'{self.sign * self._untrained:.4g} without training; is the direction to be "{other}"?'
-            )
-
-    def _say(self, kind: str, sentence: str) -> None:
-        """A warning, once for each kind."""
-        if kind not in self._said:
-            self._said.add(kind)
-            warnings.warn(f"{self.about.name} {sentence}", stacklevel=2)
 
     def plans(self) -> list[Plan]:
         """See `Subject`."""
@@ -276,20 +273,3 @@ class Script:
     def standard(self, *, listed: bool) -> Plan:
         """See `Subject`."""
         return self.plans()[STANDARD]
-
-
-class Heard:
-    """Passes on what is heard of trainings; see `Listener`."""
-
-    def __init__(self, runs: Runs | None, pulse: Callable[[], None]) -> None:
-        self.runs, self.pulse = runs, pulse
-
-    def begun(self, job: Job) -> None:
-        """See `Listener`."""
-        if self.runs:
-            self.runs.begun(job)
-
-    def reported(self, job: Job, step: int, value: float) -> None:
-        """See `Listener`."""
-        if self.runs:
-            self.runs.reported(job, step, value)

@@ -7,6 +7,7 @@ import warnings
 from contextlib import closing
 from pathlib import Path
 
+import optuna
 import torch
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
@@ -15,14 +16,16 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
+from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
-from autoranger.search.study import AUTO, Outcome, conduct
+from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.pool import Pool, Runner
 from autoranger.search.tune.runs import Direction, Runs
-from autoranger.search.tune.script import Script
+from autoranger.search.tune.script import FULL, Full, Script
 from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
 from autoranger.search.tune.training import Train
+from autoranger.search.verdict.outcome import Outcome
 
 LR_RANGE = (3e-4, 1e-2)
 """Where the search for a learning rate begins if nothing else is said."""
@@ -73,6 +76,7 @@ def tune_in(
             lr_range=lr_range,
             code=code,
             open_runs=lambda: Runs(storage, study, direction, space, resume=resume),
+            full=known_before(storage, study) if resume else None,
         )
         return conduct(
             subject,
@@ -87,6 +91,14 @@ def tune_in(
             resume=resume,
             progress=progress,
         )
+
+
+def known_before(storage: BaseStorage, study: str) -> Full | None:
+    """What an interrupted search knows of a full training."""
+    if study not in optuna.get_all_study_names(storage):
+        return None
+    noted = optuna.load_study(study_name=study, storage=storage).user_attrs.get("settings", {})
+    return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
 
 
 def runner(train: Train, workers: int, timeout: float | None, log: Path | None) -> Runner:

@@ -21,7 +21,7 @@ from autoranger.search.race.race import Race, best_lr, mean
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.storage.record import Record
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.verdict import Difference, compare
+from autoranger.search.verdict.statistics import Difference, paired_difference
 
 SWEEP_SEEDS = 4
 """Seeds of each learning rate in a sweep."""
@@ -51,7 +51,7 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class HeadToHead:
     """Several configs on common seeds, best first.
 
     Args:
@@ -74,7 +74,7 @@ def compare_configs(
     sweep: bool = True,
     seed: int = 0,
     progress: Progress | None = None,
-) -> Comparison:
+) -> HeadToHead:
     """Trains every config on the same seeds.
 
     Args:
@@ -114,8 +114,8 @@ def compare_configs(
     ]
     sides.sort(key=lambda side: -np.nan_to_num(side.valid, nan=-np.inf))
     pairs = list(combinations([side.name for side in sides], 2))
-    differences = {(a, b): compare(valid[a], valid[b], comparisons=len(pairs)) for a, b in pairs}
-    return Comparison(sides, differences, task.steps)
+    differences = {(a, b): paired_difference(valid[a], valid[b], comparisons=len(pairs)) for a, b in pairs}
+    return HeadToHead(sides, differences, task.steps)
 
 
 def sweep_rates(

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
 
-Values = NDArray[np.float64]
+from autoranger.search.arrays import Values
 
 LEVEL = 0.05
 """Chance that the verdict names a winner where nothing is better than the default, at most."""
@@ -34,7 +33,7 @@ class Difference:
     seeds: int
 
 
-def compare(
+def paired_difference(
     a: Values,
     b: Values,
     level: float = LEVEL,
@@ -75,7 +74,7 @@ def against(finalists: Values, other: Values, comparisons: int, level: float = L
 
     The lower ends of the intervals hold for all comparisons together, and so do the upper ones.
     """
-    return [compare(one, other, level, comparisons=comparisons, alternative="greater") for one in finalists]
+    return [paired_difference(one, other, level, comparisons=comparisons, alternative="greater") for one in finalists]
 
 
 def winner(differences: Sequence[Difference]) -> int | None:

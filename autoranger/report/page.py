@@ -10,12 +10,12 @@ import tomli_w
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from autoranger import wording
-from autoranger.charts import embed, figures, render
 from autoranger.components.core.config import check_writable, write_whole
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.figures import canvas
-from autoranger.findings import Findings
+from autoranger.report import sentences
+from autoranger.report.charts import embed, figures, render
+from autoranger.report.reading import Report
 from autoranger.version import __version__
 
 PAGE, DATA = "report.html", "attribution.json"
@@ -35,7 +35,7 @@ def check_folder(path: Path) -> None:
     check_writable(nearest)
 
 
-def write_report(findings: Findings, folder: Path) -> list[Path]:
+def write_report(report: Report, folder: Path) -> list[Path]:
     """Writes `report.html`, its figures, `attribution.json`, and each finalist's config; old ones are replaced.
 
     All is made before the first is written, and each is written whole or not at all.
@@ -47,13 +47,13 @@ def write_report(findings: Findings, folder: Path) -> list[Path]:
         ConfigError: where Matplotlib is missing.
         DataError: where a file cannot be written.
     """
-    drawings = figures(findings)
+    drawings = figures(report)
     texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
-    for place, row in enumerate(findings.rows, start=1):
-        texts[f"finalist-{place}.toml"] = tomli_w.dumps(dict(row.config))
-    texts[DATA] = json.dumps(findings.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
+    for place, finalist in enumerate(report.finalists, start=1):
+        texts[f"finalist-{place}.toml"] = tomli_w.dumps(finalist.config)
+    texts[DATA] = json.dumps(report.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
     texts[PAGE] = page(
-        findings, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}
+        report, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}
     )
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,24 +64,24 @@ def write_report(findings: Findings, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def page(findings: Findings, drawn: dict[str, str]) -> str:
+def page(report: Report, drawn: dict[str, str]) -> str:
     """The page; its figures by name as SVG elements. Everything else in it is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
-    template = environment.from_string(files("autoranger").joinpath("page.html").read_text(encoding="utf-8"))
-    exported = findings.exported
-    ran = wording.versions(findings.evidence)
+    template = environment.from_string(files("autoranger.report").joinpath("page.html").read_text(encoding="utf-8"))
+    exported = report.exported
+    ran = "" if report.evidence is None else sentences.versions(report.evidence)
     return template.render(
-        findings=findings,
+        report=report,
         figures={name: Markup(svg) for name, svg in drawn.items()},
-        about=wording.about(findings),
-        verdict=wording.verdict(exported, findings.evidence, findings.failure),
-        finalists=list(wording.finalist_cells(findings.rows)),
-        note=wording.note(findings.rows, findings.evidence),
-        spent=wording.spent(findings),
-        source=wording.source(findings),
-        contributions=list(wording.contribution_cells(findings)),
-        pairs=list(wording.pair_cells(findings)),
-        reading=wording.READING,
-        config="" if exported is None else tomli_w.dumps(dict(exported.config)),
+        heading=sentences.heading(report),
+        verdict=sentences.verdict(exported, report.evidence, report.failure),
+        finalists=list(sentences.finalist_cells(report.finalists)),
+        legend=sentences.legend(report.evidence),
+        spent=sentences.spent(report),
+        basis=sentences.basis(report),
+        contributions=list(sentences.contribution_cells(report)),
+        pairs=list(sentences.pair_cells(report)),
+        reading=sentences.READING,
+        config="" if exported is None else tomli_w.dumps(exported.config),
         made=f"Made by autoranger {__version__}." + (f" The search ran with {ran}." if ran else ""),
     )
