@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
     from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.components.optimizer.schedule import OwnSchedule
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
     from autoranger.search.tune.trial import Trial
@@ -23,6 +24,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "Hyper",
+    "OwnSchedule",
     "Ranger21",
     "Role",
     "SearchError",
@@ -43,6 +45,7 @@ HOMES = {
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
     "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "components.optimizer.schedule": ("OwnSchedule",),
     "search.tasks.task": ("Task",),
     "search.tune.trial": ("Trial",),
     "tuning": ("tune",),

@@ -162,6 +162,7 @@ EXPECTED = {
     "autoranger",
     "components",
     "constraints.txt",
+    "docs",
     "pyproject.toml",
     "search",
     "setup.py",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, compress
@@ -15,7 +14,7 @@ from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
@@ -180,11 +179,10 @@ class Bound:
         if self.numbers.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
             return
         if max(self.numbers.rates()) <= 0:
-            warnings.warn(
+            warn(
                 f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
                 "learning rate of further steps is 0. Build it for the whole training, or set total_steps in its "
-                "param_groups to go on.",
-                stacklevel=8,
+                "param_groups to go on."
             )
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:

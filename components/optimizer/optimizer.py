@@ -15,7 +15,7 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
-from autoranger.components.optimizer.groups import Numbers, check_group
+from autoranger.components.optimizer.groups import Numbers, check_group, chosen
 from autoranger.components.optimizer.resume import Resume, own_memory
 from autoranger.components.presets import RANGER21
 
@@ -72,8 +72,9 @@ class ComposedOptimizer(Optimizer):
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
         self.config, self.compile = config, compile
         self._bound: Bound | None = None
-        more = {"total_steps": total_steps, "maximize": maximize, "step": 0}
-        super().__init__(given, config.to_dict() | more | ({} if lr is None else {"lr": lr}))
+        numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
+        more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
+        super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
 
     def _patch_step_function(self) -> None:
         """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
