@@ -55,7 +55,8 @@ class Bound:
         self.groups = groups
         self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
-        self.names = ("step", *(f"{c.id}.{name}" for c in self.core.chain for name in c.state))  # type: ignore[union-attr]
+        owners = [link.component for link in self.core.chain]
+        self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
         self.layout = layout(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
         self.idle = [
@@ -82,7 +83,7 @@ class Bound:
         self.watch = Watch(self.every) if any(held.stack.copies for held in self.held) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
-            self.watch.seen = [x for p in self.every for x in (seen[id(p)] if p in known else (None, None))]
+            self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
 
     def _is_at_work(self, p: Tensor, state: State) -> bool:
         """Whether a parameter has a gradient, or had one."""
