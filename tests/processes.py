@@ -162,8 +162,7 @@ def wrap_alike(steps: int) -> None:
     """DDP, FSDP2 and ZeRO, resumed once, become what one process becomes."""
     torch.set_default_dtype(torch.float64)
     for name in ("none", "ranger21", "global"):
-        config = configs(0)[name]
-        model = net()
+        config, model = configs(0)[name], net()
         expected = train(model, config.build(model.parameters(), steps), 0, steps, share=False)
         ddp = DistributedDataParallel(net())
         found = train(ddp, config.build(ddp.parameters(), steps), 0, steps)
@@ -200,6 +199,15 @@ def train_few() -> None:
             optimizer.step()
         results.append(p.detach())
     compare(results[1:], results[:1], "few")
+
+
+def at_once(folder: str) -> None:
+    """What can be tried in a moment: starting processes takes longer."""
+    train_alike(["mixed"], 4, 0, False)
+    train_few()
+    for turn in range(2):
+        save_and_load("ranger21", folder, turn, turn == 1)
+    wrap_alike(4)
 
 
 def save_and_load(name: str, folder: str, turn: int, full: bool) -> None:

@@ -13,13 +13,20 @@ if not torch_distributed.is_available() or not torch_distributed.is_gloo_availab
 from tests import processes  # noqa: E402
 
 
-def test_parameters_in_two_processes_train_as_in_one() -> None:
-    """Every component alone, without the compiler."""
-    processes.run(2, processes.train_alike, ["mixed"], 6, 0, False)
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
 
 
-def test_compiled_steps_in_three_processes_train_as_in_one(compiler: None) -> None:
-    processes.run(3, processes.train_alike, ["rows"], 6, 0, True)
+def test_three_processes_train_as_one_does(saved: Path, compiler: None) -> None:
+    """Every component alone, wrapped models, and a checkpoint that is saved for the next test."""
+    processes.run(3, processes.at_once, str(saved))
+
+
+def test_two_processes_go_on_where_three_have_saved(saved: Path, compiler: None) -> None:
+    if not any(saved.iterdir()):
+        pytest.skip("needs the test before")
+    processes.run(2, processes.save_and_load, "ranger21", str(saved), 2, False)
 
 
 @pytest.mark.slow
@@ -33,16 +40,8 @@ def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
     processes.run(4, processes.train_alike, ["both"], 10, 5, True, (2, 2))
 
 
-@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_wrapped_models_train_as_in_one_process(size: int, compiler: None) -> None:
-    processes.run(size, processes.wrap_alike, 6)
-
-
-def test_a_process_without_parameters_takes_part() -> None:
-    processes.run(2, processes.train_few)
-
-
-@pytest.mark.parametrize("name", ["ranger21", pytest.param("none", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ranger21", "none"])
 def test_a_checkpoint_goes_on_in_another_number_of_processes(name: str, tmp_path: Path, compiler: None) -> None:
     for turn, size in enumerate([2, 1, 3]):
         processes.run(size, processes.save_and_load, name, str(tmp_path), turn, turn == 0)

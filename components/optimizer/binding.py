@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from itertools import chain, compress
 from operator import is_, itemgetter, not_
@@ -14,7 +13,7 @@ from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.rows import by_rows, can_look, is_matrix
 from autoranger.components.core.shards import Shards, local, local_gradient
 from autoranger.components.core.step import Step
@@ -62,7 +61,8 @@ class Bound:
         self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
         self.core.partners = partners() if self.core.is_collective else None
-        self.names = ("step", *(f"{c.id}.{name}" for c in self.core.chain for name in c.state))  # type: ignore[union-attr]
+        owners = [link.component for link in self.core.chain]
+        self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
         self.layout = layout(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
         self.idle = [
@@ -91,7 +91,7 @@ class Bound:
         self.watch = Watch(here) if any(held.stack.copies for held in self.held) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
-            self.watch.seen = [x for p in self.every for x in (seen[id(p)] if p in known else (None, None))]
+            self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
 
     def _is_at_work(self, p: Tensor, state: State) -> bool:
         """Whether a parameter has a gradient, or had one."""
@@ -197,11 +197,10 @@ class Bound:
         if self.numbers.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
             return
         if max(self.numbers.rates()) <= 0:
-            warnings.warn(
+            warn(
                 f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
                 "learning rate of further steps is 0. Build it for the whole training, or set total_steps in its "
-                "param_groups to go on.",
-                stacklevel=8,
+                "param_groups to go on."
             )
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, here: list[Tensor], negated: list[bool]) -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from autoranger.components.core.private import copy_each
 from autoranger.components.core.rows import by_rows, from_rows, row_shape
 from autoranger.components.core.shards import Shards
 from autoranger.components.optimizer.groups import Group
@@ -57,7 +58,7 @@ def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
     if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once
         members[0].copy_(values[0])
     else:
-        torch._foreach_copy_(members, values)
+        copy_each(members, values)
 
 
 def layout(groups: list[Group]) -> list[list[int]]:

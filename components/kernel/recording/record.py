@@ -7,12 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoranger.components.core.component import SCALARS
+from autoranger.components.core.private import TorchDispatchMode
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.kernel.recording.inputs import scalar_inputs
+from autoranger.components.kernel.recording.fold import FoldedProgram
+from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
 from autoranger.components.kernel.recording.program import Level, Node, Program
 
 Value = Node | float
@@ -57,12 +58,12 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     else:
         x = step.scalars()
         for name in SCALARS:
-            recorder.input(getattr(x, name), f"signal {name}")
+            recorder.input(getattr(x, name), SIGNAL + name)
     held = {
         link.component.id: {
             name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state
         }
-        for link in step.links
+        for link in step.chain
     }
     theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
@@ -86,7 +87,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, shape: tuple[int, int], types: Iterable[torch.dtype] = (torch.float32, torch.float64)) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shape, self.types = shape, {*types, torch.bool}
-        self.program = Program()
+        self.program: Program = FoldedProgram()
         self._nodes: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # an id is one only as long as its tensor lives
 
