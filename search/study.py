@@ -20,7 +20,7 @@ from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
-from autoranger.search.race.objectives import LOSS, METRIC, prepared
+from autoranger.search.race.objectives import LOSS, METRIC, with_objective
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.race.sanity import check_metric
@@ -86,7 +86,7 @@ def search(
     """
     space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
     chooser = chosen_sampler(sampler, seed)
-    task, trained_for = prepared(task, objective)
+    task, for_objective = with_objective(task, objective)
     if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
         raise ConfigError(
             f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
@@ -106,22 +106,22 @@ def search(
         cost=None if cost is None else cost.name,
         components=tuple(space.components),
     )
-    bare = Population(task)
-    population, priced = trained_for(bare), None if cost is None else cost.of
-    task_print = {FINGERPRINT: fingerprint(bare, replace(space.default, lr=lrs[0]))}
-    record = Record(storage, study, space, asdict(settings) | task_print, resume=resume)
+    population, cost_of = Population(task), None if cost is None else cost.of
+    trainer = for_objective(population)
+    behaviour = fingerprint(population, replace(space.default, lr=lrs[0]))
+    record = Record(storage, study, space, asdict(settings) | {FINGERPRINT: behaviour}, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Standings(), list[int](), None
+    swept, sweep_seeds, finals = Standings(), list[int](), None
     try:
         record.name_metric(f"valid {task.metric_name}")
         if budget is not None:
-            clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            few = early(clock.sweep_seeds(len(lrs), task.steps))
-            swept = sweep(Race(population, record, {}, clock), space.default, lrs, task.steps, few)
+            clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
+            sweep_seeds = early(clock.sweep_seeds(len(lrs), task.steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, task.steps, sweep_seeds)
         if record.plan is None and objective != LOSS:
             with clock.until(clock.halfway), suppress(OutOfTime):
-                check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
+                check_metric(population, space.plain, lrs, task.steps, early, progress=clock.advance)
         plan = plan or record.plan or planned(task, space, clock, sampler)
         if plan is not None:
             called = samplers.DEFAULT if sampler == AUTO else settings.sampler
@@ -129,27 +129,26 @@ def search(
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
             record.note(plan=asdict(plan), opening=opening.name)
-            race = Race(population, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, priced)
+            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
             with suppress(OutOfTime):
-                found = compete(race, opening, plan, fresh)
-        if plan is not None and found is not None:
-            judged = judge(found.configs, found.scores, found.roles, priced)
+                finals = compete(race, opening, plan, fresh)
+        if plan is not None and finals is not None:
+            judged = judge(finals.configs, finals.scores, finals.roles, cost_of)
             best, finalist = next((config, f) for config, f in judged.items() if f.exported)
             if not np.isfinite(finalist.valid):
                 raise SearchError(
                     f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
                     "beats it; name lower rates in the task's lr_range."
                 )
-            done = replace(
-                plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
-            )  # may be cut short
-            evidence = compared(settings, done, opening.name, found.seeds, list(judged.values()))
+            # Rounds and seeds may have been cut short.
+            done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
+            evidence = compared(settings, done, opening.name, finals.seeds, list(judged.values()))
             merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
-            require_reached(population)
+            require_reached(trainer)
             require_finite(swept, task.steps)
             needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
-            best, finalist, evidence = uncompared(settings, space.default, swept, few, needed)
+            best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
             judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
         record.conclude(best, merits)
     except (ConfigError, SearchError) as error:
