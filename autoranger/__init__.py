@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from autoranger.components.optimizer.schedule import OwnSchedule
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
+    from autoranger.search.tune.trial import Trial
+    from autoranger.tuning import tune
 
 __all__ = [
     "Component",
@@ -29,11 +31,13 @@ __all__ = [
     "Signals",
     "Stage",
     "Task",
+    "Trial",
     "__version__",
     "components",
     "load",
     "samplers",
     "search",
+    "tune",
 ]
 
 HOMES = {
@@ -43,6 +47,8 @@ HOMES = {
     "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
     "components.optimizer.schedule": ("OwnSchedule",),
     "search.tasks.task": ("Task",),
+    "search.tune.trial": ("Trial",),
+    "tuning": ("tune",),
     "components": (),
     "search": (),
     "search.samplers": (),

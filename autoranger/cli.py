@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import enum
 import json
-import secrets
 import shlex
 import sys
 import warnings
-from collections.abc import Mapping
-from contextlib import suppress
-from datetime import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.markup import escape
@@ -20,8 +18,12 @@ from rich.table import Column, Table
 
 from autoranger.search.commands import program
 from autoranger.search.serialization import to_json
-from autoranger.terminal import Aside, Interrupted, Output, interruptible, patience, streams
+from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
+
+if TYPE_CHECKING:
+    from autoranger.search.verdict.outcome import Outcome
+    from autoranger.session import Session
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,6 +37,7 @@ out, err = Output(), Aside(stderr=True)
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
+Direction = Literal["maximize", "minimize"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 INTERRUPTED = 130
 
@@ -53,6 +56,27 @@ class SpaceName(enum.StrEnum):
     extended = enum.auto()
 
 
+class Kind(enum.StrEnum):
+    """What can be begun with."""
+
+    task = enum.auto()
+    script = enum.auto()
+
+
+OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
+Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")]
+SpaceOption = Annotated[SpaceName, typer.Option("--space", help="Subsets of Ranger21's eight, or of all components.")]
+SamplerOption = Annotated[
+    str,
+    typer.Option(
+        "--sampler", help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"
+    ),
+]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
+Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")]
+
+
 @app.callback(invoke_without_command=True)
 def autoranger(
     show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -66,27 +90,22 @@ def autoranger(
 @app.command()
 def search(
     task: Task,
-    out_path: Annotated[Path, typer.Option("--out", help="File for the tuned config.")] = Path("tuned.toml"),
-    budget: Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")] = None,
-    space: Annotated[
-        SpaceName, typer.Option(help="Subsets of Ranger21's components, or of all components.")
-    ] = SpaceName.subsets,
-    sampler: Annotated[
-        str,
-        typer.Option(help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"),
-    ] = "auto",
+    out_path: OutPath = Path("tuned.toml"),
+    budget: Budget = None,
+    space: SpaceOption = SpaceName.subsets,
+    sampler: SamplerOption = "auto",
     objective: Annotated[
         str, typer.Option(help="What to improve: metric, loss, or steps:0.95 (steps to that metric).")
     ] = "metric",
     cost: Annotated[
         CostName | None, typer.Option(help="Also keep subsets with less state or faster steps: a Pareto front.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")] = None,
+    storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")] = False,
+    resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Race subsets of the components on a task, and export the winner.
@@ -103,38 +122,26 @@ def search(
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
         autoranger search --task my_task.py:MyTask --device cuda
     """
-    import optuna
-
-    from autoranger.arguments import check_out, keep_previous, pick_device
-    from autoranger.components.core.errors import ConfigError, DataError
-    from autoranger.display import Display
-    from autoranger.report.text import outcome_dict, print_outcome
+    from autoranger.arguments import pick_device
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.space import Space
-    from autoranger.search.storage.storage import JOURNAL, open_storage
     from autoranger.search.study import search as run
     from autoranger.search.tasks import create
+    from autoranger.session import Session
 
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
     seconds = None if budget is None else parse_budget(budget)
     chosen = create(task, pick_device(device), data_dir)
-    check_out(out_path)
-    if resume and study is None:
-        raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
-    # Searches that begin in the same second have names of their own, and so have those around a clock that is set back.
-    name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-    place, chosen_space = storage or JOURNAL, Space.extended() if space is SpaceName.extended else Space()
+    session = Session(chosen.name, out_path, storage, study, resume=resume)
+    chosen_space = Space.extended() if space is SpaceName.extended else Space()
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
-    opened = open_storage(storage)
-    try:
-        title = f"study '{name}' in {place}, on {chosen.device}"
-        with patience() as kept, Display(err, title, kept) as display:
-            outcome = run(
+    with resumable(session, storage, study):
+        outcome = session.run(
+            lambda opened, name, progress: run(
                 chosen,
                 opened,
                 name,
@@ -145,30 +152,138 @@ def search(
                 objective=objective,
                 cost=price,
                 resume=resume,
-                progress=display,
-            )
+                progress=progress,
+            ),
+            err,
+            str(chosen.device),
+        )
+    show_outcome(session, outcome, out_path, as_json)
+
+
+@app.command()
+def tune(
+    train: Annotated[str, typer.Argument(metavar="FILE:FUNCTION", help="Your training: train.py:train, or a module.")],
+    out_path: OutPath = Path("tuned.toml"),
+    budget: Budget = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
+    metric: Annotated[
+        str | None, typer.Option(help="Which number is to get better, where it returns several by name.")
+    ] = None,
+    direction: Annotated[
+        Direction, typer.Option(help="Which is better: a higher metric, or a lower one.")
+    ] = "maximize",
+    lr_range: Annotated[tuple[float, float], typer.Option(help="Learning rates to begin with, lowest and highest.")] = (
+        3e-4,
+        1e-2,
+    ),
+    timeout: Annotated[
+        str | None, typer.Option(help="How long a training may take, as a budget. Else it may not be silent for long.")
+    ] = None,
+    log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
+    space: SpaceOption = SpaceName.subsets,
+    sampler: SamplerOption = "auto",
+    seed: Seed = 0,
+    storage: Storage = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study; function and time if not given.")] = None,
+    resume: Resume = False,
+    as_json: Json = False,
+) -> None:
+    """Find the best optimizer for a training of your own, and export it.
+
+    The function gets a trial, calls `trial.build(model, total_steps)` for its optimizer, and returns the metric of its
+    validation data. It is called some tens of times, or as often as the --budget allows, for about `trial.length` of
+    its full length, in processes of their own: one that crashes, hangs, runs out of memory or returns NaN has failed,
+    and the search goes on. `autoranger new script FILE` writes one to begin with.
+
+    **Examples**
+
+        autoranger tune train.py:train --budget 2h --workers 2
+        autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
+    """
+    from autoranger.search.race.plan import parse_budget
+    from autoranger.search.space import Space
+    from autoranger.search.tune.source import Named, name_of
+    from autoranger.search.tune.tune import tune_in
+    from autoranger.session import Session
+
+    seconds = None if budget is None else parse_budget(budget)
+    limit = None if timeout is None else parse_budget(timeout, "timeout")
+    function = Named(train)
+    function.prepare()
+    session = Session(name_of(function), out_path, storage, study, resume=resume)
+    with resumable(session, storage, study):
+        outcome = session.run(
+            lambda opened, name, progress: tune_in(
+                function,
+                opened,
+                name,
+                metric=metric,
+                direction=direction,
+                lr_range=lr_range,
+                workers=workers,
+                timeout=limit,
+                log=log,
+                space=Space.extended() if space is SpaceName.extended else Space(),
+                seed=seed,
+                budget=seconds,
+                sampler=sampler,
+                resume=resume,
+                progress=progress,
+            ),
+            err,
+        )
+    show_outcome(session, outcome, out_path, as_json)
+
+
+@contextmanager
+def resumable(session: Session, storage: str | None, study: str | None) -> Iterator[None]:
+    """Within it, a search that is asked to end says how it goes on.
+
+    Args:
+        session: of the search.
+        storage, study: the options, as they were given.
+    """
+    try:
+        yield
     except (KeyboardInterrupt, Interrupted) as end:
-        if name in optuna.get_all_study_names(opened):
-            err.print(f"interrupted. What was trained is in study '{escape(name)}'; continue with")
+        if session.begun:
+            err.print(f"interrupted. What was trained is in study '{escape(session.name)}'; continue with")
             again = [word for word in sys.argv[1:] if word != "--resume"]
-            named = ["--storage", place] * (storage is None) + ["--study", name] * (study is None)
+            named = ["--storage", session.place] * (storage is None) + ["--study", session.name] * (study is None)
             command = f"{program()} {shlex.join([*again, *named, '--resume'])}"
             err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
         else:
             err.print("interrupted before anything was trained.")
         raise typer.Exit(end.status if isinstance(end, Interrupted) else INTERRUPTED) from None
-    named = ["--storage", storage] if storage else []
-    reported = f"{program()} {shlex.join(['report', name, *named])}"
-    try:
-        if previous := keep_previous(out_path):
-            err.print(f"the config that was in {out_path} is now in {previous}", highlight=False, markup=False)
-        outcome.config.save(out_path, outcome.evidence.to_dict())
-    except DataError as error:
-        raise DataError(f"{error} What was found is in the study: {reported} --out FOLDER writes it.") from None
+
+
+def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bool) -> None:
+    """Writes the config that a search found, and says what it is."""
+    from autoranger.report.text import outcome_dict, print_outcome
+
+    session.save(outcome, err)
     if as_json:
-        print_json(outcome_dict(outcome) | {"out": str(out_path), "study": name, "storage": place})
+        print_json(outcome_dict(outcome) | {"out": str(out_path), "study": session.name, "storage": session.place})
     else:
-        print_outcome(out, outcome, out_path, reported)
+        print_outcome(out, outcome, out_path, session.report_command)
+
+
+@app.command()
+def new(
+    kind: Annotated[Kind, typer.Argument(help="A task of data, model and metric, or a script that trains by itself.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write.")],
+) -> None:
+    """Write a commented task or training script that runs as it is, to be changed.
+
+    **Examples**
+
+        autoranger new task my_task.py
+        autoranger new script train.py
+    """
+    from autoranger.templates import write
+
+    for line in write(kind.value, file):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -57,6 +57,10 @@ class Display(Progress):
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
 
+    def first(self) -> None:
+        """The first training begins."""
+        self._say("a first training, which tells how long one takes", None)
+
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
         """The default's learning rate is swept."""
         self._say(f"ranger21: {rates} learning rates, {steps} steps, {counted(seeds)}", None)

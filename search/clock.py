@@ -183,6 +183,10 @@ class Clock(Progress):
         """Candidate-steps for which there is time left."""
         return (RACE * (self.budget or 0.0) - self.elapsed) * self._speed()
 
+    def first(self) -> None:
+        """See `Progress`."""
+        self.listener.first()
+
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
         """See `Progress`."""
         self.listener.sweep(rates, steps, seeds)

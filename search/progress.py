@@ -9,6 +9,9 @@ from autoranger.search.race.plan import Rung
 class Progress:
     """A listener to a search; override the methods for what is to be shown."""
 
+    def first(self) -> None:
+        """The first training of all begins, which tells how long one takes."""
+
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
         """The default's learning rate is swept, before the race.
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import count, islice
+from typing import Any
 
 import numpy as np
 from optuna.samplers import BaseSampler
@@ -16,17 +17,16 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
-from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
-from autoranger.search.race.objectives import LOSS, METRIC, with_objective
-from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
+from autoranger.search.race.objectives import METRIC
+from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
-from autoranger.search.race.sanity import check_metric
-from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
-from autoranger.search.storage.fingerprint import fingerprint
-from autoranger.search.storage.record import FINGERPRINT, Record
+from autoranger.search.space import Space
+from autoranger.search.storage.record import Record
+from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
 from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
@@ -36,9 +36,6 @@ AUTO, GRID = "auto", "grid"
 
 SEEDS = 1_000_000
 """Distance between the first seeds of two searches. The second half is for what is trained before the race."""
-
-EXPLORED = 64
-"""Subsets in the standard plan of a search with a sampler."""
 
 
 def search(
@@ -84,45 +81,68 @@ def search(
         SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
-    chooser = chosen_sampler(sampler, seed)
-    task, for_objective = with_objective(task, objective)
-    if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
-        raise ConfigError(
-            f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
-            f"{task.lr_range}; widen it."
-        )
-    settings = Settings(
-        task=task.name,
-        metric=task.metric_name,
-        steps=task.steps,
-        batch_size=task.batch_size,
-        lr_range=(task.lr_range[0], task.lr_range[1]),
-        device=task.device.type,
+    return conduct(
+        Proxy(task, objective),
+        storage,
+        study,
+        space=space or Space(),
         seed=seed,
         budget=budget,
-        sampler=sampler if isinstance(sampler, str) else type(sampler).__name__,
-        objective=objective,
-        cost=None if cost is None else cost.name,
-        components=tuple(space.components),
+        plan=plan,
+        sampler=sampler,
+        cost=cost,
+        resume=resume,
+        progress=progress,
     )
-    population, cost_of = Population(task), None if cost is None else cost.of
-    trainer = for_objective(population)
-    behaviour = fingerprint(population, replace(space.default, lr=lrs[0]))
-    record = Record(storage, study, space, asdict(settings) | {FINGERPRINT: behaviour}, resume=resume)
+
+
+def conduct(
+    subject: Subject,
+    storage: BaseStorage,
+    study: str,
+    *,
+    space: Space,
+    seed: int,
+    budget: float | None,
+    plan: Plan | None,
+    sampler: str | BaseSampler,
+    cost: Cost | None,
+    resume: bool,
+    progress: Progress | None,
+) -> Outcome:
+    """A search for whatever can be trained; see `search`.
+
+    Args:
+        subject: what to train.
+        storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
+    """
+    chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
+    lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
+    asked: dict[str, Any] = {
+        "seed": seed,
+        "budget": budget,
+        "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
+        "objective": subject.objective,
+        "cost": None if cost is None else cost.name,
+        "components": tuple(space.components),
+    }
+    identity = subject.identity(space.default)
+    known = asdict(settings_of(subject, asked)) | identity | subject.learned
+    record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals = Standings(), list[int](), None
     try:
-        record.name_metric(f"valid {task.metric_name}")
+        subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
+        settings, steps = settings_of(subject, asked), subject.about.steps
+        record.note(settings=asdict(settings) | identity | subject.learned)
+        record.name_metric(f"valid {settings.metric}")
         if budget is not None:
-            clock.calibrate(population, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            sweep_seeds = early(clock.sweep_seeds(len(lrs), task.steps))
-            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, task.steps, sweep_seeds)
-        if record.plan is None and objective != LOSS:
-            with clock.until(clock.halfway), suppress(OutOfTime):
-                check_metric(population, space.plain, lrs, task.steps, early, progress=clock.advance)
-        plan = plan or record.plan or planned(task, space, clock, sampler)
+            sweep_seeds = early(clock.sweep_seeds(len(lrs), steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
+        if record.plan is None:
+            subject.check(space.plain, clock, early)
+        plan = plan or record.plan or planned(subject, space, clock, sampler)
         if plan is not None:
             called = samplers.DEFAULT if sampler == AUTO else settings.sampler
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
@@ -146,8 +166,8 @@ def search(
             merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(trainer)
-            require_finite(swept, task.steps)
-            needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
+            require_finite(swept, steps, trainer.failures)
+            needed = None if plan else clock.needed(cheapest(subject, space, clock))
             best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
             judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
         record.conclude(best, merits)
@@ -182,22 +202,34 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
-def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
+def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
     """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
     Args:
-        task, space, clock, sampler: of the search. With a budget the clock must be calibrated.
+        subject, space, clock, sampler: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
-        arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
-        return make_plan(task.steps, arms=arms, survivors=task.survivors)
-    rates = len(lr_grid(*task.lr_range))
-    return plan_for(task.steps, space.size, rates, clock.affordable, task.survivors, clock.scoring)
+        return subject.standard(listed=lists(sampler, space, LISTED))
+    return fitting(subject.plans(), space.size, len(subject.lrs), clock.affordable, clock.scoring)
 
 
-def cheapest(task: Task, space: Space, rates: int, scoring: float) -> int:
+def cheapest(subject: Subject, space: Space, clock: Clock) -> int:
     """Candidate-steps of the cheapest plan that compares anything."""
-    return ladder(task.steps, task.survivors)[0].cost(space.size, rates, scoring=scoring)
+    return subject.plans()[0].cost(space.size, len(subject.lrs), scoring=clock.scoring)
+
+
+def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
+    """What a search was asked for, of what, as far as that is known."""
+    about = subject.about
+    return Settings(
+        task=about.name,
+        metric=about.metric_name,
+        steps=about.steps,
+        batch_size=about.batch_size,
+        lr_range=(about.lr_range[0], about.lr_range[1]),
+        device=about.device.type,
+        **asked,
+    )
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:

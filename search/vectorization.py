@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+
+from autoranger.components.core.private import tree_leaves, tree_map
 
 Tensors = dict[str, Tensor]
 Tree = Any

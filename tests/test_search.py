@@ -473,7 +473,7 @@ def test_a_search_resumes_with_its_own_plan(tmp_path, monkeypatch):
         search(toy.Toy(), storage, "s", space=SMALL, budget=30.0)
     monkeypatch.undo()
     before = optuna.load_study(study_name="s", storage=storage).user_attrs["plan"]
-    monkeypatch.setattr("autoranger.search.study.plan_for", lambda *args: seen.append(args))
+    monkeypatch.setattr("autoranger.search.study.fitting", lambda *args: seen.append(args))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=30.0, resume=True)
     assert not seen
     done = outcome.evidence.plan

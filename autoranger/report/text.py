@@ -33,8 +33,8 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(console: Console, outcome: Outcome, path: Path, command: str) -> None:
-    """Prints the finalists, the verdict, and how to use the file and get a report."""
+def print_outcome(console: Console, outcome: Outcome, path: Path | None, command: str) -> None:
+    """Prints the finalists, the verdict, how to use the file (None if there is none), and how to get a report."""
     evidence = outcome.evidence
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
     if compared := sentences.legend(evidence):
@@ -42,9 +42,10 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, command: str) 
         console.print()
     console.print(f"{compared} {work}".strip(), highlight=False)
     print_verdict(console, sentences.verdict(outcome.exported, evidence))
-    console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-    print_code(console, "    import autoranger")
-    print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
+    if path is not None:
+        console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
+        print_code(console, "    import autoranger")
+        print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
     if compared:
         console.print("\nWhat each component contributes:\n", highlight=False)
         print_code(console, f"    {command}")

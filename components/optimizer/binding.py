@@ -15,6 +15,7 @@ from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError, warn
+from autoranger.components.core.private import copy_each
 from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
@@ -284,7 +285,7 @@ def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
     if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once
         members[0].copy_(values[0])
     else:
-        torch._foreach_copy_(members, values)
+        copy_each(members, values)
 
 
 def layout(groups: list[Group]) -> list[list[int]]:

@@ -75,17 +75,7 @@ class ComposedOptimizer(Optimizer):
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
-
-    def _patch_step_function(self) -> None:
-        """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
-
-        What that makes of a step would be made again for each learning rate, and is slower than what the step is.
-        """
-        super()._patch_step_function()
-        cls: Any = type(self)
-        if not getattr(cls.step, "steps_aside", False):
-            cls.step = torch._disable_dynamo(cls.step)  # type: ignore[attr-defined]
-            cls.step.steps_aside = True
+        step_aside(type(self))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own; state of the others is kept."""
@@ -161,6 +151,7 @@ class ComposedOptimizer(Optimizer):
         for group in self.param_groups:
             group.setdefault("maximize", False)
         self._bound = None
+        step_aside(type(self))
 
     def _bind(self) -> Bound:
         """Lays the parameters out for the step, as they are now."""
@@ -184,6 +175,16 @@ class ComposedOptimizer(Optimizer):
         """Writes the count of steps into the groups, where a CUDA graph has moved it on."""
         if self._bound is not None:
             self._bound.numbers.recount()
+
+
+def step_aside(cls: Any) -> None:
+    """Lets torch.compile leave the step of a class alone, wherever torch has wrapped it for its hooks; once.
+
+    What would be made of a step is made again for each learning rate, and is slower than what the step is.
+    """
+    if not getattr(cls.step, "steps_aside", False):
+        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        cls.step.steps_aside = True
 
 
 class Ranger21(ComposedOptimizer):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils._pytree import tree_map
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_map
 from autoranger.search.population.data import augmenting, fitted
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about, reason

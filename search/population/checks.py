@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves, tree_map
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import about, reason

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.private import tree_leaves, tree_map
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import forked, reseed

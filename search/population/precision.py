@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from autoranger.components.core.errors import ConfigError, first_line
+from autoranger.components.core.private import tree_map
 
 LAYERS: frozenset[Callable[..., Tensor]] = frozenset(
     [F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d]

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.checks import (
     check_classes,
     check_examples,

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_leaves
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.batches import batches
 from autoranger.search.population.checks import check_settings
 from autoranger.search.population.data import fitted, splits

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
 from autoranger.components.core.errors import ConfigError, DataError, reason
+from autoranger.components.core.private import tree_flatten, tree_map
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.vectorization import Tree
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from autoranger.components.core.private import tree_flatten, tree_leaves, tree_unflatten
 from autoranger.search.population.models import Alone, Together, pass_on
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.replica import Replica

@@ -10,11 +10,11 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import OutOfTime
-from autoranger.search.population import Population
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Opening, Race, Standings, best_lr
+from autoranger.search.race.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
     return scores
 
 
-def require_reached(population: Population | Reaching) -> None:
+def require_reached(population: Trainer) -> None:
     """Raises ConfigError if the objective is a target that no training has reached."""
     if isinstance(population, Reaching):
         population.check()

@@ -183,7 +183,7 @@ class Exploration:
 
         by_chance = self.random(half)
         known = [replace(arm, lr=lr) for arm in race.protected.values() for lr in self.lrs]
-        asked = explorer.ask(min(STARTUP, half))
+        asked = explorer.ask(max(1, min(STARTUP, half - len(known))))
         found = train([*by_chance, *known, *asked])
         explorer.tell({config: found[config] for config in [*known, *asked]})
         left = half - len(known) - len(asked)

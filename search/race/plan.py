@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from autoranger.components.core.errors import ConfigError
@@ -94,8 +95,13 @@ def plan_for(
     selects another optimizer. With much time there are more seeds. The ladder is coarse, so that a repetition
     on the same machine finds the same plan in spite of timing noise.
     """
-    fitting = [plan for plan in ladder(steps, survivors) if plan.cost(arms, lrs, scoring=scoring) <= affordable]
-    return fitting[-1] if fitting else None
+    return fitting(ladder(steps, survivors), arms, lrs, affordable, scoring)
+
+
+def fitting(plans: Sequence[Plan], arms: int, lrs: int, affordable: float, scoring: float = 0.0) -> Plan | None:
+    """The last of some plans, the cheapest first, that costs at most `affordable`; None where none does."""
+    found = [plan for plan in plans if plan.cost(arms, lrs, scoring=scoring) <= affordable]
+    return found[-1] if found else None
 
 
 def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
@@ -109,10 +115,10 @@ def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
     ]
 
 
-def parse_budget(text: str) -> float:
-    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; raises ConfigError for anything else."""
+def parse_budget(text: str, name: str = "budget") -> float:
+    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; raises ConfigError, by `name`, for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:
-        raise ConfigError(f"budget is '{text}', but must be a duration such as 90s, 10m or 1.5h.")
+        raise ConfigError(f"{name} is '{text}', but must be a duration such as 90s, 10m or 1.5h.")
     return seconds

@@ -19,9 +19,8 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
 from autoranger.search.arrays import Values
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.population import Population
-from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
 
@@ -88,7 +87,7 @@ class Race:
 
     def __init__(
         self,
-        population: Population | Reaching,
+        population: Trainer,
         record: Record,
         protected: Mapping[str, Config],
         clock: Clock,
@@ -96,6 +95,11 @@ class Race:
     ) -> None:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.protected = dict(protected)
+
+    @property
+    def failures(self) -> Mapping[Config, str]:
+        """Why candidates have failed, where that is known."""
+        return getattr(self.population, "failures", {})  # a table of results has none
 
     def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Standings:
         """Trains every arm with its learning rates, and those that would go on with further ones (see `extend`).
@@ -153,7 +157,7 @@ class Race:
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
-        require_finite(scores, first.steps)
+        require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
@@ -176,8 +180,7 @@ class Race:
         """Trains candidates, or recalls their results; adds these to `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
-            failures: dict[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
-            self.record.reasons |= {config: failures[config] for config in configs if config in failures}
+            self.record.reasons |= {config: self.failures[config] for config in configs if config in self.failures}
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
                 scores[origin[config]][config.lr] = row
@@ -203,14 +206,15 @@ class Race:
         self.clock.trained(len(fresh) * len(seeds))
 
 
-def require_finite(scores: Standings, steps: int) -> None:
-    """Raises SearchError if every training diverged on some seed."""
+def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]) -> None:
+    """Raises SearchError if every candidate failed on some seed, with a reason if one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
+        why = f" One of them: {next(iter(failures.values()))}." if failures else ""
         raise SearchError(
             f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
             "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
-            "lr_range."
+            f"lr_range.{why}"
         )
 
 

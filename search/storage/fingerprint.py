@@ -41,6 +41,8 @@ def checksum(data: Any) -> int:
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """What has changed, in words; empty if nothing has."""
+    if "code" in now:  # all that is known of a user's own training
+        return "" if before.get("code") == now["code"] else "the code of its training"
     others = [f"its {name} data" for name, sum_ in now["data"].items() if before["data"].get(name) != sum_]
     if others:
         return " and ".join(others)

@@ -119,10 +119,10 @@ def tasks_in(module: ModuleType) -> dict[str, type[Task]]:
     return {name: c for name, c in classes if issubclass(c, Task) and c is not Task and c.__module__ == module.__name__}
 
 
-def load_file(path: Path) -> ModuleType:
+def load_file(path: Path, kind: str = "task") -> ModuleType:
     """The module in a file of the user's; raises ConfigError if it is missing or does not run."""
     if not path.is_file():
-        raise ConfigError(f"there is no task file {path}; name a file that exists, or a task of `autoranger tasks`.")
+        raise ConfigError(f"there is no {kind} file {path}; name a file that exists, or a task of `autoranger tasks`.")
     name = f"autoranger_task_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -134,7 +134,7 @@ def load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise ConfigError(f"task file {path} fails to import ({reason(error)}).") from error
+        raise ConfigError(f"{kind} file {path} fails to import ({reason(error)}).") from error
     return module
 
 

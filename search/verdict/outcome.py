@@ -27,7 +27,7 @@ class Settings:
     Args:
         task: its name.
         metric: name of what is maximised.
-        steps, batch_size, lr_range: of the task's proxy trainings.
+        steps, batch_size, lr_range: of the proxy trainings; a user's own training has no batch size.
         device: type of the device.
         seed: of all random numbers.
         budget: seconds; None for no limit.
@@ -39,7 +39,7 @@ class Settings:
     task: str
     metric: str
     steps: int
-    batch_size: int
+    batch_size: int | None
     lr_range: tuple[float, float]
     device: str
     seed: int
