@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from autoranger.components.core.component import Component, Hyper, Signals, Stage
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
-    from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.components.optimizer.optimizer import ComposedOptimizer
+    from autoranger.components.optimizer.ranger21 import Ranger21
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
 
@@ -37,7 +38,8 @@ HOMES = {
     "components.core.component": ("Component", "Hyper", "Signals", "Stage"),
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
-    "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "components.optimizer.optimizer": ("ComposedOptimizer",),
+    "components.optimizer.ranger21": ("Ranger21",),
     "search.tasks.task": ("Task",),
     "components": (),
     "search": (),

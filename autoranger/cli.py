@@ -278,14 +278,17 @@ def tasks(as_json: Json = False) -> None:
 def components(
     as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
+    as_stub: Annotated[bool, typer.Option("--stub", help="Print them as arguments of Ranger21, for editors.")] = False,
 ) -> None:
     """List the components, in the order in which they act within a step."""
     from autoranger.components.core.component import registry
     from autoranger.components.core.reference import described, markdown
+    from autoranger.components.optimizer.signature import stub
     from autoranger.report import print_component
 
-    if as_markdown:
-        print_text(markdown())
+    if as_markdown or as_stub:
+        own = registry.own().values()
+        print_text(markdown(own) if as_markdown else stub(own))
         return
 
     if as_json:

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.registry import Registry, same_definition
 
 Value = float | int | str
 Settings = Mapping[str, Value]
@@ -151,8 +152,8 @@ class Hyper:
         return float(self.choices.index(value)) if isinstance(value, str) else float(value)
 
 
-registry: dict[str, type[Component]] = {}
-"""Every component class by id, in the order in which they act."""
+registry: Registry[type[Component]] = Registry()
+"""Every component class by id, in the order in which they act; those of other packages once somebody asks for them."""
 
 
 class Component(nn.Module):
@@ -198,7 +199,7 @@ class Component(nn.Module):
         own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
         cls.hypers = cls.hypers | own
         if register:
-            if cls.id in registry:
+            if cls.id in registry and not same_definition(cls, registry[cls.id]):
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
             ordered = sorted(registry.values(), key=lambda c: (c.stage, c.order, c.id))
@@ -237,11 +238,12 @@ class Component(nn.Module):
         }
 
     @classmethod
-    def named(cls, name: str) -> type[Component]:
-        """The registered class of this id; ConfigError with the nearest known id where there is none."""
-        if name not in registry:
-            raise unknown("component", name, registry)
-        return registry[name]
+    def named(cls, name: str, others: Iterable[str] = ()) -> type[Component]:
+        """The class of this id; ConfigError with the nearest of the known ids, and of `others`, where there is none."""
+        try:
+            return registry[name]
+        except KeyError:
+            raise unknown("component", name, [*registry, *others]) from None
 
     @classmethod
     def excludes(cls, other: type[Component]) -> str:
