@@ -7,7 +7,7 @@ from autoranger.version import __version__
 
 if TYPE_CHECKING:
     from autoranger import components, search
-    from autoranger.components.core.component import Component, Hyper, Signals, Stage
+    from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
     from autoranger.components.optimizer.optimizer import ComposedOptimizer
@@ -23,6 +23,7 @@ __all__ = [
     "DataError",
     "Hyper",
     "Ranger21",
+    "Role",
     "SearchError",
     "Signals",
     "Stage",
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 HOMES = {
-    "components.core.component": ("Component", "Hyper", "Signals", "Stage"),
+    "components.core.component": ("Component", "Hyper", "Role", "Signals", "Stage"),
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
     "components.optimizer.optimizer": ("ComposedOptimizer",),

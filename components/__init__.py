@@ -1,8 +1,8 @@
 """Ground floor: the components, one file each, and what makes an optimizer of them. Knows torch and nothing else.
 
 `core` has the contract, the step and configs, `kernel` the ways to run a step, `optimizer` the `torch.optim.Optimizer`;
-`presets` are the published combinations. Importing the package imports every module in it, which is how a component in
-a new file joins the registry.
+`presets` are the published combinations, `order` says which component acts before which. Importing the package imports
+every module in it, which is how a component in a new file joins the registry.
 """
 
 from importlib import import_module

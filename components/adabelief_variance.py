@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Role, Signals, Stage
 
 
 class AdabeliefVariance(Component):
@@ -17,13 +17,12 @@ class AdabeliefVariance(Component):
     """
 
     stage = Stage.MOMENTUM
-    order = -1
     source = "arXiv 2010.07468"
     state = {"variance": torch.zeros_like}
-    replaces = frozenset({"variance"})
-    needs = frozenset({"mean"})
+    replaces = frozenset({Role.SECOND_MOMENT})
+    needs = frozenset({Role.FIRST_MOMENT})
 
     def forward(self, x: Signals) -> Signals:
         surprise = x.grad - x.mean
         variance = torch.lerp(x.state["variance"], surprise * surprise, 1 - x.beta2) + x.eps
-        return x._replace(variance=variance, bias2=1 - x.beta2**x.updates, state={"variance": variance})
+        return x._replace(variance=variance, state={"variance": variance})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 from autoranger.components.rectification import rectifier
 from autoranger.components.trust_ratio import trust
 
@@ -22,7 +22,7 @@ class AnnealedTrustRatio(Component):
     stage = Stage.UPDATE
     source = "https://danielhanchen.github.io/optimizers/sota%20optimizers.htm"
     start = Hyper(10.0, low=2.0, high=30.0, log=True, minimum=1.0)
-    replaces = frozenset({"trust ratio"})
+    replaces = frozenset({Role.TRUST_RATIO})
 
     def forward(self, x: Signals) -> Signals:
         length, factor = rectifier(x.beta2, x.updates)

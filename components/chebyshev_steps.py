@@ -21,7 +21,6 @@ class ChebyshevSteps(Component):
     """
 
     stage = Stage.RATE
-    order = 1
     source = "arXiv 2103.01338"
     levels = Hyper(3, low=1, high=6, minimum=1, maximum=MOST_LEVELS)
     spread = Hyper(10.0, low=2.0, high=100.0, log=True, minimum=1.0)

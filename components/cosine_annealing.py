@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class CosineAnnealing(Component):
@@ -19,7 +19,7 @@ class CosineAnnealing(Component):
     stage = Stage.RATE
     source = "arXiv 1608.03983"
     floor = Hyper(0.0, low=0.0, high=0.1, maximum=1.0)
-    replaces = frozenset({"annealing"})
+    replaces = frozenset({Role.ANNEALING})
     needs_total_steps = True
 
     def forward(self, x: Signals) -> Signals:

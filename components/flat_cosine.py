@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class FlatCosine(Component):
@@ -21,7 +21,7 @@ class FlatCosine(Component):
     source = "https://docs.fast.ai/callback.schedule.html"
     fraction = Hyper(0.28, low=0.1, high=1.0, maximum=1.0, positive=True)
     floor = Hyper(1e-5, low=0.0, high=0.1, maximum=1.0)
-    replaces = frozenset({"annealing"})
+    replaces = frozenset({Role.ANNEALING})
     needs_total_steps = True
 
     def forward(self, x: Signals) -> Signals:

@@ -19,7 +19,6 @@ class GlobalNormClipping(Component):
     """
 
     stage = Stage.GRADIENT
-    order = -1
     source = "arXiv 1211.5063"
     max_norm = Hyper(1.0, low=0.1, high=10.0, log=True, positive=True)
     collective = True

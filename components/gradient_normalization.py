@@ -16,7 +16,6 @@ class GradientNormalization(Component):
     """
 
     stage = Stage.GRADIENT
-    order = 1
     source = "https://github.com/lessw2020/Ranger21"
     eps = Hyper(1e-8, low=1e-10, high=1e-4, log=True, positive=True)
 

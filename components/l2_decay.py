@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Role, Signals, Stage
 
 
 class L2Decay(Component):
@@ -14,9 +14,8 @@ class L2Decay(Component):
     """
 
     stage = Stage.GRADIENT
-    order = 2
     source = "arXiv 1711.05101"
-    replaces = frozenset({"decay"})
+    replaces = frozenset({Role.DECAY})
     bypasses = frozenset({Stage.DECAY})
 
     def forward(self, x: Signals) -> Signals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 from autoranger.components.core.rows import tensor_norm
 
 
@@ -17,10 +17,9 @@ class LarsTrustRatio(Component):
     """
 
     stage = Stage.GRADIENT
-    order = 2
     source = "arXiv 1708.03888"
     coefficient = Hyper(1e-3, low=1e-4, high=1e-1, log=True, positive=True)
-    replaces = frozenset({"decay", "trust ratio"})
+    replaces = frozenset({Role.DECAY, Role.TRUST_RATIO})
     bypasses = frozenset({Stage.DECAY})
 
     def forward(self, x: Signals) -> Signals:

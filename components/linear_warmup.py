@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class LinearWarmup(Component):
@@ -16,7 +16,7 @@ class LinearWarmup(Component):
     stage = Stage.RATE
     source = "arXiv 1910.04209"
     fraction = Hyper(0.22, low=0.05, high=0.5, maximum=1.0, positive=True)
-    replaces = frozenset({"warmup"})
+    replaces = frozenset({Role.WARMUP})
     needs_total_steps = True
 
     def forward(self, x: Signals) -> Signals:

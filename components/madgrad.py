@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Role, Signals, Stage
 
 
 class Madgrad(Component):
@@ -21,7 +21,7 @@ class Madgrad(Component):
     stage = Stage.DIRECTION
     source = "arXiv 2101.11075"
     state = {"start": torch.clone, "sum": torch.zeros_like, "squares": torch.zeros_like}
-    replaces = frozenset({"direction"})
+    replaces = frozenset({Role.DIRECTION})
     bypasses = frozenset({Stage.MOMENTUM, Stage.DENOMINATOR})
 
     def forward(self, x: Signals) -> Signals:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class OneCycle(Component):
@@ -26,7 +26,7 @@ class OneCycle(Component):
     final_div_factor = Hyper(1e4, low=1e2, high=1e6, log=True, minimum=1.0)
     base_momentum = Hyper(0.85, low=0.7, high=0.9, maximum=0.999)
     max_momentum = Hyper(0.95, low=0.9, high=0.99, maximum=0.999)
-    replaces = frozenset({"annealing", "warmup"})
+    replaces = frozenset({Role.ANNEALING, Role.WARMUP})
     needs_total_steps = True
 
     def forward(self, x: Signals) -> Signals:

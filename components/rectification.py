@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class Rectification(Component):
@@ -26,16 +26,16 @@ class Rectification(Component):
     threshold = Hyper(5.0, minimum=4.0)
     before = Hyper("momentum", choices=("momentum", "nothing"))
     epsilon = Hyper("outside", choices=("outside", "inside"))
-    replaces = frozenset({"denominator"})
+    replaces = frozenset({Role.DENOMINATOR})
 
     def forward(self, x: Signals) -> Signals:
         length, factor = rectifier(x.beta2, x.updates)
         rectified, resting = length > self.threshold, self.before > 0
         inside = torch.where(self.epsilon > 0, x.eps, 0.0)
-        scale = torch.where(rectified, x.bias1 / (factor * x.bias2.sqrt()), 0.0)
-        offset = torch.where(rectified, scale * (x.eps - inside), torch.where(resting, torch.inf, x.bias1))
+        root = (x.variance + inside).sqrt() + (x.eps - inside)
+        unrectified = torch.where(resting, torch.inf, 1.0)
         return x._replace(
-            denominator=torch.addcmul(offset, (x.variance + inside).sqrt(), scale),
+            denominator=torch.where(rectified, root / (factor * (1 - x.beta2**x.updates).sqrt()), unrectified),
             decay=torch.where(rectified | ~resting, x.decay, 0.0),
         )
 

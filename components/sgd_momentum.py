@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class SgdMomentum(Component):
@@ -18,7 +18,7 @@ class SgdMomentum(Component):
     source = "https://proceedings.mlr.press/v28/sutskever13.html"
     nesterov = Hyper("no", choices=("no", "yes"))
     state = {"velocity": torch.zeros_like}
-    replaces = frozenset({"direction"})
+    replaces = frozenset({Role.DIRECTION})
     bypasses = frozenset({Stage.MOMENTUM, Stage.DENOMINATOR})
 
     def forward(self, x: Signals) -> Signals:

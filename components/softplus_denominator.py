@@ -15,10 +15,8 @@ class SoftplusDenominator(Component):
     """
 
     stage = Stage.DENOMINATOR
-    order = 1
     source = "arXiv 1908.00700"
     beta = Hyper(50.0, low=5.0, high=500.0, log=True, positive=True)
 
     def forward(self, x: Signals) -> Signals:
-        smooth = functional.softplus(x.denominator * (self.beta / x.bias1))
-        return x._replace(denominator=smooth * (x.bias1 / self.beta))
+        return x._replace(denominator=functional.softplus(x.denominator * self.beta) / self.beta)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import Component, Hyper, Settings, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Settings, Signals, Stage
 from autoranger.components.core.rows import tensor_mean, tensor_size, tensor_sum
 
 
@@ -26,7 +26,7 @@ class StableWeightDecay(Component):
 
     stage = Stage.DECAY
     source = "arXiv 2011.11152"
-    needs = frozenset({"variance"})
+    needs = frozenset({Role.SECOND_MOMENT})
     scope = Hyper("tensor", choices=("tensor", "global"))
     bound = Hyper(1.0, low=0.01, high=1.0, log=True, positive=True)
 
@@ -35,10 +35,10 @@ class StableWeightDecay(Component):
         self.collective = any(chosen is not None and chosen.get("scope") == "global" for chosen in settings)
 
     def collect(self, x: Signals) -> Sequence[Tensor]:
-        return tensor_sum(x.variance) / x.bias2, tensor_size(x.theta)
+        return tensor_sum(x.variance_hat), tensor_size(x.theta)
 
     def forward(self, x: Signals) -> Signals:
-        mean = tensor_mean(x.variance) / x.bias2
+        mean = tensor_mean(x.variance_hat)
         if self.collective:
             total, size = x.collected
             mean = torch.where(self.scope > 0, total / size, mean)

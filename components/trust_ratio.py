@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 from autoranger.components.core.rows import tensor_norm
 
 
@@ -24,7 +24,7 @@ class TrustRatio(Component):
     source = "arXiv 1904.00962"
     lower = Hyper(0.0, low=0.0, high=1.0)
     upper = Hyper(10.0, low=1.0, high=30.0, log=True)
-    replaces = frozenset({"trust ratio"})
+    replaces = frozenset({Role.TRUST_RATIO})
 
     def forward(self, x: Signals) -> Signals:
         return x._replace(update=x.update * torch.clamp(trust(x), self.lower, self.upper))

@@ -171,7 +171,7 @@ class Bare(Step):
         super().__init__([Config()], None, dtype=torch.float64, device=torch.device("cpu"))
         holder = self.Holder([{}], torch.float64, torch.device("cpu"))
         holder.id = "a"  # type: ignore[misc]
-        self.links = [type(self.links[0])(holder, gated=False)]
+        self.chain = [type(self.chain[0])(holder, gated=False)]
 
 
 def check_program(

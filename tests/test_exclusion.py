@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import enum
 import random
 from collections.abc import Collection, Iterator
 from itertools import combinations
 
 import pytest
 
-from autoranger import Config, ConfigError
+from autoranger import Component, Config, ConfigError, Stage
 from autoranger.components.core.component import conflicts, registry
+from autoranger.components.order import ORDER, position
 from tests.conftest import PROBLEM, assert_close, follow, populate
 from tests.references import in_any_company, reference
 
@@ -122,3 +124,32 @@ def test_both_are_a_clear_error() -> None:
 def test_conflicts_of_an_unknown_component() -> None:
     with pytest.raises(ConfigError, match="did you mean 'lookahead'"):
         conflicts(["look_ahead", "amsgrad"])
+
+
+def test_a_role_that_does_not_exist_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ConfigError, match=r"mistyped.replaces holds 'annealling', but must hold members such as Role"):
+
+        class Mistyped(Component, register=False):
+            stage = Stage.RATE
+            replaces = frozenset({"annealling"})  # type: ignore[arg-type]
+
+
+def test_a_role_of_ones_own_excludes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Own(enum.Enum):
+        AVERAGE = "average of the weights"
+
+    class One(Component, register=False):
+        stage = Stage.WEIGHTS
+        replaces = frozenset({Own.AVERAGE})
+
+    class Other(One, register=False):
+        pass
+
+    assert One.excludes(Other) == "both set the average of the weights"
+    assert not One.excludes(registry["lookahead"])
+
+
+def test_a_component_acts_last_in_its_stage_unless_it_names_one_to_act_before() -> None:
+    assert position("mine") > max(map(position, ORDER))
+    at = position("gradient_centralization")
+    assert position("adaptive_gradient_clipping") < position("mine", "gradient_centralization") < at

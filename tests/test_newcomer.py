@@ -47,7 +47,6 @@ class GrowingMemory(Component):
     """Add a slow momentum whose part grows with time, and scale all directions down together."""
 
     stage = Stage.DIRECTION
-    order = 1
     source = "https://example.org/growing-memory"
     beta = Hyper(0.99, low=0.9, high=0.999, maximum=1.0)
     most = Hyper(0.5, low=0.1, high=2.0, log=True, positive=True)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.registry import Registry, same_definition
+from autoranger.components.order import position
 
 Value = float | int | str
 Settings = Mapping[str, Value]
@@ -40,6 +41,21 @@ class Stage(enum.IntEnum):
     WEIGHTS = 7  # the parameters after the update
 
 
+class Role(enum.Enum):
+    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it."""
+
+    FIRST_MOMENT = "first moment"
+    SECOND_MOMENT = "second moment"
+    DENOMINATOR = "denominator"
+    DIRECTION = "direction"
+    UPDATE = "update"
+    WEIGHTS = "weights"
+    DECAY = "decay"
+    TRUST_RATIO = "trust ratio"
+    WARMUP = "warmup"
+    ANNEALING = "annealing"
+
+
 class Signals(NamedTuple):
     """What one step knows about one stack of B equal-shaped tensors of K candidates.
 
@@ -51,10 +67,8 @@ class Signals(NamedTuple):
     grad: Tensor  # gradient
     mean: Tensor  # first moment m, before bias correction
     variance: Tensor  # second moment v, before bias correction
-    bias1: Tensor  # what m is divided by: 1 − β1^updates
-    bias2: Tensor  # what v is divided by: 1 − β2^updates
-    denominator: Tensor  # (1 − β1^updates) · (√v̂ + ε)
-    direction: Tensor  # m / denominator
+    denominator: Tensor  # √v̂ + ε
+    direction: Tensor  # m̂ / denominator
     decay: Tensor  # factor on the weight decay, from 1
     update: Tensor  # direction + λ · decay · θ
     rate: Tensor  # factor on the learning rate, from 1
@@ -69,6 +83,16 @@ class Signals(NamedTuple):
     state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
     collected: Sequence[Tensor]  # this component's `collect`, summed over all tensors: [K, 1, 1, 1] each
     matrix: bool  # whether these tensors have more than one dimension, and more than one number in each row
+
+    @property
+    def mean_hat(self) -> Tensor:
+        """m̂ = m / (1 − β1^updates), the first moment corrected for bias."""
+        return self.mean / (1 - self.beta1**self.updates)
+
+    @property
+    def variance_hat(self) -> Tensor:
+        """v̂ = v / (1 − β2^updates), the second moment corrected for bias."""
+        return self.variance / (1 - self.beta2**self.updates)
 
 
 SCALARS = ("rate", "decay", "lr", "beta1", "beta2", "eps", "weight_decay", "total", "step")
@@ -165,11 +189,12 @@ class Component(nn.Module):
         one `Hyper` per hyperparameter;
         state: for each state tensor, by name, the function that makes it from the parameters: `torch.zeros_like`, or
             `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model);
-        replaces: the signals of AdamW that it supplies itself (so that AdamW's part is not computed where it is on),
-            and the roles that only one component can have ("annealing"): who replaces the same excludes each other;
-        bypasses: the stages whose outcome it ignores: it excludes their components, which would be without effect;
-        needs: the signals of AdamW that it reads, which are then computed even where all else bypasses them;
-        order: its position within its stage, where that matters: from low to high, equal ones by id;
+        replaces: the roles that it plays (a `Role`, or a member of an enum of your own). Two components that replace
+            the same one exclude each other, and AdamW's part of that role is not computed where the component is on;
+        bypasses: the stages whose result it does not read. It excludes the components of these stages;
+        needs: the roles whose result it reads. AdamW computes them even where another component bypasses their stage;
+        acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
+            are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
     and `forward`. The class docstring's first line is what `autoranger components` shows.
 
@@ -183,10 +208,10 @@ class Component(nn.Module):
     source: ClassVar[str] = ""
     hypers: ClassVar[dict[str, Hyper]] = {}
     state: ClassVar[dict[str, Callable[[Tensor], Tensor]]] = {}
-    replaces: ClassVar[frozenset[str]] = frozenset()
+    replaces: ClassVar[frozenset[enum.Enum]] = frozenset()
     bypasses: ClassVar[frozenset[Stage]] = frozenset()
-    needs: ClassVar[frozenset[str]] = frozenset()
-    order: ClassVar[int] = 0
+    needs: ClassVar[frozenset[Role]] = frozenset()
+    acts_before: ClassVar[str] = ""
     needs_total_steps: ClassVar[bool] = False
 
     switch: Tensor
@@ -198,11 +223,15 @@ class Component(nn.Module):
         cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
         own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
         cls.hypers = cls.hypers | own
+        for name, kind in (("replaces", enum.Enum), ("bypasses", Stage), ("needs", Role)):
+            if wrong := [member for member in getattr(cls, name) if not isinstance(member, kind)]:
+                members = ", ".join(str(member) for member in (Role if kind is enum.Enum else kind))
+                raise ConfigError(f"{cls.id}.{name} holds {wrong[0]!r}, but must hold members such as {members}.")
         if register:
             if cls.id in registry and not same_definition(cls, registry[cls.id]):
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
-            ordered = sorted(registry.values(), key=lambda c: (c.stage, c.order, c.id))
+            ordered = sorted(registry.values(), key=lambda c: (c.stage, position(c.id, c.acts_before), c.id))
             registry.clear()
             registry.update((component.id, component) for component in ordered)
 
@@ -251,7 +280,7 @@ class Component(nn.Module):
         if cls is other:
             return ""
         if both := cls.replaces & other.replaces:
-            return f"both set the {' and the '.join(sorted(both))}"
+            return f"both set the {' and the '.join(sorted(str(role.value) for role in both))}"
         for one, another in ((cls, other), (other, cls)):
             if another.stage in one.bypasses:
                 return f"{one.id} leaves {another.id} without effect"

@@ -68,14 +68,14 @@ class Step(nn.Module):
             self.register_buffer(name, column.repeat(1, groups, 1, 1))
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
         self.dtype = dtype
-        self.links = links(configs, dtype, device)
-        self.sweeps = sweeps([link for link in self.links if link.component.stage > Stage.RATE])
-        self.chain = nn.ModuleList(link.component for link in self.links)
+        self.chain = chain_of(configs, dtype, device)
+        self.sweeps = sweeps([link for link in self.chain if link.component.stage > Stage.RATE])
+        self.components = nn.ModuleList(link.component for link in self.chain)
         self.stacks: list[Stack] = []
 
     def add(self, theta: Tensor, *, matrix: bool, group: int = 0) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        return self.take(Stack([link.component for link in self.links], theta, matrix, group))
+        return self.take(Stack([link.component for link in self.chain], theta, matrix, group))
 
     def take(self, stack: Stack) -> Stack:
         """Goes on with a stack that another step of the same components has made."""
@@ -97,7 +97,7 @@ class Step(nn.Module):
             total=self.total,
             step=self.steps.to(self.dtype).expand_as(lr),
         )
-        for link in self.links:
+        for link in self.chain:
             if link.component.stage == Stage.RATE:
                 x, _ = link.advance(x, {})
         return x
@@ -175,7 +175,7 @@ class Link:
         return y._replace(**chosen), changed  # type: ignore[arg-type]
 
 
-def links(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> list[Link]:
+def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> list[Link]:
     """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
     chosen = []
     for name, cls in registry.items():
@@ -190,17 +190,17 @@ def links(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
     """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
     for link in chosen:
-        if part.provides in link.component.needs:
+        if part.role in link.component.needs:
             return True
-        if part.provides in link.component.replaces and not link.gated:
+        if part.role in link.component.replaces and not link.gated:
             return False
     return not any(part.stage in link.component.bypasses for link in chosen if not link.gated)
 
 
-def sweeps(chain: Sequence[Link]) -> list[list[Link]]:
+def sweeps(links: Sequence[Link]) -> list[list[Link]]:
     """The chain cut before each component that needs a sum over all stacks, which has to wait for all of them."""
     cut: list[list[Link]] = [[]]
-    for link in chain:
+    for link in links:
         if link.component.collective and cut[-1]:
             cut.append([])
         cut[-1].append(link)

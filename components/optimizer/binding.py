@@ -56,7 +56,8 @@ class Bound:
         self.groups = groups
         self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
-        self.names = ("step", *(f"{c.id}.{name}" for c in self.core.chain for name in c.state))  # type: ignore[union-attr]
+        owners = [link.component for link in self.core.chain]
+        self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
         self.layout = layout(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
         self.idle = [

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.step import links
+from autoranger.components.core.step import chain_of
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import StateDict
@@ -100,8 +100,8 @@ def filled(components: object) -> object:
 
 def state_names(config: Config) -> set[str]:
     """What an optimizer of this config keeps for each parameter."""
-    chain = links([config], torch.float32, torch.device("cpu"))
-    return {"step", *(f"{link.component.id}.{name}" for link in chain for name in link.component.state)}
+    links = chain_of([config], torch.float32, torch.device("cpu"))
+    return {"step", *(f"{link.component.id}.{name}" for link in links for name in link.component.state)}
 
 
 def own_memory(state_dict: StateDict) -> StateDict:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from autoranger import Config
-from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Role, Signals, Stage
 from autoranger.components.core.rows import tensor_mean, tensor_size, tensor_sum
 from autoranger.components.presets import RANGER21
 
@@ -18,11 +18,11 @@ class Candidate(Component, register=False):
 
     stage = Stage.DECAY
     source = "studies/13_bounded_decay"
-    needs = frozenset({"variance"})
+    needs = frozenset({Role.SECOND_MOMENT})
 
     def factor(self, x: Signals) -> Tensor:
         """The paper's."""
-        mean = tensor_mean(x.variance) / x.bias2
+        mean = tensor_mean(x.variance_hat)
         return torch.where(mean > 0, mean.rsqrt(), 1.0)
 
     def forward(self, x: Signals) -> Signals:
@@ -92,7 +92,7 @@ class Whole(Candidate, register=False):
     collective = True
 
     def collect(self, x: Signals) -> Sequence[Tensor]:
-        return tensor_sum(x.variance) / x.bias2, tensor_size(x.theta)
+        return tensor_sum(x.variance_hat), tensor_size(x.theta)
 
 
 class Global(Whole):
@@ -110,7 +110,7 @@ class Floor(Whole, register=False):
 
     def factor(self, x: Signals) -> Tensor:
         whole = x.collected[0] / x.collected[1]
-        mean = torch.maximum(tensor_mean(x.variance) / x.bias2, whole * self.part**2)
+        mean = torch.maximum(tensor_mean(x.variance_hat), whole * self.part**2)
         return torch.where(mean > 0, mean.rsqrt(), 1.0)
 
 

@@ -83,7 +83,8 @@ def choose(condition: Scalar, a: Scalar, b: Scalar) -> Scalar:
     """`a` where a condition holds, else `b`."""
     if not isinstance(condition, Tensor):
         return a if condition else b
-    return torch.where(condition, *(torch.tensor(x, dtype=torch.float64) if type(x) is float else x for x in (a, b)))
+    numbers = (torch.tensor(x, dtype=torch.float64, device="cpu") if type(x) is float else x for x in (a, b))
+    return torch.where(condition, *numbers)
 
 
 def quick(python: Callable[..., float], torchs: Callable[..., Tensor]) -> Callable[..., Scalar]:

@@ -13,7 +13,7 @@ from autoranger.components.kernel.errors import UntraceableError
 
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
     """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
-    components = [link.component for link in step.links]
+    components = [link.component for link in step.chain]
     named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
     if rates:
         for name, buffer in step.named_buffers(recurse=False):

@@ -41,10 +41,10 @@ def recipe(step: Step) -> Hashable | None:
 
     None where nobody can tell whether two are the same.
     """
-    kept = [in_python(link.component) for link in step.links]
+    kept = [in_python(link.component) for link in step.chain]
     if None in kept:
         return None
-    return tuple((type(link.component), link.gated, own) for link, own in zip(step.links, kept, strict=True))
+    return tuple((type(link.component), link.gated, own) for link, own in zip(step.chain, kept, strict=True))
 
 
 def in_python(component: Component) -> tuple[tuple[str, object], ...] | None:

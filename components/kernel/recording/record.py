@@ -12,6 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from autoranger.components.core.component import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.fold import FoldedProgram
 from autoranger.components.kernel.recording.inputs import scalar_inputs
 from autoranger.components.kernel.recording.program import Level, Node, Program
 
@@ -62,7 +63,7 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
         link.component.id: {
             name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state
         }
-        for link in step.links
+        for link in step.chain
     }
     theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
@@ -86,7 +87,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, shape: tuple[int, int], types: Iterable[torch.dtype] = (torch.float32, torch.float64)) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.shape, self.types = shape, {*types, torch.bool}
-        self.program = Program()
+        self.program: Program = FoldedProgram()
         self._nodes: dict[int, Value] = {}
         self._alive: list[Tensor] = []  # an id is one only as long as its tensor lives
 

@@ -1,0 +1,49 @@
+"""The order in which components act within their stage.
+
+A stage begins with AdamW's own part of it. A component that is not listed acts after those that are, unless it says
+which one it `acts_before`.
+"""
+
+from __future__ import annotations
+
+ORDER = (
+    # the learning rate
+    "cosine_annealing",
+    "explore_exploit",
+    "flat_cosine",
+    "linear_warmup",
+    "one_cycle",
+    "chebyshev_steps",
+    # the gradient
+    "global_norm_clipping",
+    "adaptive_gradient_clipping",
+    "gradient_centralization",
+    "gradient_normalization",
+    "l2_decay",
+    "lars_trust_ratio",
+    # the moments
+    "adabelief_variance",
+    "amsgrad",
+    "positive_negative_momentum",
+    # the denominator
+    "rectification",
+    "softplus_denominator",
+    # the direction
+    "madgrad",
+    "sgd_momentum",
+    # the weight decay
+    "norm_loss",
+    "stable_weight_decay",
+    # the update
+    "annealed_trust_ratio",
+    "trust_ratio",
+    # the weights
+    "lookahead",
+)
+
+
+def position(name: str, before: str = "") -> float:
+    """Where a component acts among those of its stage."""
+    if before:
+        return position(before) - 0.5
+    return ORDER.index(name) if name in ORDER else len(ORDER)
