@@ -33,6 +33,9 @@ app = typer.Typer(
 out, err = Output(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
+Known = Annotated[
+    str | None, typer.Option("--task", help="my_task.py, whose own components are meant, too. Its code runs.")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
 DataDir = Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for machines.")]
@@ -71,6 +74,9 @@ def search(
     space: Annotated[
         SpaceName, typer.Option(help="Subsets of Ranger21, or of all components there are.")
     ] = SpaceName.subsets,
+    add: Annotated[
+        list[str] | None, typer.Option(help="A component to choose from as well; can be given again.", metavar="NAME")
+    ] = None,
     sampler: Annotated[
         str, typer.Option(help="Who chooses what the first round trains: grid, bayes, thompson, tpe …", metavar="NAME")
     ] = "auto",
@@ -100,7 +106,7 @@ def search(
 
         autoranger search --task digits
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
-        autoranger search --task my_task.py:MyTask --device cuda
+        autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
     import optuna
 
@@ -126,6 +132,7 @@ def search(
     # Searches that begin in the same second have names of their own, and so have those around a clock that is set back.
     name = study or f"{chosen.name}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
     place, chosen_space = storage or JOURNAL, Space.extended() if space is SpaceName.extended else Space()
+    chosen_space = chosen_space.adding(add or ())
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
@@ -204,8 +211,8 @@ def compare(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
+    chosen = create(task, pick_device(device), data_dir)  # whose file may define components
     sides = {name: load(name) for name in configs}
-    chosen = create(task, pick_device(device), data_dir)
     with Display(err) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
@@ -276,6 +283,7 @@ def tasks(as_json: Json = False) -> None:
 
 @app.command()
 def components(
+    task: Known = None,
     as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
     as_stub: Annotated[bool, typer.Option("--stub", help="Print them as arguments of Ranger21, for editors.")] = False,
@@ -290,7 +298,8 @@ def components(
         own = registry.own().values()
         print_text(markdown(own) if as_markdown else stub(own))
         return
-
+    registry.discover()
+    introduce(task)
     if as_json:
         print_json({name: described(cls) for name, cls in registry.items()})
         return
@@ -315,12 +324,14 @@ def presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    task: Known = None,
     as_json: Json = False,
 ) -> None:
     """Explain a config: what is on, with which values, and what the search found out about it."""
     from autoranger.components.core.config import load, read
     from autoranger.report import print_config
 
+    introduce(task)
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
     if as_json:
         print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
@@ -334,6 +345,7 @@ def bench(
     peers: Annotated[bool, typer.Option("--peers", help="Also Ranger21 as other packages have it.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Steps of each optimizer, in turns.")] = 30,
     figure: Annotated[Path | None, typer.Option(help="Draw the result into this file (.png, .svg or .pdf).")] = None,
+    task: Known = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -349,6 +361,7 @@ def bench(
     """
     from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
+    from autoranger.components.core.component import registry
     from autoranger.display import counting
     from autoranger.report import print_bench
 
@@ -356,6 +369,8 @@ def bench(
         from autoranger.figures import check_figure
 
         check_figure(figure)
+    registry.discover()
+    introduce(task)
     with counting(err, "timing") as progress:
         result = run(model, device=pick_device(device), rounds=rounds, peers=peers, progress=progress)
     if figure is not None:
@@ -366,6 +381,14 @@ def bench(
         print_json(result.to_dict())
     else:
         print_bench(out, result)
+
+
+def introduce(task: str | None) -> None:
+    """Makes the components known that a task's file or module defines."""
+    if task is not None:
+        from autoranger.search.tasks import introduce
+
+        introduce(task)
 
 
 def print_json(value: object) -> None:

@@ -16,6 +16,7 @@ from rich.table import Column, Table
 from autoranger.bench import Bench
 from autoranger.components.core.component import Value, registry
 from autoranger.components.core.config import Config
+from autoranger.components.core.registry import origin
 from autoranger.display import brief
 from autoranger.findings import Findings, Row
 from autoranger.search.study import Outcome
@@ -64,7 +65,8 @@ def print_outcome(console: Console, outcome: Outcome, path: Path, report: str) -
     console.print(f"{compared} {work}".strip(), highlight=False)
     print_verdict(console, verdict(next((row for row in rows if row.exported), None), evidence))
     console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-    print_code(console, "    import autoranger")
+    for line in ("import autoranger", *imports(outcome.config)):
+        print_code(console, f"    {line}")
     print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
     if compared:
         console.print("\nWhat each component contributes:\n", highlight=False)
@@ -160,6 +162,12 @@ def build_call(config: Config) -> str:
     return f"build(model.parameters(){total})"
 
 
+def imports(config: Config) -> list[str]:
+    """What a program has to import, too, before it loads a config: files that define components."""
+    places = {name: origin(registry[name]) for name in config.components}
+    return [f"import {Path(place).stem}  # has {name}" for name, place in places.items() if place.endswith(".py")]
+
+
 def print_config(console: Console, name: str, config: Config, evidence: dict[str, Any]) -> None:
     """A config explained: the numbers, each component, the evidence, and how to use it."""
     console.print(f"[bold]{escape(name)}[/]: {brief(config)}", highlight=False)
@@ -174,6 +182,8 @@ def print_config(console: Console, name: str, config: Config, evidence: dict[str
     console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
     if evidence:
         print_evidence(console, evidence)
+    for line in imports(config):
+        print_code(console, line)
     print_code(console, f'optimizer = autoranger.load("{name}").{build_call(config)}')
 
 

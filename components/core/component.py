@@ -220,7 +220,7 @@ class Component(nn.Module):
 
     def __init_subclass__(cls, register: bool = True) -> None:
         super().__init_subclass__()
-        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
         own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
         cls.hypers = cls.hypers | own
         for name, kind in (("replaces", enum.Enum), ("bypasses", Stage), ("needs", Role)):

@@ -30,6 +30,13 @@ class Registry(dict[str, Kind]):
             return self[name]
         raise KeyError(name)
 
+    def find(self, name: str) -> Kind | None:
+        """The class of this id; None where there is none."""
+        try:
+            return self[name]
+        except KeyError:
+            return None
+
     def discover(self) -> None:
         """Loads what other packages offer. Warns of one that fails to load; nothing of it is left."""
         if self._discovering:  # by a package that looks for its own components while it is loaded
