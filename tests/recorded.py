@@ -15,7 +15,7 @@ from autoranger import Component, Config, Signals, Stage
 from autoranger.components.core.component import registry
 from autoranger.components.core.rows import row_mean, tensor_mean
 from autoranger.components.core.step import Step
-from autoranger.components.kernel.recording import plan
+from autoranger.components.kernel.recording import recording
 from autoranger.components.kernel.recording.program import Level, Node, Program
 from autoranger.components.presets import PRESETS, RANGER21
 from tests.conftest import SMALL, Problem, advance, feed
@@ -191,7 +191,7 @@ def check_program(
     for name, buffer in stack.named_state().items():
         buffer.copy_(torch.tensor(inputs[f"state {name}"]).view_as(buffer))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "record", lambda *_: program)
+        patch.setattr(recording, "record", lambda *_: program)
         make(step, [theta])([theta], [grad])
     after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
     for name, value in evaluate(program, inputs | {"updates": np.ones((1, 1))}).items():

@@ -17,6 +17,7 @@ from autoranger import Config, ConfigError, Ranger21
 from autoranger.components.core.component import registry
 from autoranger.components.kernel.recording import known
 from autoranger.components.kernel.recording import record as recording
+from autoranger.components.optimizer.watch import Watch
 from autoranger.components.presets import RANGER21
 from tests.conftest import arrays, assert_close, differ
 
@@ -420,6 +421,39 @@ def test_weights_that_are_loaded_stay(
         train(each, 12)
     assert not differ(arrays([p]), arrays([twin]))
     assert (p > 6.9).all()
+
+
+MEMORY: dict[str, Callable[[], Tensor]] = {
+    "one number": lambda: torch.zeros(()),
+    "strided": lambda: torch.zeros(8)[::2],
+    "bfloat16": lambda: torch.zeros(4, dtype=torch.bfloat16),
+    "unaligned": lambda: torch.frombuffer(bytearray(20), dtype=torch.float32, offset=2, count=4),
+}
+
+
+@pytest.mark.parametrize("kind", MEMORY)
+def test_whose_weights_are_replaced_is_seen_in_any_memory(kind: str) -> None:
+    params = [nn.Parameter(torch.zeros(4)), nn.Parameter(MEMORY[kind]())]
+    watch = Watch(params)
+    assert watch.changed() == [], "there is nothing to compare with"
+    watch.note()
+    assert watch.changed() == []
+    params[0].data = torch.ones(4)
+    params[1].data.add_(1)
+    assert watch.changed() == [0, 1]
+    assert watch.changed() == [], "what is changed before every step is part of the training"
+
+
+def test_a_parameter_without_memory_is_no_change() -> None:
+    """Sharded training frees the memory of weights between steps."""
+    params = [nn.Parameter(torch.zeros(4)) for _ in range(2)]
+    watch = Watch(params)
+    watch.changed()
+    watch.note()
+    params[1].untyped_storage().resize_(0)
+    found = watch.changed()
+    params[1].untyped_storage().resize_(16)  # without it the parameter could not be printed
+    assert found == []
 
 
 def test_a_look_at_averaged_weights_changes_nothing(way: None) -> None:

@@ -201,7 +201,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 def test_a_component_of_a_tasks_file_is_found_where_the_task_is_named(mine: Path, command) -> None:
     status, out, err = command("search", "--task", "mine.py", "--add", "of_a_task", "--sampler", "random", "--json")
     assert status == 0, err
-    assert "of_a_task" in json.loads(out)["evidence"]["components"]
+    assert "of_a_task" in json.loads(out)["evidence"]["settings"]["components"]
     Config(components={"of_a_task": {}, "lookahead": {}}).save("x.toml")
     assert 'of_a_task = "mine.py"' in Path("x.toml").read_text()
     registry.pop("of_a_task")

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from autoranger import Config, ConfigError
 from autoranger.components.core.component import registry
 from autoranger.components.core.step import Step
-from autoranger.components.kernel.recording.plan import schedules
 from autoranger.components.kernel.recording.program import Program
+from autoranger.components.kernel.recording.recording import schedules
 from autoranger.components.kernel.triton import build as triton_build
 from autoranger.components.kernel.triton import launch as triton_launch
 from autoranger.components.kernel.triton import source as triton_source
@@ -354,7 +354,7 @@ def compile_for(architecture: int, names: Sequence[str]) -> None:
         for matrix in (False, True):
             step.add(torch.ones(1, 1, 1, 4), matrix=matrix)
         source, _, passes = triton_source.print_kernels(
-            schedules(step, torch.float32, rates=True), *[torch.float32] * 2
+            schedules(step, torch.float32, rounded=False, rates=True), *[torch.float32] * 2
         )
         module = triton_build.build(source)
         types = {name: "*fp32" if name in ("kept", "partials", "parts") else "*i64" for name in triton_source.TABLES}

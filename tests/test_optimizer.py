@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
+from torch._dynamo.utils import counters
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
@@ -373,6 +374,7 @@ def test_a_compiled_training_step_may_contain_the_optimizer() -> None:
     results: list[list[Any]] = []
     for compiled in (False, True):
         torch._dynamo.reset()
+        counters.clear()
         compilations = CompileCounterWithBackend("aot_eager")
         net = model()
         optimizer = ranger21(net.parameters())
@@ -393,6 +395,8 @@ def test_a_compiled_training_step_may_contain_the_optimizer() -> None:
             schedule.step()
         results.append(arrays(list(net.parameters())))
         assert compilations.frame_count <= 2 * compiled
+        breaks = sum(count for reason, count in counters["graph_break"].items() if "ComposedOptimizer" in reason)
+        assert breaks <= 2 * compiled, "one in each compilation of the training step"
     assert not differ(*results)
 
 

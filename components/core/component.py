@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.private import buffers
 from autoranger.components.core.registry import Registry, same_definition
 from autoranger.components.order import position
 
@@ -141,7 +142,7 @@ class Hyper:
     def __get__(self, instance: nn.Module | None, owner: type) -> Hyper | Tensor:
         if instance is None:
             return self
-        buffer = instance._buffers.get(self.name)
+        buffer = buffers(instance).get(self.name)
         if buffer is None:
             raise AttributeError(self.name)
         return buffer

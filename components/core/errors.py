@@ -1,8 +1,10 @@
-"""The ways in which autoranger says no: one sentence each, with the fix in it."""
+"""The ways in which autoranger says no, or warns: one sentence each, with the fix in it."""
 
 from __future__ import annotations
 
 import difflib
+import inspect
+import warnings
 from collections.abc import Iterable
 
 
@@ -16,6 +18,17 @@ class DataError(RuntimeError):
 
 class SearchError(RuntimeError):
     """A search has nothing that it could honestly recommend (exit status 1 on the command line)."""
+
+
+def warn(message: str) -> None:
+    """A warning about what users do, at their line: the nearest one that is neither torch's nor ours.
+
+    How many calls lie between depends on who has wrapped what; and libraries silence warnings in parts of torch.
+    """
+    frame, level = inspect.currentframe(), 1
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] in ("torch", "autoranger"):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, stacklevel=level)
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
+from autoranger.components.core.private import buffers
 
 
 class Slot(nn.Module):
@@ -22,7 +23,7 @@ class Slot(nn.Module):
 
     def tensors(self) -> dict[str, Tensor]:
         """State by name."""
-        return {name: buffer for name, buffer in self._buffers.items() if buffer is not None}
+        return {name: buffer for name, buffer in buffers(self).items() if buffer is not None}
 
     def restart(self, b: int, theta: Tensor) -> None:
         """The state of tensor `b`, which is `theta` `[K, 1, R, C]`, as at the beginning."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, compress
@@ -15,7 +14,8 @@ from torch.autograd.graph import increment_version
 from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, warn
+from autoranger.components.core.private import copy_each
 from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
@@ -84,7 +84,7 @@ class Bound:
         self.watch = Watch(self.every) if any(held.stack.copies for held in self.held) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
-            self.watch.seen = [x for p in self.every for x in (seen[id(p)] if p in known else (None, None))]
+            self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
 
     def _is_at_work(self, p: Tensor, state: State) -> bool:
         """Whether a parameter has a gradient, or had one."""
@@ -180,11 +180,10 @@ class Bound:
         if self.numbers.taken != end + 1 or (self.core.lr.is_cuda and torch.cuda.is_current_stream_capturing()):
             return
         if max(self.numbers.rates()) <= 0:
-            warnings.warn(
+            warn(
                 f"the optimizer was built for total_steps={end}, which are over: its schedule has ended, and the "
                 "learning rate of further steps is 0. Build it for the whole training, or set total_steps in its "
-                "param_groups to go on.",
-                stacklevel=8,
+                "param_groups to go on."
             )
 
     def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:
@@ -286,7 +285,7 @@ def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
     if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once
         members[0].copy_(values[0])
     else:
-        torch._foreach_copy_(members, values)
+        copy_each(members, values)
 
 
 def layout(groups: list[Group]) -> list[list[int]]:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.component import plain_number
-from autoranger.components.core.config import Config, check_betas, check_number
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.config import Config, check_betas, check_number, complete
+from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
@@ -42,6 +42,9 @@ class Numbers:
         else:  # on the device, where replays of a CUDA graph may have moved it on
             self.core.steps.copy_(before.core.steps)
         self.written: list[Group] = [{} for _ in groups]
+        self.schedules = config.needs_total_steps
+        self.told: bool = before is not None and before.told
+        """Whether it has been said that a scheduler acts on top of the schedules."""
 
     def read(self) -> None:
         """Takes over what has changed since the last time, without waiting for the device.
@@ -63,6 +66,8 @@ class Numbers:
                 if isinstance(value, Tensor) or name not in written or written[name] != value:
                     target = getattr(self.core, BUFFERS.get(name, name))[:, index]
                     target.copy_(value) if isinstance(value, Tensor) else target.fill_(self._checked(name, value))
+                    if name == "lr" and self.schedules and not self.told:
+                        self._tell_of_schedulers(value, group.get("initial_lr", value))
             written |= now | {"betas": betas}
 
     def _checked(self, name: str, value: object) -> float:
@@ -73,6 +78,19 @@ class Numbers:
         if number is None:  # schedulers may go below zero, if only by rounding
             raise ConfigError(f"{name} of a parameter group is {value!r}, but must be a finite number.")
         return number
+
+    def _tell_of_schedulers(self, lr: object, initial: object) -> None:
+        """Says once that the schedules and a scheduler both act; `initial` is the rate that schedulers note down."""
+        if isinstance(lr, Tensor) or isinstance(initial, Tensor) or lr == initial:
+            return
+        self.told = True
+        names = " and ".join(self.schedules)
+        warn(
+            f"a scheduler has changed lr from {initial:g} to {lr:g}, on top of {names}: the factors multiply. For the "
+            'components\' schedule alone use no scheduler, or a constant one (lr_scheduler_type="constant" of '
+            "transformers), or autoranger.OwnSchedule(optimizer) where there has to be one; for the scheduler's alone "
+            f"switch {names} off."
+        )
 
     def advance(self) -> None:
         """Counts a step that has been taken."""
@@ -105,6 +123,14 @@ def has_tensors(betas: object) -> bool:
     return isinstance(betas, list | tuple) and any(isinstance(beta, Tensor) for beta in betas)
 
 
+def chosen(config: Config) -> dict[str, Any] | None:
+    """The components that are on, for a group: one without hyperparameters is `True`, none at all are None.
+
+    What flattens a state for a checkpoint, as torch does, has no place for a dict in which there is nothing.
+    """
+    return {name: dict(settings) or True for name, settings in config.components.items()} or None
+
+
 def check_group(group: Group, config: Config) -> None:
     """ConfigError where what is in a parameter group is not valid for this config."""
     params = group["params"]
@@ -121,7 +147,7 @@ def check_group(group: Group, config: Config) -> None:
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)
     require_total_steps([config], group["total_steps"])
-    if group["components"] != config.to_dict()["components"]:
+    if complete(group["components"] or {}) != config.components:
         raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
 
 

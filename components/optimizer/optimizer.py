@@ -14,7 +14,7 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
-from autoranger.components.optimizer.groups import Numbers, check_group
+from autoranger.components.optimizer.groups import Numbers, check_group, chosen
 from autoranger.components.optimizer.resume import Resume, own_memory
 
 if TYPE_CHECKING:
@@ -70,19 +70,10 @@ class ComposedOptimizer(Optimizer):
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
         self.config, self.compile = config, compile
         self._bound: Bound | None = None
-        more = {"total_steps": total_steps, "maximize": maximize, "step": 0}
-        super().__init__(given, config.to_dict() | more | ({} if lr is None else {"lr": lr}))
-
-    def _patch_step_function(self) -> None:
-        """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
-
-        What that makes of a step would be made again for each learning rate, and is slower than what the step is.
-        """
-        super()._patch_step_function()
-        cls: Any = type(self)
-        if not getattr(cls.step, "steps_aside", False):
-            cls.step = torch._disable_dynamo(cls.step)  # type: ignore[attr-defined]
-            cls.step.steps_aside = True
+        numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
+        more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
+        super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
+        step_aside(type(self))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own; state of the others is kept."""
@@ -158,6 +149,7 @@ class ComposedOptimizer(Optimizer):
         for group in self.param_groups:
             group.setdefault("maximize", False)
         self._bound = None
+        step_aside(type(self))
 
     def _bind(self) -> Bound:
         """Lays the parameters out for the step, as they are now."""
@@ -181,3 +173,13 @@ class ComposedOptimizer(Optimizer):
         """Writes the count of steps into the groups, where a CUDA graph has moved it on."""
         if self._bound is not None:
             self._bound.numbers.recount()
+
+
+def step_aside(cls: Any) -> None:
+    """Lets torch.compile leave the step of a class alone, wherever torch has wrapped it for its hooks; once.
+
+    What would be made of a step is made again for each learning rate, and is slower than what the step is.
+    """
+    if not getattr(cls.step, "steps_aside", False):
+        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        cls.step.steps_aside = True

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import chain_of
+from autoranger.components.optimizer.groups import chosen
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import StateDict
@@ -45,8 +46,8 @@ class Resume:
         self._given = state_dict
         mine = self.config.to_dict()["components"]
         for group in state_dict["param_groups"]:
-            if filled(group.get("components")) != mine:
-                theirs = ", ".join(group.get("components", {"none of autoranger's": None})) or "none"
+            if filled(group.get("components") or {}) != mine:
+                theirs = ", ".join(group.get("components", {"none of autoranger's": None}) or ()) or "none"
                 raise ConfigError(
                     f"the state is of an optimizer with other components or hyperparameters ({theirs}); "
                     f"build it from the same config ({', '.join(mine) or 'none'} here)."
@@ -74,7 +75,7 @@ class Resume:
                 if isinstance(value, Tensor) and value.dtype != optimizer.state[p][name].dtype:
                     optimizer.state[p][name] = value.to(p.device)
         for group, length in zip(optimizer.param_groups, self._lengths, strict=True):
-            group["components"] = self.config.to_dict()["components"]
+            group["components"] = chosen(self.config)
             if length is not None:
                 group["total_steps"] = length
 

@@ -56,8 +56,14 @@ def build_with(compiler: str, source: str) -> Callable[[int], None]:
 
 def find_compiler() -> str:
     """The C++ compiler: `CXX`, or the first known one; UnavailableError where there is none."""
-    named = os.environ.get("CXX")
-    found = next(filter(None, map(shutil.which, [named] if named else ["g++", "clang++", "c++"])), None)
+    return find(os.environ.get("CXX"), os.environ.get("PATH"))
+
+
+@lru_cache(maxsize=16)
+def find(named: str | None, path: str | None) -> str:
+    """`find_compiler`, by these environment variables."""
+    candidates = [named] if named else ["g++", "clang++", "c++"]
+    found = next(filter(None, (shutil.which(name, path=path) for name in candidates)), None)
     if found is None:
         raise UnavailableError(
             f"there is no C++ compiler{f' {named}' if named else ''}; install g++ or name one in CXX"

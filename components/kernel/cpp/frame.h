@@ -55,9 +55,10 @@ struct Call {
   int64_t candidates, tensors, threads, rows;
   const Tensor* tensor;
   const Scalar* scalars;
-  const bool* active;  // [candidates, tensors], or null where all are
-  Number* kept;        // [slots, candidates, rows]
-  Number* parts;       // [totals, candidates, tensors]
+  const int64_t* steps;  // that have been taken, with this one
+  const bool* active;    // [candidates, tensors], or null where all are
+  Number* kept;          // [slots, candidates, rows]
+  Number* parts;         // [totals, candidates, tensors]
 
   bool works(int64_t k, int64_t j) const { return tensor[j].grad && (!active || active[k * tensors + j]); }
   Number scalar(int i, int64_t k, int64_t group) const {

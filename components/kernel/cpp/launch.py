@@ -13,9 +13,9 @@ from torch import Tensor
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
-from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
-from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.kernel.recording.inputs import check, spread
 from autoranger.components.kernel.recording.printer import Layout
+from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.recording.schedule import Schedule
 
 NUMBER = ctypes.c_int64
@@ -31,8 +31,8 @@ class Call(ctypes.Structure):
     """`Call` of frame.h."""
 
     _fields_ = [
-        (name, NUMBER)
-        for name in ("candidates", "tensors", "threads", "rows", "tensor", "scalars", "active", "kept", "parts")
+        *((name, NUMBER) for name in ("candidates", "tensors", "threads", "rows")),
+        *((name, NUMBER) for name in ("tensor", "scalars", "steps", "active", "kept", "parts")),
     ]
 
 
@@ -51,25 +51,23 @@ class Kernel:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtype = check(step, thetas, STORAGE)
-        source, self.layout = printed(tuple(schedules(step, dtype).items()), dtype, step.dtype)
+        self.recording = Recording(step, dtype)
+        source, self.layout = printed(tuple(self.recording.schedules.items()), dtype, step.dtype)
         self.function = build(source)
-        self._tensors, self._scalars = self._describe_tensors(), (Scalar * max(1, len(self.layout.scalars)))()
-        buffers = scalar_inputs(step, rates=False)
-        names = list(zip(self._scalars, self.layout.scalars, strict=False))
-        self._hypers = [point(place, buffers[name], step.lr) for place, name in names if name in buffers]
-        self._signals = [(place, name.removeprefix("signal ")) for place, name in names if name not in buffers]
-        self._held: list[Tensor | None] = [None] * len(self._signals)  # what pointers lead to has to be there
+        self._tensors = self._describe_tensors()
+        self._scalars = [spread(self.recording.scalars[name], step.lr) for name in self.layout.scalars]
+        scalars = [Scalar(x.data_ptr(), x.stride(0), x.stride(1)) for x in self._scalars]
+        self._table = (Scalar * max(1, len(scalars)))(*scalars)
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
         self._places: tuple[list[int], list[int]] = [], []
         self._call = Call(
             *(candidates, count, 0, rows),
-            *(ctypes.addressof(self._tensors), ctypes.addressof(self._scalars), 0),
+            *(ctypes.addressof(self._tensors), ctypes.addressof(self._table), step.steps.data_ptr(), 0),
             *(self._kept.data_ptr(), self._parts.data_ptr()),
         )
 
-    @torch.no_grad()
     def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
         """Updates `thetas` and the state in place.
 
@@ -79,11 +77,7 @@ class Kernel:
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
         self.step.steps.add_(1)
-        signals, like = self.step.scalars(), self.step.lr
-        for i, (place, name) in enumerate(self._signals):
-            signal = getattr(signals, name)
-            if signal is not self._held[i]:  # many are the step's own buffers
-                self._held[i] = point(place, signal, like)
+        self.recording.compute_signals()
         places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() for x in grads]
         if places != self._places:  # most are where they were in the step before
             for tensor, theta, grad in zip(self._tensors, *places, strict=True):
@@ -115,15 +109,9 @@ def printed(
     return print_step(dict(schedules), dtype, compute)
 
 
+@lru_cache(maxsize=64)
 def tensor_type(states: int) -> type[ctypes.Structure]:
     """`Tensor` of frame.h, with that many states."""
     numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
     fields = [*((name, NUMBER) for name in numbers), ("states", NUMBER * max(1, states))]
     return type("Tensor", (ctypes.Structure,), {"_fields_": fields})
-
-
-def point(place: Scalar, scalar: Tensor, like: Tensor) -> Tensor:
-    """Lets a place refer to a scalar, spread like another one; returns what must be kept for that."""
-    scalar = spread(scalar, like)
-    place.value, place.candidate_stride, place.group_stride = scalar.data_ptr(), scalar.stride(0), scalar.stride(1)
-    return scalar

@@ -54,6 +54,7 @@ class Cpp(Language):
         "updates": "Number(u.count[k * u.count_stride])",
         "rows": "Number(u.rows)",
         "columns": "Number(u.columns)",
+        "steps": "Number(*call.steps)",
     }
     scalar = "call.scalar({}, k, u.group)"
     sum_of = "call.sum_of({}, k, u)"

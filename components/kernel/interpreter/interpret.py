@@ -8,15 +8,14 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
-from autoranger.components.kernel.recording.inputs import scalar_inputs
-from autoranger.components.kernel.recording.plan import schedules
+from autoranger.components.kernel.recording.inputs import SIGNAL
 from autoranger.components.kernel.recording.program import Level, Node
+from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.recording.schedule import Schedule
 
 BLOCK = 1 << 19
@@ -40,16 +39,11 @@ class Interpreter:
         if any(x.shape != stack.shape for stack, state in self.states.items() for x in state.values()):
             raise UntraceableError("a state is not of its parameter's shape")
         rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
-        try:
-            found = schedules(step, step.dtype, rates=True, rounded=rounded)
-            self.rates = True
-        except UntraceableError:  # a schedule may be beyond recording where the rest is not
-            found = schedules(step, step.dtype, rounded=rounded)
-            self.rates = False
+        self.recording = Recording(step, step.dtype, rounded=rounded)
+        found = self.recording.schedules
         self.plans = {matrix: plan(schedule, step.dtype) for matrix, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
-        self.inputs = scalar_inputs(step, self.rates)
 
     @torch.no_grad()
     def __call__(
@@ -60,9 +54,7 @@ class Interpreter:
     ) -> None:
         """Updates `thetas` and the state in place; see `Step.forward`."""
         self.step.steps += 1
-        if not self.rates:
-            now = self.step.scalars()
-            self.inputs |= {f"signal {name}": getattr(now, name).expand_as(now.lr) for name in SCALARS}
+        self.recording.compute_signals()
         common: dict[tuple[bool, int], list[Scalar]] = {}
         totals: dict[str, Scalar] = {}
         turns = []
@@ -83,8 +75,8 @@ class Interpreter:
 
         def read(slot: int) -> Scalar:
             name = scalars.reads[slot].name
-            x = self.inputs[name]
-            return bare(x[:, group : group + 1] if name.startswith(("step: ", "signal ")) else x)
+            x = self.recording.scalars[name]
+            return bare(x[:, group : group + 1] if name.startswith(("step: ", SIGNAL)) else x)
 
         scalars = self.plans[matrix].scalars
         values = [*scalars.beginning]

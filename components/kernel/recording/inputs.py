@@ -10,6 +10,9 @@ from torch import Tensor
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 
+SIGNAL = "signal "
+"""What the names of inputs begin with that come out of the rate stage, where that is not recorded."""
+
 
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
     """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""

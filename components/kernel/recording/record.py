@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from autoranger.components.core.component import SCALARS
+from autoranger.components.core.private import TorchDispatchMode
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.fold import FoldedProgram
-from autoranger.components.kernel.recording.inputs import scalar_inputs
+from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
 from autoranger.components.kernel.recording.program import Level, Node, Program
 
 Value = Node | float
@@ -58,7 +58,7 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     else:
         x = step.scalars()
         for name in SCALARS:
-            recorder.input(getattr(x, name), f"signal {name}")
+            recorder.input(getattr(x, name), SIGNAL + name)
     held = {
         link.component.id: {
             name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state

@@ -13,12 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.kernel.recording.inputs import check, scalar_inputs, spread
-from autoranger.components.kernel.recording.plan import schedules
-from autoranger.components.kernel.recording.schedule import Schedule
+from autoranger.components.kernel.recording.inputs import check, spread
+from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.triton.build import build
 from autoranger.components.kernel.triton.source import TILES, TYPES, print_kernels
 
@@ -54,12 +52,12 @@ class TritonKernel:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtype, device = check(step, thetas, TYPES), step.lr.device
-        planned, self._signals = plan(step, dtype)
-        source, layout, passes = print_kernels(planned, dtype, step.dtype)
+        self.recording = Recording(step, dtype)
+        source, layout, passes = print_kernels(self.recording.schedules, dtype, step.dtype)
         module = build(source)
         units, items, rows = describe(step, layout.states)
         self._sizes = candidates, count, _, _ = step.lr.shape[0], len(units), rows, len(items)
-        self._scalars = [spread(scalar, step.lr) for scalar in self._find_scalars(layout.scalars)]
+        self._scalars = [spread(scalar, step.lr) for scalar in map(self.recording.scalars.__getitem__, layout.scalars)]
         scalars = ((x.data_ptr(), x.stride(0), x.stride(1)) for x in self._scalars)
         self._tables = [
             torch.tensor([*chain(*table), 0], dtype=torch.int64, device=device) for table in (units, items, scalars)
@@ -85,17 +83,8 @@ class TritonKernel:
         arguments = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
         with torch.cuda.device_of(addresses):  # type: ignore[no-untyped-call]
             launch([self._count], arguments)
-            if self._signals:
-                now = self.step.scalars()
-                for name, signal in self._signals.items():
-                    signal.copy_(getattr(now, name))
+            self.recording.compute_signals()
             launch(self._passes, arguments)
-
-    def _find_scalars(self, names: Sequence[str]) -> list[Tensor]:
-        """The scalars that a recorded step reads, by the names that `record` has given them."""
-        known = scalar_inputs(self.step, rates=True)
-        known |= {f"signal {name}": signal for name, signal in self._signals.items()}
-        return [known[name] for name in names]
 
 
 def launch(kernels: Iterable[tuple[Any, int]], arguments: Sequence[object]) -> None:
@@ -145,14 +134,6 @@ class Sent:
     def _pinned(self, count: int) -> Tensor:
         pinned = self.device.type == "cuda"
         return torch.empty(count, self._length, dtype=torch.int64, device="cpu", pin_memory=pinned)
-
-
-def plan(step: Step, dtype: torch.dtype) -> tuple[dict[bool, Schedule], dict[str, Tensor]]:
-    """The passes for each kind of tensor, and buffers for the scalars that operations of torch compute before them."""
-    try:
-        return schedules(step, dtype, rates=True), {}
-    except UntraceableError:  # perhaps because of a component of the rate stage, which may do what it likes
-        return schedules(step, dtype), {name: torch.empty_like(step.lr) for name in SCALARS}
 
 
 def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], list[tuple[int, int]], int]:

@@ -1,0 +1,69 @@
+"""A step as recorded: the passes for each kind of tensor, and the scalars that they read."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from autoranger.components.core.component import SCALARS
+from autoranger.components.core.step import Step
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
+from autoranger.components.kernel.recording.known import record
+from autoranger.components.kernel.recording.program import Program
+from autoranger.components.kernel.recording.schedule import Schedule
+
+
+class Recording:
+    """The recording of a step.
+
+    The rate stage is part of it where its components can be recorded. Where they cannot, torch computes what comes out
+    of that stage before each step: `compute_signals`.
+
+    Args:
+        step: with all its stacks.
+        dtype: of parameters and gradients.
+        rounded: whether what is stored is rounded, which by default `dtype` tells.
+
+    Attributes:
+        schedules: the passes for matrices (True) and for other tensors (False), where the step has such.
+        scalars: the buffers that the passes read, by the names of their inputs.
+
+    Raises:
+        UntraceableError: where the step cannot be recorded.
+    """
+
+    def __init__(self, step: Step, dtype: torch.dtype, *, rounded: bool | None = None) -> None:
+        self.step = step
+        rounded = dtype != step.dtype if rounded is None else rounded
+        try:
+            self.schedules = schedules(step, dtype, rounded, rates=True)
+            self.scalars, self._signals = scalar_inputs(step, rates=True), dict[str, Tensor]()
+        except UntraceableError:
+            self.schedules = schedules(step, dtype, rounded, rates=False)
+            self._signals = {name: torch.empty_like(step.lr) for name in SCALARS}
+            self.scalars = scalar_inputs(step, rates=False) | {SIGNAL + name: x for name, x in self._signals.items()}
+
+    def compute_signals(self) -> None:
+        """Computes what comes out of the rate stage where that is not recorded, once a step has been counted."""
+        if self._signals:
+            now = self.step.scalars()
+            for name, signal in self._signals.items():
+                signal.copy_(getattr(now, name))
+
+
+def schedules(step: Step, dtype: torch.dtype, rounded: bool, rates: bool) -> dict[bool, Schedule]:
+    """The passes for each kind of tensor; UntraceableError where the kinds cannot go through the same sweeps."""
+    kinds = sorted({stack.matrix for stack in step.stacks})
+    found = {matrix: schedule(record(step, matrix, dtype, rates), rounded) for matrix in kinds}
+    if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
+        raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
+    return found
+
+
+@lru_cache(maxsize=64)
+def schedule(program: Program, rounded: bool) -> Schedule:
+    """The schedule of a program, made once."""
+    return Schedule(program, rounded=rounded)
