@@ -14,7 +14,7 @@ from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, state_size, step_time
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race.objectives import POINTS, Reaching, prepared, steps_to
+from autoranger.search.race.objectives import POINTS, Reaching, steps_to, with_objective
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Grid, Race, pareto
 from autoranger.search.space import Space, lr_grid
@@ -49,7 +49,7 @@ class Curves:
 
 
 def test_the_loss_is_the_loss_of_the_same_trainings():
-    task, trained_for = prepared(Accurate(), "loss")
+    task, trained_for = with_objective(Accurate(), "loss")
     mine = trained_for(Population(task)).train(CONFIGS, [0, 1], 12)["valid"]
     theirs = Population(toy.Toy()).train(CONFIGS, [0, 1], 12)["valid"]  # whose metric is minus torch's cross entropy
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
@@ -105,7 +105,7 @@ def test_a_search_for_speed_says_so(tmp_path):
 @pytest.mark.parametrize("objective", ["", "accuracy", "steps", "steps:", "steps:x", "steps:nan", "loss:1"])
 def test_an_objective_that_there_is_not_is_an_error(objective):
     with pytest.raises(ConfigError, match="must be metric, loss, or steps:VALUE"):
-        prepared(Accurate(), objective)
+        with_objective(Accurate(), objective)
 
 
 # costs
