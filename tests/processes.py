@@ -225,10 +225,9 @@ def follow_guide() -> None:
 
 
 def go_on(folder: str) -> None:
-    """The last third of a training, where there is a checkpoint of the others; and the guide."""
+    """The guide, and the last third of a training."""
     follow_guide()
-    if folder:
-        save_and_load("ranger21", folder, 2, False)
+    save_and_load("ranger21", folder, 2, False)
 
 
 def at_once(folder: str) -> None:

@@ -13,18 +13,10 @@ if not torch_distributed.is_available() or not torch_distributed.is_gloo_availab
 from tests import processes  # noqa: E402
 
 
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("checkpoint")
-
-
-def test_three_processes_train_as_one_does(saved: Path, compiler: None) -> None:
-    """Every component alone, wrapped models, and a checkpoint that is saved for the next test."""
-    processes.run(3, processes.at_once, str(saved))
-
-
-def test_two_processes_go_on_where_three_have_saved_and_follow_the_guide(saved: Path, compiler: None) -> None:
-    processes.run(2, processes.go_on, str(saved) if any(saved.iterdir()) else "")
+def test_processes_train_as_one_does(tmp_path: Path, compiler: None) -> None:
+    """Every component alone, wrapped models, the guide, and a checkpoint of three with which two go on."""
+    processes.run(3, processes.at_once, str(tmp_path))
+    processes.run(2, processes.go_on, str(tmp_path))
 
 
 @pytest.mark.slow
