@@ -202,6 +202,14 @@ def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device
     return sorted(parts + chosen, key=lambda link: link.component.stage)
 
 
+def state_per_number(config: Config) -> int:
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+
+    A number of state takes 4 bytes, or 8 where the parameter is float64.
+    """
+    return sum(len(link.component.state) for link in chain_of([config], torch.float32, torch.device("cpu")))
+
+
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
     """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
     for link in chosen:
