@@ -169,7 +169,7 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
         )
         if not same:
             warnings.warn(
-                f"{about(task)}: {what} gives different results for the same seed, so that no training can be repeated; "
+                f"{about(task)}: {what} gives different results for the same seed, so that nothing can be repeated; "
                 "draw from the global generators of torch, numpy.random or random, not from others.",
                 stacklevel=2,
             )
