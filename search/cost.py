@@ -1,4 +1,4 @@
-"""What a config's optimizer costs its user: memory for its state, or time for its step."""
+"""Costs of a config's optimizer: memory of its state, or time of its step."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from autoranger.search.timing import take_turns
 from autoranger.search.vectorization import forked
 
 SIDE = 8
-"""Of the square matrix whose state is counted."""
+"""Side of the square matrix whose state is counted."""
 
 ROUNDS = 30
 """Steps of each optimizer that are timed."""
@@ -25,7 +25,7 @@ ROUNDS = 30
 
 @dataclass(frozen=True)
 class Cost:
-    """What configs cost.
+    """A cost of configs.
 
     Args:
         name: with its unit.
@@ -44,16 +44,16 @@ def state_size(config: Config) -> float:
 
 
 def memory() -> Cost:
-    """The memory of the state (see `state_size`)."""
+    """The cost in memory (see `state_size`)."""
     return Cost("numbers of state per parameter", state_size)
 
 
 def step_time(task: Task, space: Space) -> Cost:
-    """Measures what a step costs on a task's proxy model, on its device.
+    """The cost in time: milliseconds of a step on a task's proxy model, on its device.
 
-    The plain optimizer and each component of the space, alone with it, step in turns, when the first cost is asked for;
-    another time it will be a little different. A subset is taken to cost what the plain one does and what each of its
-    components adds, which leaves out that components share passes over memory.
+    When the first cost is asked for, AdamW and AdamW with each component of the space step in turns; another
+    measurement will differ a little. The cost of a subset is AdamW's plus what each of its components adds, which is
+    too high where components share passes over memory.
     """
 
     @cache

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import count, islice
 from typing import Any
 
@@ -12,58 +12,30 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
-from autoranger.components.core.config import EVIDENCE, Config
+from autoranger.components.core.config import EVIDENCE
 from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
-from autoranger.search.population import Population
 from autoranger.search.progress import Progress
+from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
-from autoranger.search.race.objectives import LOSS, METRIC, prepared
-from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan, plan_for
-from autoranger.search.race.race import Grid, Opening, Race, Scores, best_value, require_finite
-from autoranger.search.race.sanity import check_metric
-from autoranger.search.space import HIGHEST_LR, LOWEST_LR, Space, lr_grid
-from autoranger.search.storage.fingerprint import fingerprint
-from autoranger.search.storage.record import FINGERPRINT, Record
+from autoranger.search.race.objectives import METRIC
+from autoranger.search.race.plan import LISTED, Plan, fitting
+from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
+from autoranger.search.space import Space
+from autoranger.search.storage.record import Record
+from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.evidence import DEFAULT, PLAIN, Finalist, describe, judge, uncompared
+from autoranger.search.verdict.evidence import compared, judge, uncompared
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
-"""Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
+"""Openings besides the samplers: a grid if the plan has room for every subset, and a grid in any case."""
 
 SEEDS = 1_000_000
-"""Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
-
-EXPLORED = 64
-"""Subsets for whose learning rates a sampler has time in the standard plan."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a search found.
-
-    Args:
-        config: to be exported: the winner, or the default where nothing beats it significantly, or where there was no
-            time for a comparison.
-        default_kept: whether it is the default.
-        finalists: all candidates of the verdict, best validation metric first; without a comparison the default alone,
-            of which no metric is known then. The baselines are among them: the
-            default (full Ranger21), AdamW, both with the same sweep of learning rates as the others had, and the best
-            of random candidates: all of the first round's, or half of them where a sampler chose the others.
-        evidence: what the exported file says about the config.
-        seconds: how long it took.
-        work: candidate-steps trained.
-    """
-
-    config: Config
-    default_kept: bool
-    finalists: list[Finalist]
-    evidence: dict[str, Any]
-    seconds: float
-    work: int
+"""Distance between the first seeds of two searches. The second half is for what is trained before the race."""
 
 
 def search(
@@ -88,147 +60,180 @@ def search(
         storage: Optuna storage of the trials.
         study: name of the study in it.
         space: what to choose from; the subsets of Ranger21 by default.
-        seed: of everything; the same seed and plan give the same result on the same machine.
-        budget: seconds that the search takes at most; no limit where None. Where that is too short for a race and a
-            verdict at the task's full proxy length, the result is the default with a swept learning rate.
-        plan: what to do; where None the task's standard plan, or what fits the budget.
-        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS` or a sampler of Optuna; "grid"
-            for every subset with a grid of learning rates; by default the grid where the plan has room for all subsets,
-            and otherwise `samplers.DEFAULT`.
-        objective: what is better: a higher `metric` of the task at the end (by default), a lower `loss`, or
-            fewer steps to a value of the metric, as in `steps:0.95`.
-        cost: of a config's optimizer, such as `cost.memory()`. Subsets that none beats in both stay in the race, and
-            the finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The
-            verdict does not look at it.
+        seed: of all random numbers; the same seed and plan give the same result on the same machine.
+        budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
+            the proxy's full length, the result is the default with a swept learning rate.
+        plan: the rounds; if None the standard plan, or the largest one that fits the budget.
+        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS`, a sampler of Optuna, or "grid" for
+            every subset with a grid of learning rates. By default the grid if the plan has room for all subsets,
+            otherwise `samplers.DEFAULT`.
+        objective: what to improve: the task's `metric` at the end, `loss`, or the steps to a value of the metric, as in
+            `steps:0.95`.
+        cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
+            the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
-        progress: listens.
+        progress: is told how the search goes.
 
     Raises:
-        ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails
-            or training makes its metric worse, or for a sampler or an objective that there is not, or one that no
-            training reaches.
-        DataError: where the task's data are missing.
-        SearchError: where there is nothing to recommend: everything diverged, or there is no time even for a sweep of
+        ConfigError: if the study exists and is not to be resumed, or does not exist and is; if the task is invalid or
+            training makes its metric worse; if the sampler or the objective is unknown, or no training reaches it.
+        DataError: if the task's data are missing.
+        SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    space, lrs, clock = space or Space(), lr_grid(*task.lr_range), Clock(budget, progress or Progress())
-    chooser = chosen_sampler(sampler, seed)
-    task, trained_for = prepared(task, objective)
-    if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
-        raise ConfigError(
-            f"task '{task.name}': no rate of the grid 1e-6, 3e-6, 1e-5, … 1e2 lies in its lr_range "
-            f"{task.lr_range}; widen it."
-        )
-    settings: dict[str, Any] = {
-        "task": task.name,
-        "metric": task.metric_name,
-        "steps": task.steps,
-        "batch_size": task.batch_size,
-        "lr_range": list(task.lr_range),
-        "device": task.device.type,
+    return conduct(
+        Proxy(task, objective),
+        storage,
+        study,
+        space=space or Space(),
+        seed=seed,
+        budget=budget,
+        plan=plan,
+        sampler=sampler,
+        cost=cost,
+        resume=resume,
+        progress=progress,
+    )
+
+
+def conduct(
+    subject: Subject,
+    storage: BaseStorage,
+    study: str,
+    *,
+    space: Space,
+    seed: int,
+    budget: float | None,
+    plan: Plan | None,
+    sampler: str | BaseSampler,
+    cost: Cost | None,
+    resume: bool,
+    progress: Progress | None,
+) -> Outcome:
+    """A search for whatever can be trained; see `search`.
+
+    Args:
+        subject: what to train.
+        storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
+    """
+    chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
+    lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
+    asked: dict[str, Any] = {
         "seed": seed,
         "budget": budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
-        "objective": objective,
-        "cost": cost and cost.name,
-        "components": list(space.components),
+        "objective": subject.objective,
+        "cost": None if cost is None else cost.name,
+        "components": tuple(space.components),
     }
-    bare = Population(task)
-    population, priced = trained_for(bare), None if cost is None else cost.of
-    settings[FINGERPRINT] = fingerprint(bare, replace(space.default, lr=lrs[0]))
-    record = Record(storage, study, space, settings, resume=resume)
+    identity = subject.identity(space.default)
+    known = asdict(settings_of(subject, asked)) | identity | subject.learned
+    record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
-    fresh, early = (numbers(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Scores(), list[int](), None
+    fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
+    swept, sweep_seeds, finals = Standings(), list[int](), None
     try:
-        record.name_metric(f"valid {task.metric_name}")
+        subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
+        settings, steps = settings_of(subject, asked), subject.about.steps
+        record.note(settings=asdict(settings) | identity | subject.learned)
+        record.name_metric(f"valid {settings.metric}")
         if budget is not None:
-            clock.calibrate(bare, [replace(arm, lr=lrs[0]) for arm in (space.default, space.plain)])
-            few = early(clock.sweep_seeds(len(lrs), task.steps))
-            swept = sweep(Race(population, record, {}, clock), space.default, lrs, task.steps, few)
-        if record.plan is None and objective != LOSS:
-            with clock.until(clock.halfway), suppress(OutOfTime):
-                check_metric(bare, space.plain, lrs, task.steps, early, progress=clock.advance)
-        plan = plan or record.plan or planned(task, space, clock, sampler)
+            sweep_seeds = early(clock.sweep_seeds(len(lrs), steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
+        if record.plan is None:
+            subject.check(space.plain, clock, early)
+        plan = plan or record.plan or planned(subject, space, clock, sampler)
         if plan is not None:
-            called = samplers.DEFAULT if sampler == AUTO else settings["sampler"]
+            called = samplers.DEFAULT if sampler == AUTO else settings.sampler
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
-            record.note(plan=plan.to_dict(), opening=opening.name)
-            race = Race(population, record, {DEFAULT: space.default, PLAIN: space.plain}, clock, priced)
+            record.note(plan=asdict(plan), opening=opening.name)
+            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
             with suppress(OutOfTime):
-                found = compete(race, opening, plan, fresh)
-        if plan is not None and found is not None:
-            ranked, best = judge(found.configs, found.scores, found.roles, priced)
-            if not np.isfinite(best.valid):
+                finals = compete(race, opening, plan, fresh)
+        if plan is not None and finals is not None:
+            judged = judge(finals.configs, finals.scores, finals.roles, cost_of)
+            best, finalist = next((config, f) for config, f in judged.items() if f.exported)
+            if not np.isfinite(finalist.valid):
                 raise SearchError(
-                    f"every training of full Ranger21 with lr {best.config.lr:g} diverged on the fresh seeds, and "
-                    "nothing beats it; name lower rates in the task's lr_range."
+                    f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
+                    "beats it; name lower rates in the task's lr_range."
                 )
-            done = replace(
-                plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
-            )  # may be cut short
-            evidence = describe(task, done, opening.name, settings, found.seeds, ranked, best)
-            merits = {finalist.config: finalist.valid for finalist in ranked}
+            # Rounds and seeds may have been cut short.
+            done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
+            evidence = compared(settings, done, opening.name, finals.seeds, list(judged.values()))
+            merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
-            require_reached(population)
-            require_finite(swept, task.steps)
-            needed = None if plan else clock.needed(cheapest(task, space, len(lrs), clock.scoring))
-            best, evidence = uncompared(task, settings, space.default, swept, few, needed)
-            ranked, merits = [best], {best.config: best_value(swept[space.default])}
-        record.conclude(best.config, merits)
+            require_reached(trainer)
+            require_finite(swept, steps, trainer.failures)
+            needed = None if plan else clock.needed(cheapest(subject, space, clock))
+            best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
+            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
+        record.conclude(best, merits)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:
         record.close()
-    outcome = Outcome(best.config, DEFAULT in best.roles, ranked, evidence, clock.elapsed, clock.done)
+    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(f.config, f.valid, f.cost or 0.0) for f in ranked if np.isfinite(f.valid)])
+        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
-        finalists=[asdict(finalist) | {"config": finalist.config.to_dict()} for finalist in ranked],
+        finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
             "seconds": None if resume else clock.elapsed,
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.config.to_dict() | {EVIDENCE: evidence},  # last, since it says that the search is finished
+        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 
 
-def numbers(first: int) -> Callable[[int], list[int]]:
-    """A function that gives that many numbers from `first` on, none of them twice."""
+def seed_stream(first: int) -> Callable[[int], list[int]]:
+    """A function that returns the next `size` integers from `first` on."""
     rest = count(first)
     return lambda size: list(islice(rest, size))
 
 
 def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
-    """Whether the first round goes through a list of subsets, `arms` of which there is room for."""
+    """Whether the first round trains a list of subsets; there is room for `arms`."""
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
-def planned(task: Task, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
-    """The plan of a search for which there is none: what fits the budget, if anything does, else the standard one.
+def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
+    """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
     Args:
-        task, space, clock, sampler: of the search; the clock calibrated where there is a budget.
+        subject, space, clock, sampler: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
-        arms = LISTED if lists(sampler, space, LISTED) else EXPLORED
-        return make_plan(task.steps, arms=arms, survivors=task.survivors)
-    rates = len(lr_grid(*task.lr_range))
-    return plan_for(task.steps, space.size, rates, clock.affordable, task.survivors, clock.scoring)
+        return subject.standard(listed=lists(sampler, space, LISTED))
+    return fitting(subject.plans(), space.size, len(subject.lrs), clock.affordable, clock.scoring)
 
 
-def cheapest(task: Task, space: Space, rates: int, scoring: float) -> int:
+def cheapest(subject: Subject, space: Space, clock: Clock) -> int:
     """Candidate-steps of the cheapest plan that compares anything."""
-    return ladder(task.steps, task.survivors)[0].cost(space.size, rates, scoring=scoring)
+    return subject.plans()[0].cost(space.size, len(subject.lrs), scoring=clock.scoring)
+
+
+def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
+    """What a search was asked for, of what, as far as that is known."""
+    about = subject.about
+    return Settings(
+        task=about.name,
+        metric=about.metric_name,
+        steps=about.steps,
+        batch_size=about.batch_size,
+        lr_range=(about.lr_range[0], about.lr_range[1]),
+        device=about.device.type,
+        **asked,
+    )
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:
-    """The sampler of a name, the default one where a grid may do; ConfigError for a name that there is not."""
+    """The sampler of a name, the default one for `AUTO` and `GRID`; raises ConfigError for an unknown name."""
     if isinstance(sampler, BaseSampler):
         return sampler
     if sampler in (AUTO, GRID):

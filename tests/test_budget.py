@@ -223,18 +223,17 @@ def without_comparison(outcome, storage, steps):
     evidence = outcome.evidence
     assert outcome.config.components.keys() == SMALL.default.components.keys()
     assert outcome.default_kept
-    assert "no time for a comparison" in evidence["verdict"]
-    assert evidence["comparisons"] == 0
-    assert not {"against_default", "against_adamw", "test", "valid"} & evidence.keys(), "nothing is known of these"
+    assert "no time for a comparison" in evidence.verdict
+    assert evidence.comparison is None
     (finalist,) = outcome.finalists
-    assert finalist.against_default is finalist.against_plain is None
-    sweep = evidence["sweep"]
-    assert (sweep["steps"], evidence["plan"]["steps"]) == (steps, steps)
-    assert {0.01, 0.03, 0.1} <= set(sweep["lrs"])
-    assert outcome.config.lr == sweep["lrs"][int(np.argmax(sweep["valid"]))]
+    assert finalist.against_default is finalist.against_adamw is None
+    sweep, (rung,) = evidence.sweep, evidence.plan.rungs
+    assert (rung.steps, evidence.plan.steps) == (steps, steps)
+    assert {0.01, 0.03, 0.1} <= set(sweep.lrs)
+    assert outcome.config.lr == sweep.lrs[int(np.argmax(sweep.valid))]
     study = optuna.load_study(study_name="s", storage=storage)
     assert SMALL.config(study.best_params) == outcome.config
-    assert study.best_value == pytest.approx(max(sweep["valid"]))
+    assert study.best_value == pytest.approx(max(sweep.valid))
 
 
 def test_a_budget_too_short_for_a_comparison_gives_the_default_with_a_swept_rate(tmp_path, monkeypatch):
@@ -242,7 +241,7 @@ def test_a_budget_too_short_for_a_comparison_gives_the_default_with_a_swept_rate
     storage = open_storage(str(tmp_path / "j"))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=60.0)
     without_comparison(outcome, storage, 12)
-    assert outcome.evidence["comparison_seconds"] > 0
+    assert outcome.evidence.sweep.needed > 0
 
 
 @pytest.mark.parametrize("at", ["first round", "verdict"])
@@ -267,7 +266,7 @@ def test_a_budget_binds_where_models_train_one_by_one(tmp_path):
     outcome = search(Slow(), storage, "s", space=SMALL, budget=4.0)
     assert time.monotonic() - begin < 4.0 + 2.0
     assert outcome.seconds < 4.0 + 0.5
-    assert outcome.evidence["plan"]["steps"] == 12
+    assert outcome.evidence.plan.steps == 12
 
 
 def test_no_budget_makes_trainings_shorter_than_the_tasks(tmp_path, monkeypatch):
@@ -301,7 +300,7 @@ def test_a_verdict_is_on_seeds_that_nothing_else_has_seen(tmp_path, monkeypatch)
     assert not set(verdict) & (seen - {0}), "0 is what the speed is measured with"
     assert 0 not in verdict
     assert order.index(("valid", "test")) == len(order) - 1
-    assert outcome.evidence["verdict_seeds"] == [verdict[0], verdict[-1]]
+    assert outcome.evidence.comparison.seeds == (verdict[0], verdict[-1])
 
 
 def test_a_default_that_diverges_in_the_end_is_not_exported(tmp_path, monkeypatch):
@@ -431,10 +430,10 @@ def test_trials_of_a_search_have_values_and_times_and_lead_to_the_export(tmp_pat
         outcome = search(toy.Toy(), storage, str(seed), space=SMALL, plan=PLAN, seed=seed)
         study = optuna.load_study(study_name=str(seed), storage=storage)
         assert SMALL.config(study.best_params) == outcome.config
-        assert study.best_value == pytest.approx(outcome.evidence["valid"])
+        assert study.best_value == pytest.approx(outcome.evidence.comparison.valid)
         values = {repr(SMALL.config(t.params)): t.value for t in study.trials}
         for finalist in outcome.finalists:
-            assert values[repr(finalist.config)] == pytest.approx(finalist.valid)
+            assert values[repr(Config.from_dict(finalist.config))] == pytest.approx(finalist.valid)
         states = [t.state for t in study.trials]
         assert states.count(TrialState.COMPLETE) > len(states) / 2
         assert all(t.duration.total_seconds() > 0 for t in study.trials)

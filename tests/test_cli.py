@@ -22,6 +22,7 @@ from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
 from autoranger.components.presets import PRESETS
 from autoranger.search.storage.storage import open_storage
+from autoranger.search.verdict.outcome import Evidence
 
 TASK = """
 import sys
@@ -155,7 +156,7 @@ def test_json_is_for_machines(autoranger):
     assert code == 0
     document = json.loads(out)
     assert Config.from_dict(document["config"]) == Config.load(document["out"])
-    assert document["evidence"]["task"] == "mine"
+    assert document["evidence"]["settings"]["task"] == "mine"
     assert json.loads(autoranger("components", "--json")[1]).keys() == registry.keys()
     assert json.loads(autoranger("presets", "--json")[1]).keys() == PRESETS.keys()
     assert {"digits", "cifar"} <= json.loads(autoranger("tasks", "--json")[1]).keys()
@@ -170,6 +171,8 @@ def test_lists_name_everything(autoranger):
         assert name in text
         assert cls.source in text
     assert "digits" in autoranger("tasks")[1]
+    for option in ("--markdown", "--stub"):
+        assert not [name for name in registry.own() if name not in autoranger("components", option)[1]]
     for preset in PRESETS:
         assert preset in autoranger("presets")[1]
         assert autoranger("show", preset)[0] == 0
@@ -281,11 +284,11 @@ def test_the_readmes_task_and_component_work(autoranger):
 def test_digits_end_to_end(autoranger):
     code, out, err = autoranger("search", "--task", "digits", "--out", "digits.toml")
     assert code == 0, err
-    evidence = json.loads(autoranger("show", "digits.toml", "--json")[1])["evidence"]
-    assert evidence["valid"] > 0.95
-    assert evidence["test"] > 0.94
-    assert evidence["against_default"]["effect"] >= 0
-    assert evidence["against_adamw"]["seeds"] == 32
+    found = Evidence.read(json.loads(autoranger("show", "digits.toml", "--json")[1])["evidence"]).comparison
+    assert found.valid > 0.95
+    assert found.test > 0.94
+    assert found.against_default.effect >= 0
+    assert found.against_adamw.seeds == 32
     assert "→" in out
 
 
@@ -324,9 +327,10 @@ def test_a_search_by_a_sampler_for_the_loss_at_a_price(autoranger):
     options = ("--sampler", "random", "--objective", "loss", "--cost", "memory", "--study", "s")
     code, _, err = autoranger("search", "--task", "mine.py", *options)
     assert code == 0, err
-    evidence = read("tuned.toml")[1]
-    assert (evidence["sampler"], evidence["objective"], evidence["metric"]) == ("random", "loss", "minus loss")
-    assert {"default", "adamw", "random"} <= evidence.keys(), "the baselines"
+    evidence = Evidence.read(read("tuned.toml")[1])
+    asked, found = evidence.settings, evidence.comparison
+    assert (found.opening, asked.objective, asked.metric) == ("random", "loss", "minus loss")
+    assert found.baselines.keys() == {"default", "adamw", "random"}
     study = optuna.load_study(study_name="s", storage=open_storage(None))
     assert len(study.trials) < 400, "not every subset"
     front = optuna.load_study(study_name="s-front", storage=open_storage(None))

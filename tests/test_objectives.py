@@ -14,7 +14,7 @@ from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, state_size, step_time
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race.objectives import POINTS, Reaching, prepared, steps_to
+from autoranger.search.race.objectives import POINTS, Reaching, steps_to, with_objective
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Grid, Race, pareto
 from autoranger.search.space import Space, lr_grid
@@ -41,7 +41,7 @@ class Curves:
     def __init__(self, curves: list[list[float]]) -> None:
         self.curves = np.array(curves)[:, None, :]
 
-    def train(self, configs, seeds, steps, *, splits, curve, progress, report):
+    def train(self, configs, seeds, steps, *, splits, curve, report):
         assert curve == self.curves.shape[-1]
         scores = {"curve": self.curves, **dict.fromkeys(splits, self.curves[..., -1])}
         report(configs, scores)
@@ -49,7 +49,7 @@ class Curves:
 
 
 def test_the_loss_is_the_loss_of_the_same_trainings():
-    task, trained_for = prepared(Accurate(), "loss")
+    task, trained_for = with_objective(Accurate(), "loss")
     mine = trained_for(Population(task)).train(CONFIGS, [0, 1], 12)["valid"]
     theirs = Population(toy.Toy()).train(CONFIGS, [0, 1], 12)["valid"]  # whose metric is minus torch's cross entropy
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
@@ -97,15 +97,15 @@ def test_a_population_that_is_to_reach_something_is_scored_by_its_curves():
 
 def test_a_search_for_speed_says_so(tmp_path):
     outcome = search(Accurate(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN, objective="steps:0.55")
-    assert outcome.evidence["metric"] == "minus steps to accuracy 0.55"
-    assert outcome.evidence["objective"] == "steps:0.55"
+    assert outcome.evidence.settings.metric == "minus steps to accuracy 0.55"
+    assert outcome.evidence.settings.objective == "steps:0.55"
     assert all(finalist.valid < 0 < finalist.test <= 1 for finalist in outcome.finalists)
 
 
 @pytest.mark.parametrize("objective", ["", "accuracy", "steps", "steps:", "steps:x", "steps:nan", "loss:1"])
 def test_an_objective_that_there_is_not_is_an_error(objective):
     with pytest.raises(ConfigError, match="must be metric, loss, or steps:VALUE"):
-        prepared(Accurate(), objective)
+        with_objective(Accurate(), objective)
 
 
 # costs
@@ -166,9 +166,9 @@ def test_a_front_is_an_ordinary_study_of_two_objectives(tmp_path):
     outcome = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=memory())
     study = optuna.load_study(study_name="s-front", storage=storage)
     assert {trial.values[1] for trial in study.trials} == {f.cost for f in outcome.finalists} == {2.0, 3.0}
-    on_front = {repr(f.config) for f in outcome.finalists if f.on_front}
+    on_front = {repr(Config.from_dict(f.config)) for f in outcome.finalists if f.on_front}
     assert {repr(Config.from_dict(trial.user_attrs["config"])) for trial in study.best_trials} == on_front
-    assert outcome.evidence["cost"] == "numbers of state per parameter"
+    assert outcome.evidence.settings.cost == "numbers of state per parameter"
 
 
 def test_a_front_does_not_take_the_place_of_another_study(tmp_path):
@@ -200,8 +200,9 @@ def test_costs_do_not_decide_the_verdict():
     default = rng.normal(0, 1, 16)
     valid = np.stack([default, default + 1, default - 1])
     roles = {"default": 0, "adamw": 2}
-    cheap, dear = (judge(configs, {"valid": valid, "test": valid}, roles, lambda c, s=s: s * c.lr)[1] for s in (1, -1))
-    assert cheap.config == dear.config == configs[1]
+    for sign in (1, -1):
+        judged = judge(configs, {"valid": valid, "test": valid}, roles, lambda config, s=sign: s * config.lr)
+        assert [config for config, finalist in judged.items() if finalist.exported] == [configs[1]]
 
 
 def test_every_component_has_a_cost():

@@ -12,7 +12,7 @@ from autoranger import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.presets import RANGER21
 from autoranger.search.population import Population
-from autoranger.search.population.chunk import Chunk, alike
+from autoranger.search.population.chunk import Chunk, in_chunks
 from autoranger.search.vectorization import batch_order, reseed
 from tests import toy
 
@@ -137,7 +137,7 @@ def test_progress_adds_up_and_reports_cover_everything():
 
 def test_alike_candidates_share_chunks():
     subsets = [Config(components={name: {} for name in chosen}) for chosen in (RANGER21, (), RANGER21[:3], ()) * 8]
-    chunks = list(alike(subsets, 8))
+    chunks = list(in_chunks(subsets, 8))
     assert sorted(k for chunk in chunks for k in chunk) == list(range(len(subsets)))
     assert all(len(chunk) <= 8 for chunk in chunks)
     plain = [chunk for chunk in chunks if any(not subsets[k].components for k in chunk)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -21,6 +23,10 @@ from tomli_w import dumps
 from autoranger import cli
 from autoranger.components.presets import RANGER21
 from autoranger.search.attribution.sample import largest_sample
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.serialization import to_json
+from autoranger.search.verdict.outcome import Baseline, Comparison, Evidence, Finalist, Settings, Sweep
+from autoranger.search.verdict.statistics import Difference
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 
@@ -62,41 +68,55 @@ def config(lr: float, *names: str) -> dict:
     return {"lr": lr, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 1e-4, "components": components}
 
 
-def difference(effect: float, half: float = 0.01, p: float | None = 0.01) -> dict:
-    return {"effect": effect, "low": effect - half, "high": effect + half, "p": p, "seeds": 32}
+def difference(effect: float, half: float = 0.01, p: float = 0.01) -> Difference:
+    return Difference(effect, effect - half, effect + half, p, 32)
 
 
-FINALISTS = [
-    {
-        "config": config(0.03, "gain"), "roles": ["random"], "valid": 0.5678, "test": 0.5432, "diverged": 1,
-        "against_default": difference(0.0234), "against_plain": difference(0.0456),
-    },
-    {
-        "config": config(0.1, *NAMES), "roles": ["default"], "valid": 0.5444, "test": 0.5333, "diverged": 0,
-        "against_default": difference(0.0, 0.0, 1.0), "against_plain": difference(0.0222),
-    },
-    {
-        "config": config(0.01), "roles": ["adamw"], "valid": 0.5222, "test": None, "diverged": 0,
-        "against_default": difference(-0.0222), "against_plain": difference(0.0, 0.0, 1.0),
-    },
-]  # fmt: skip
-
-EVIDENCE = {
-    "verdict": "beats the default significantly", "task": "mine", "metric": "accuracy <&>", "seed": 0,
-    "components": list(NAMES), "valid": 0.5678, "test": 0.5432, "confidence": 0.9, "comparisons": 2,
-    "default": {"lr": 0.1, "valid": 0.5444, "test": 0.5333}, "adamw": {"lr": 0.01, "valid": 0.5222, "test": 0.5111},
-    "against_default": difference(0.0234), "against_adamw": difference(0.0456), "plan": {"steps": 100},
-    "versions": {"torch": "2.9.9"}, "device": "cpu",
-}  # fmt: skip
+NO_DIFFERENCE = difference(0.0, 0.0, 1.0)
+FINALISTS = (
+    Finalist(config(0.03, "gain"), True, ("random",), 0.5678, 0.5432, 1, difference(0.0234), difference(0.0456)),
+    Finalist(config(0.1, *NAMES), False, ("default",), 0.5444, 0.5333, 0, NO_DIFFERENCE, difference(0.0222)),
+    Finalist(config(0.01), False, ("adamw",), 0.5222, math.nan, 0, difference(-0.0222), NO_DIFFERENCE),
+)
+COMPARISON = Comparison(
+    opening="grid",
+    seeds=(7, 38),
+    comparisons=2,
+    confidence=0.9,
+    valid=0.5678,
+    test=0.5432,
+    baselines={"default": Baseline(0.1, 0.5444, 0.5333), "adamw": Baseline(0.01, 0.5222, 0.5111)},
+    against_default=difference(0.0234),
+    against_adamw=difference(0.0456),
+)
 
 
-def make_study(
-    name: str = "s", *, names=NAMES, verdict: bool = True, old: bool = False, most: int = 10**6, storage=None
-):
+def settings(names=NAMES) -> Settings:
+    return Settings(
+        task="mine",
+        metric="accuracy <&>",
+        steps=100,
+        batch_size=8,
+        lr_range=(0.01, 0.1),
+        device="cpu",
+        seed=0,
+        budget=None,
+        sampler="grid",
+        objective="metric",
+        cost=None,
+        components=names,
+    )
+
+
+def evidence(**parts) -> dict:
+    plan = Plan(arms=8, rungs=(Rung(steps=100, seeds=2, keep=1, lrs=3),), verdict_seeds=32, steps=100)
+    return Evidence("beats the default significantly", settings(), plan, {"torch": "2.9.9"}, **parts).to_dict()
+
+
+def make_study(name: str = "s", *, names=NAMES, verdict: bool = True, most: int = 10**6, storage=None):
     """A study as a search leaves it: every subset with every rate on one seed, the better half on two more."""
     study = optuna.create_study(study_name=name, storage=storage or journal(), direction="maximize")
-    settings = {"task": "mine", "steps": 100, "seed": 0, "budget": None, "sampler": "grid", "components": list(names)}
-    study.set_user_attr("settings", {k: v for k, v in settings.items() if not (old and k == "sampler")})
+    study.set_user_attr("settings", to_json(asdict(settings(names))))
     rng = np.random.default_rng(0)
     distributions = {"lr": FloatDistribution(1e-6, 1e2, log=True)}
     distributions |= dict.fromkeys(names, CategoricalDistribution((False, True)))
@@ -115,9 +135,8 @@ def make_study(
             trials.append(create_trial(state=state, params=params, distributions=distributions, user_attrs=attributes))
     study.add_trials(trials[:most])
     if verdict:
-        study.set_user_attr("outcome", config(0.03, "gain") | {"evidence": EVIDENCE})
-    if verdict and not old:
-        study.set_user_attr("finalists", FINALISTS)
+        study.set_user_attr("outcome", config(0.03, "gain") | {"evidence": evidence(comparison=COMPARISON)})
+        study.set_user_attr("finalists", to_json([asdict(finalist) for finalist in FINALISTS]))
         study.set_user_attr("spent", {"seconds": 12.3, "work": 4321, "rounds": []})
     return study
 
@@ -176,8 +195,8 @@ def test_json_has_what_the_study_has(autoranger):
     code, out, _ = autoranger("report", "s", "--json", "--out", "r")
     assert code == 0
     document = json.loads(out, parse_constant=pytest.fail)
-    for got, noted in zip(document["finalists"], FINALISTS, strict=True):
-        assert {key: got[key] for key in noted} == noted
+    assert document["finalists"] == study.user_attrs["finalists"]
+    assert document["evidence"] == study.user_attrs["outcome"]["evidence"]
     assert [row["exported"] for row in document["finalists"]] == [True, False, False]
     assert document["config"] == config(0.03, "gain")
     assert document["settings"] == study.user_attrs["settings"]
@@ -238,21 +257,6 @@ def test_the_figures_are_xml_and_stay_the_same(autoranger):
         assert name in words["interactions.svg"]
 
 
-def test_a_study_of_an_older_version_shows_what_it_has(autoranger):
-    make_study(old=True)
-    code, out, err = autoranger("report", "s", "--json")
-    assert code == 0, err
-    document = json.loads(out)
-    rows = {tuple(row["config"]["components"]): row for row in document["finalists"]}
-    assert rows["gain",]["against_plain"] == difference(0.0456)
-    assert rows["gain",]["exported"]
-    assert (rows[()]["roles"], rows[()]["test"], rows[()]["against_default"]) == (["adamw"], 0.5111, None)
-    assert document["spent"] == {
-        "seconds": None, "work": 24 * 50 + 12 * 2 * 100 + 3 * 32 * 100, "rounds": document["spent"]["rounds"],
-    }  # fmt: skip
-    assert autoranger("report", "s")[0] == 0
-
-
 def test_a_search_without_verdict_is_shown_as_far_as_it_got(autoranger):
     make_study(verdict=False)
     code, out, err = autoranger("report", "s", "--out", "r")
@@ -274,11 +278,10 @@ def test_a_search_that_failed_says_why(autoranger):
 
 def test_a_search_without_a_comparison_shows_none(autoranger):
     study = make_study(verdict=False)
-    sweep = {"steps": 100, "seeds": [7, 8], "lrs": list(RATES), "valid": [0.5, 0.6, 0.55]}
-    evidence = {"verdict": "no time for a comparison", "comparisons": 0, "sweep": sweep, "plan": {"steps": 100}}
-    chosen = {"config": config(0.03, *NAMES), "roles": ["default"], "valid": None, "test": None, "diverged": 0}
-    study.set_user_attr("outcome", config(0.03, *NAMES) | {"evidence": evidence | {"comparison_seconds": 133.0}})
-    study.set_user_attr("finalists", [chosen | {"against_default": None, "against_plain": None}])
+    sweep = Sweep(seeds=(7, 8), lrs=RATES, valid=(0.5, 0.6, 0.55), needed=133.0)
+    chosen = Finalist(config(0.03, *NAMES), True, ("default",), math.nan, math.nan, 0, None, None)
+    study.set_user_attr("outcome", config(0.03, *NAMES) | {"evidence": evidence(sweep=sweep)})
+    study.set_user_attr("finalists", to_json([asdict(chosen)]))
     code, out, err = autoranger("report", "s", "--out", "r")
     assert code == 0, err
     words = " ".join(out.split())
@@ -332,7 +335,7 @@ def test_a_search_of_today_can_be_reported(autoranger):
     shown = json.loads(autoranger("show", "tuned.toml", "--json")[1])
     assert shown.pop("evidence") == document["evidence"]
     assert shown == exported
-    assert len(document["finalists"]) == document["evidence"]["comparisons"] + 1
+    assert len(document["finalists"]) == document["evidence"]["comparison"]["comparisons"] + 1
     assert document["attribution"].get("missing") or len(document["attribution"]["main"]) == len(RANGER21)
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import optuna
@@ -26,7 +25,8 @@ from autoranger.search.storage.record import Record
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict.evidence import judge
-from autoranger.search.verdict.verdict import against, compare, winner
+from autoranger.search.verdict.outcome import Evidence
+from autoranger.search.verdict.statistics import against, paired_difference, winner
 from tests import toy
 
 SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))
@@ -302,20 +302,20 @@ def test_a_storage_that_cannot_be_opened_is_said_to_be(place):
 def test_differences_are_the_paired_t_test():
     rng = np.random.default_rng(0)
     a, b = rng.normal(0.3, 1, 20), rng.normal(0, 1, 20)
-    mine, theirs = compare(a, b), stats.ttest_rel(a, b)
+    mine, theirs = paired_difference(a, b), stats.ttest_rel(a, b)
     low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
     np.testing.assert_allclose([mine.p, mine.low, mine.high, mine.effect], [theirs.pvalue, low, high, (a - b).mean()])
-    assert compare(b, a).p == pytest.approx(mine.p)
+    assert paired_difference(b, a).p == pytest.approx(mine.p)
 
 
 def test_degenerate_differences():
     same = np.full(5, 0.9)
-    assert compare(same, same).p == 1.0
-    assert compare(same + 0.01, same).p == 0.0
-    assert compare(same[:1], same[:1]).p == 1.0
-    diverged = compare(np.array([np.nan, 0.9, 0.9]), np.array([0.8, 0.8, 0.7]))
+    assert paired_difference(same, same).p == 1.0
+    assert paired_difference(same + 0.01, same).p == 0.0
+    assert paired_difference(same[:1], same[:1]).p == 1.0
+    diverged = paired_difference(np.array([np.nan, 0.9, 0.9]), np.array([0.8, 0.8, 0.7]))
     assert diverged.effect == pytest.approx((0.7 - 0.8 + 0.1 + 0.2) / 3)
-    assert compare(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
+    assert paired_difference(np.full(3, np.nan), np.full(3, np.nan)).effect == 0.0
 
 
 @pytest.mark.parametrize("alternative", ["two-sided", "greater"])
@@ -325,7 +325,7 @@ def test_interval_and_test_agree(alternative, comparisons):
     rng, decided = np.random.default_rng(3), set[bool]()
     for _ in range(200):
         a, b = rng.normal(0.6, 1, 12), rng.normal(0, 1, 12)
-        mine = compare(a, b, comparisons=comparisons, alternative=alternative)
+        mine = paired_difference(a, b, comparisons=comparisons, alternative=alternative)
         theirs = stats.ttest_rel(a, b, alternative=alternative)
         assert mine.p == pytest.approx(min(1.0, comparisons * theirs.pvalue))
         assert mine.low == pytest.approx(theirs.confidence_interval(1 - 0.05 / comparisons).low)
@@ -346,16 +346,22 @@ def test_false_winners_stay_within_the_level_and_true_ones_are_found():
     assert winner(against(better, rng.normal(0, 1, 16), 5)) == 3
 
 
+def exported(judged):
+    """The one finalist that is exported."""
+    (best,) = [finalist for finalist in judged.values() if finalist.exported]
+    return best
+
+
 def test_nothing_wins_beside_an_interval_that_holds_zero():
     """However close it is: the winner's interval is above 0, and what is above 0 has won unless something is better."""
     rng, named = np.random.default_rng(4), 0
     for _ in range(400):
         valid = rng.normal(0, 1, (5, 12)) + np.array([0, 0.5, 0.7, 0.9, 0.3])[:, None]
         configs = [Config(lr=0.1 * (i + 1)) for i in range(5)]
-        ranked, best = judge(configs, {"valid": valid, "test": -valid}, {"default": 0, "adamw": 4})
-        above = [f for f in ranked if f.against_default.low > 0]
-        assert (best.config != configs[0]) == bool(above)
-        assert all((f.against_default.p < 0.05) == (f in above) for f in ranked)
+        judged = judge(configs, {"valid": valid, "test": -valid}, {"default": 0, "adamw": 4})
+        best, above = exported(judged), [f for f in judged.values() if f.against_default.low > 0]
+        assert (best != judged[configs[0]]) == bool(above)
+        assert all((f.against_default.p < 0.05) == (f in above) for f in judged.values())
         if above:
             named += 1
             assert best in above
@@ -369,13 +375,15 @@ def test_the_default_is_kept_unless_beaten():
     default = rng.normal(0, 1, 16)
     tie = np.stack([default, default + 0.01 * rng.normal(0, 1, 16), default - 1])
     roles = {"default": 0, "adamw": 2, "random": 1}
-    assert judge(configs, {"valid": tie, "test": tie}, roles)[1].config == configs[0]
+    assert judge(configs, {"valid": tie, "test": tie}, roles)[configs[0]].exported
     tie[1] += 1
-    ranked, best = judge(configs, {"valid": tie, "test": tie}, roles)
-    assert [finalist.roles for finalist in ranked] == [("random",), ("default",), ("adamw",)]
-    assert best.config == ranked[0].config == configs[1]
+    judged = judge(configs, {"valid": tie, "test": tie}, roles)
+    best = exported(judged)
+    assert [finalist.roles for finalist in judged.values()] == [("random",), ("default",), ("adamw",)]
+    assert best is next(iter(judged.values())) is judged[configs[1]]
+    assert Config.from_dict(best.config) == configs[1]
     assert best.against_default.low > 0
-    assert best.against_plain.effect > best.against_default.effect
+    assert best.against_adamw.effect > best.against_default.effect
 
 
 def test_test_data_decide_nothing():
@@ -385,16 +393,16 @@ def test_test_data_decide_nothing():
     default = rng.normal(0, 0.1, 16)
     valid = np.stack([default, default + 1 + rng.normal(0, 0.1, 16), default - 1])
     test = np.stack([default + 5, default - 3, default + 7 + rng.normal(0, 0.1, 16)])
-    ranked, best = judge(configs, {"valid": valid, "test": test}, {"default": 0, "adamw": 2})
-    assert best.config == configs[1]
-    assert [f.config for f in ranked] == [configs[1], configs[0], configs[2]]
-    assert [f.valid for f in ranked] == pytest.approx([valid[i].mean() for i in (1, 0, 2)])
-    assert [f.test for f in ranked] == pytest.approx([test[i].mean() for i in (1, 0, 2)])
+    judged = judge(configs, {"valid": valid, "test": test}, {"default": 0, "adamw": 2})
+    best = exported(judged)
+    assert best is judged[configs[1]]
+    assert list(judged) == [configs[1], configs[0], configs[2]]
+    assert [f.valid for f in judged.values()] == pytest.approx([valid[i].mean() for i in (1, 0, 2)])
+    assert [f.test for f in judged.values()] == pytest.approx([test[i].mean() for i in (1, 0, 2)])
     assert best.against_default.effect == pytest.approx((valid[1] - valid[0]).mean())
-    assert best.against_plain.effect == pytest.approx((valid[1] - valid[2]).mean())
-    assert judge(configs, {"valid": np.stack([default] * 3), "test": test}, {"default": 0, "adamw": 2})[1].test == (
-        pytest.approx(test[0].mean())
-    )
+    assert best.against_adamw.effect == pytest.approx((valid[1] - valid[2]).mean())
+    same = judge(configs, {"valid": np.stack([default] * 3), "test": test}, {"default": 0, "adamw": 2})
+    assert exported(same).test == pytest.approx(test[0].mean())
 
 
 # plan
@@ -440,10 +448,10 @@ def test_a_search_finds_keeps_and_repeats(tmp_path):
     first, again, other = run("a"), run("b"), run("c", seed=1)
     assert (first.config, first.evidence) == (again.config, again.evidence)
     assert first.evidence != other.evidence
-    assert {tuple(f.config.components) for f in first.finalists} >= {tuple(SMALL.default.components), ()}
+    assert {f.components for f in first.finalists} >= {tuple(SMALL.default.components), ()}
     assert first.default_kept == (first.config.components == SMALL.default.components)
     study = optuna.load_study(study_name="a", storage=open_storage(str(tmp_path / "a")))
-    assert study.user_attrs["outcome"]["evidence"]["task"] == "toy"
+    assert Evidence.read(study.user_attrs["outcome"]["evidence"]) == first.evidence
 
 
 def test_a_finished_search_is_not_resumed(tmp_path):
@@ -465,12 +473,12 @@ def test_a_search_resumes_with_its_own_plan(tmp_path, monkeypatch):
         search(toy.Toy(), storage, "s", space=SMALL, budget=30.0)
     monkeypatch.undo()
     before = optuna.load_study(study_name="s", storage=storage).user_attrs["plan"]
-    monkeypatch.setattr("autoranger.search.study.plan_for", lambda *args: seen.append(args))
+    monkeypatch.setattr("autoranger.search.study.fitting", lambda *args: seen.append(args))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=30.0, resume=True)
     assert not seen
-    done = json.loads(json.dumps(outcome.evidence["plan"]))
-    assert (done["arms"], done["rungs"][0], done["steps"]) == (before["arms"], before["rungs"][0], before["steps"])
-    assert done["verdict_seeds"] == outcome.finalists[0].against_default.seeds
+    done = outcome.evidence.plan
+    assert (done.arms, asdict(done.rungs[0]), done.steps) == (before["arms"], before["rungs"][0], before["steps"])
+    assert done.verdict_seeds == outcome.finalists[0].against_default.seeds
     spent = optuna.load_study(study_name="s", storage=storage).user_attrs["spent"]
     assert spent["work"] > outcome.work, "the first session counts"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from autoranger import HOMES
 from autoranger.components.core.component import registry
 
 ROOT = Path(__file__).parent.parent
@@ -35,14 +36,23 @@ def floor_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
 
 
+PUBLIC = {name: home for home, names in HOMES.items() for name in names or (home.rpartition(".")[2],)}
+
+
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports anywhere, and of what it takes from them."""
+    """Full names of the modules that a file imports anywhere, and of what it takes from them.
+
+    Public names count for where they are defined, so that a component may take those of its floor as users do.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write the module's full name"
             assert node.module
+            if node.module == "autoranger" and all(name.name in PUBLIC for name in node.names):
+                yield from (f"autoranger.{PUBLIC[name.name]}" for name in node.names)
+                continue
             yield node.module
             yield from (f"{node.module}.{name.name}" for name in node.names)
 

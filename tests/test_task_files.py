@@ -36,7 +36,9 @@ def no_files(tmp_path, monkeypatch):
 
 
 def test_a_named_folder_comes_first_then_the_environment_then_the_system(tmp_path, monkeypatch):
-    find = functools.partial(files.find, "X", ["a", "b"], needs="a and b", folder="x", system=[tmp_path / "system"])
+    find = functools.partial(
+        files.find_folder, "X", ["a", "b"], needs="a and b", folder="x", system=[tmp_path / "system"]
+    )
     places = [tmp_path / "named" / "x", tmp_path / "variable", tmp_path / "system"]
     for place in places:
         place.mkdir(parents=True)
@@ -139,7 +141,7 @@ def test_labels_out_of_range_are_noticed(tmp_path):
     (tmp_path / "train-images-idx3-ubyte").write_bytes(idx(np.zeros((4, 28, 28), dtype=np.uint8)))
     (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx(np.array([0, 9, 10, 3], dtype=np.uint8)))
     with pytest.raises(DataError, match="labels above 9"):
-        fashion.read("train", 4, tmp_path)
+        fashion.read_split("train", 4, tmp_path)
 
 
 def test_fashion_is_found_where_debian_puts_it(tmp_path):
@@ -163,7 +165,7 @@ def test_the_text_is_read_as_numbers_of_its_characters(tmp_path, monkeypatch):
     content = b"banana\n"
     (tmp_path / "input.txt").write_bytes(content)
     monkeypatch.setattr(shakespeare, "SHA256", hashlib.sha256(content).hexdigest())
-    assert shakespeare.read(tmp_path).tolist() == [2, 1, 3, 1, 3, 1, 0]
+    assert shakespeare.read_text(tmp_path).tolist() == [2, 1, 3, 1, 3, 1, 0]
 
 
 # Downloads
@@ -211,10 +213,10 @@ def test_a_broken_archive_is_unpacked_again_or_said_to_be_broken(cifar_files, se
             tar.add(cifar_files / file, f"{cifar.FOLDER}/{file}")
     monkeypatch.setattr(cifar, "URL", f"{address}/cifar.tar.gz")
     monkeypatch.setattr(cifar, "SHA256", hashlib.sha256(archive.read_bytes()).hexdigest())
-    found = cifar.find(None)
+    found = cifar.batches_folder(None)
     first = found / "data_batch_1.bin"
     first.write_bytes(first.read_bytes()[:100])  # an earlier unpacking that was interrupted
-    assert cifar.find(None) == found
+    assert cifar.batches_folder(None) == found
     assert first.read_bytes() == (cifar_files / "data_batch_1.bin").read_bytes()
     broken = folder / "broken.tar.gz"
     broken.write_bytes(b"no archive")
@@ -222,4 +224,4 @@ def test_a_broken_archive_is_unpacked_again_or_said_to_be_broken(cifar_files, se
     monkeypatch.setattr(cifar, "SHA256", hashlib.sha256(b"no archive").hexdigest())
     first.unlink()
     with pytest.raises(DataError, match="cannot unpack"):
-        cifar.find(None)
+        cifar.batches_folder(None)

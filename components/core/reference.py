@@ -8,14 +8,12 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from autoranger.components.core.component import Component, Hyper, Stage, registry
+from autoranger.components.core.component import Component, Hyper, Stage
 from autoranger.components.presets import PRESETS, RANGER21, Preset
 
-COMMAND = "autoranger components --markdown"
+HEAD = """# Components and presets
 
-HEAD = f"""# Components and presets
-
-Made by `{COMMAND} > components/README.md` from the components' docstrings: edit those.
+Made by `make pages` from the components' docstrings: edit those.
 
 Symbols: θ parameters, g gradient, m and v its first and second moment (with a hat: corrected for bias), η learning
 rate, t the step from 1, T the steps of the whole training, λ weight decay. A row is one output unit: a kernel
@@ -37,11 +35,11 @@ STAGES = {
 }
 
 
-def markdown() -> str:
-    """The page."""
-    parts = [HEAD]
-    for stage, components in groupby(registry.values(), key=lambda cls: cls.stage):
-        parts += [f"## {STAGES[stage]}\n", *map(section, components)]
+def markdown(components: Iterable[type[Component]]) -> str:
+    """The page of these components, which are in the order in which they act."""
+    every, parts = list(components), [HEAD]
+    for stage, some in groupby(every, key=lambda cls: cls.stage):
+        parts += [f"## {STAGES[stage]}\n", *(section(cls, every) for cls in some)]
     parts += ["## Presets\n", *(preset_section(name, preset) for name, preset in PRESETS.items())]
     return "\n".join(parts)
 
@@ -56,14 +54,14 @@ def described(cls: type[Component]) -> dict[str, Any]:
     return about | {"needs_total_steps": cls.needs_total_steps, "hyperparameters": hypers}
 
 
-def section(cls: type[Component]) -> str:
+def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
     """One component: what it does, its hyperparameters, what it does not go with, its source."""
     facts = [f"Source: {link(cls.source)}."]
     if cls.id in RANGER21:
         facts.append("One of Ranger21's eight.")
     if cls.needs_total_steps:
         facts.append("Needs `total_steps`.")
-    if excluded := [other.id for other in registry.values() if cls.excludes(other)]:
+    if excluded := [other.id for other in every if cls.excludes(other)]:
         facts.append(f"Excludes {code(excluded)}.")
     parts = [f"### `{cls.id}`\n", f"{inspect.getdoc(cls)}\n"]
     if cls.hypers:

@@ -1,4 +1,4 @@
-"""A task with a model of its own: what a user's training loop would hold."""
+"""A task with a model of its own, as an ordinary training loop has them."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch import Tensor, nn
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.search.population.precision import full, mixed
 from autoranger.search.tasks.task import Task
-from autoranger.search.tasks.words import named, reason
+from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Tensors, Tree
 
 
 class Replica(nn.Module):
     """A copy of a task, and a model that this copy has made.
 
-    What a loss keeps of its task's model (for a penalty on weights, say) is therefore this model. `forward` calls a
-    method, so that `torch.func.functional_call` lends the model other weights for the loss and the metric, too.
+    A loss that uses the task's model, for a penalty on its weights, uses this one. `forward` calls any method, so that
+    `torch.func.functional_call` replaces the weights for the loss and the metric, too.
 
     Args:
-        task: to copy; shallowly, data are shared.
-        precision: in which the model runs.
+        task: is copied, without its data.
+        precision: of the model; see `Population`.
         pulse: called before every pass through the model.
     """
 
@@ -38,9 +38,9 @@ class Replica(nn.Module):
         except (ConfigError, DataError):
             raise
         except Exception as error:
-            raise ConfigError(f"{named(task)}: its model cannot be made ({reason(error)}).") from error
+            raise ConfigError(f"{about(task)}: its model cannot be made ({reason(error)}).") from error
         if not isinstance(model, nn.Module):
-            raise ConfigError(f"{named(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
+            raise ConfigError(f"{about(task)}: its model is a {type(model).__name__}; return a new nn.Module.")
         self.model = model.to(task.device)
         self.trained = {name: p for name, p in self.named_parameters() if p.requires_grad}
 
@@ -56,11 +56,11 @@ class Replica(nn.Module):
         return params, frozen | dict(self.named_buffers())
 
     def forward(self, method: Callable[..., Any], *args: Any) -> Any:
-        """`method(self, *args)`, where the methods are those below."""
+        """Calls `method(self, *args)`; the methods are those below."""
         return method(self, *args)
 
     def output(self, inputs: Tree) -> Tree:
-        """Of the model: several inputs are its arguments, named ones where it knows their names."""
+        """The model's output. Several inputs are arguments, passed by name if the model knows their names."""
         self.pulse()
         with mixed(self.task.device, self.precision):
             if isinstance(inputs, tuple):
@@ -75,14 +75,14 @@ class Replica(nn.Module):
         """The task's loss of a batch, a scalar."""
         loss = self.task.loss(self.output(inputs), targets)
         if not isinstance(loss, Tensor) or loss.numel() != 1:
-            raise ConfigError(f"{named(self.task)}: loss must return a scalar, the mean over the batch.")
+            raise ConfigError(f"{about(self.task)}: loss must return a scalar, the mean over the batch.")
         return loss.reshape(())
 
     def metric(self, output: Tree, targets: Tree) -> Any:
         """The task's metric of outputs, one number."""
         metric = self.task.metric(output, targets)
         if getattr(metric, "size", 1) != 1 and getattr(metric, "numel", lambda: 2)() != 1:
-            raise ConfigError(f"{named(self.task)}: metric must return one number for all outputs, not one for each.")
+            raise ConfigError(f"{about(self.task)}: metric must return one number for all outputs, not one for each.")
         return metric.reshape(()) if isinstance(metric, Tensor) else metric
 
     def quality(self, inputs: Tree, targets: Tree) -> Any:
@@ -91,7 +91,7 @@ class Replica(nn.Module):
 
 
 def knows(call: Callable[..., Any], names: Mapping[str, Any]) -> bool:
-    """Whether a function has arguments of these names."""
+    """Whether a function takes arguments of these names."""
     try:
         inspect.signature(call).bind(**names)
     except (TypeError, ValueError):

@@ -1,9 +1,9 @@
 """The race: rounds of growing length and seeds, in which arms drop out until the finalists are left.
 
 Every round trains from scratch on new seeds, with schedules scaled to its own length (a truncated schedule is another
-optimizer). An arm is judged at its best learning rate, and that best may not lie on an edge: for every arm that would
-go on, the grid is extended until both neighbours of its best rate have been tried in the same round. The first round is
-an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses (`Exploration`).
+optimizer). An arm is judged at its best learning rate, which must not lie on the edge of the grid: for every arm that
+would go on, the grid is extended until both neighbours of its best rate have been tried in the same round. The first
+round is an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses (`Exploration`).
 """
 
 from __future__ import annotations
@@ -17,17 +17,16 @@ import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
+from autoranger.search.arrays import Values
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.population import Population
-from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
-from autoranger.search.verdict.verdict import Values
 
 T = TypeVar("T")
 
-Scores = dict[Config, dict[float, Values]]
+Standings = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
 
 RANDOM = "random"
@@ -43,10 +42,10 @@ class Opening(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many arms and learning rates: their product is the number of trainings with one seed."""
+        """Numbers of arms and of learning rates; their product is the number of trainings per seed."""
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
-        """The scores of the arms that may go on; the best one of random candidates is protected from then on."""
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
+        """Trains the round. Returns the arms that may go on, and protects the best arm of random candidates."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +66,8 @@ class Grid:
         """See `Opening`."""
         return len(self.arms), len(self.lrs)
 
-    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Scores:
-        """See `Opening`. A random search of as many candidates would have trained the same ones."""
+    def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
+        """See `Opening`. A random search would have trained the same candidates, so that its best arm is the grid's."""
         entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
         scores = race.round(entrants, plan.rungs[0], seeds)
         race.protected[RANDOM] = max(self.arms, key=lambda arm: best_value(scores[arm]))
@@ -82,13 +81,13 @@ class Race:
         population: trains the candidates.
         record: where trials go.
         protected: arms that stay in every round and are finalists whatever their rank: the baselines, by their roles.
-        clock: told what happens, and asked whether there is time.
-        cost: of an arm, where a cheaper one is worth something: arms that no other one beats in both stay in the race.
+        clock: is told what happens, and asked whether there is time.
+        cost: of an arm; None if it does not matter. Arms on the Pareto front of metric and cost stay in the race.
     """
 
     def __init__(
         self,
-        population: Population | Reaching,
+        population: Trainer,
         record: Record,
         protected: Mapping[str, Config],
         clock: Clock,
@@ -97,8 +96,13 @@ class Race:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.protected = dict(protected)
 
-    def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Scores:
-        """Trains every arm with its learning rates, and with more for those that would be kept.
+    @property
+    def failures(self) -> Mapping[Config, str]:
+        """Why candidates have failed, where that is known."""
+        return getattr(self.population, "failures", {})  # a table of results has none
+
+    def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Standings:
+        """Trains every arm with its learning rates, and those that would go on with further ones (see `extend`).
 
         Args:
             arms: learning rates to try, by arm.
@@ -108,18 +112,18 @@ class Race:
         Returns:
             the scores of all arms.
         """
-        scores: Scores = {}
+        scores: Standings = {}
         self.train([(arm, lr) for arm, lrs in arms.items() for lr in lrs], rung.steps, seeds, scores)
         self.extend(scores, rung, seeds)
         return scores
 
-    def extend(self, scores: Scores, rung: Rung, seeds: Sequence[int]) -> None:
-        """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried.
+    def extend(self, scores: Standings, rung: Rung, seeds: Sequence[int]) -> None:
+        """Trains a round's leaders with further rates, until both neighbours of each one's best have been tried.
 
-        Where there is no time for that, the rates of the grid have to do.
+        Without time for that, the rates of the grid have to do.
         """
         while True:
-            leaders = self.kept(scores, rung.keep)
+            leaders = self.survivors(scores, rung.keep)
             edges = {arm: [lr for lr in neighbours(best_lr(scores[arm])) if lr not in scores[arm]] for arm in leaders}
             wanted = [(arm, lr) for arm, lrs in edges.items() for lr in lrs]
             if not wanted:
@@ -129,14 +133,14 @@ class Race:
             except OutOfTime:
                 return
 
-    def kept(self, scores: Scores, keep: int) -> list[Config]:
-        """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
+    def survivors(self, scores: Standings, keep: int) -> list[Config]:
+        """The arms that go on: the best `keep`, best first, those on the Pareto front, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
         front = pareto({arm: best_value(scores[arm]) for arm in ranked}, self.cost) if self.cost else ()
         return list(dict.fromkeys([*ranked[:keep], *front, *self.protected.values()]))
 
-    def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Scores:
-        """All rounds of a plan; with a time budget, rounds that would leave no time for the verdict are left out.
+    def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
+        """Runs the rounds of a plan, without those that a time budget does not allow before the verdict.
 
         Args:
             opening: the first round; the best arm of a random search in it becomes a protected one.
@@ -147,15 +151,15 @@ class Race:
             the scores of the finalists and the protected arms in the last round, best first.
 
         Raises:
-            SearchError: where every training of the first round diverged.
-            OutOfTime: where there is no time for the first round.
+            SearchError: if every training of the first round diverged.
+            OutOfTime: if there is no time for the first round.
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
-        require_finite(scores, first.steps)
+        require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
-            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.kept(scores, before.keep)}
+            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, before.keep)}
             candidates = sum(map(len, entrants.values()))
             if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
                 self.clock.left_out(rounds - number + 1)
@@ -168,14 +172,15 @@ class Race:
                 self.clock.rounds.pop()
                 self.clock.left_out(rounds - number + 1)
                 break
-        return {arm: scores[arm] for arm in self.kept(scores, plan.rungs[-1].keep)}
+        return {arm: scores[arm] for arm in self.survivors(scores, plan.rungs[-1].keep)}
 
-    def train(self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Scores) -> None:
-        """Trains candidates, or recalls them, into `scores`, the record and the progress."""
+    def train(
+        self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Standings
+    ) -> None:
+        """Trains candidates, or recalls their results; adds these to `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
-            failures: dict[Config, str] = getattr(self.population, "failures", {})  # a table of results has none
-            self.record.reasons |= {config: failures[config] for config in configs if config in failures}
+            self.record.reasons |= {config: self.failures[config] for config in configs if config in self.failures}
             for config, row in zip(configs, values, strict=True):
                 self.record.report(config, steps, seeds, row)
                 scores[origin[config]][config.lr] = row
@@ -201,19 +206,20 @@ class Race:
         self.clock.trained(len(fresh) * len(seeds))
 
 
-def require_finite(scores: Scores, steps: int) -> None:
-    """SearchError where every training diverged on some seed."""
+def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]) -> None:
+    """Raises SearchError if every candidate failed on some seed, with a reason if one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
+        why = f" One of them: {next(iter(failures.values()))}." if failures else ""
         raise SearchError(
             f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
             "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
-            "lr_range."
+            f"lr_range.{why}"
         )
 
 
 def pareto(merits: Mapping[T, float], cost: Callable[[T], float]) -> list[T]:
-    """Of things with finite merits those that cost less than all that are as good or better, best first."""
+    """The Pareto front, best first: what has a finite merit and costs less than everything as good or better."""
     front, lowest = [], np.inf
     for thing in sorted(merits, key=lambda thing: (-merits[thing], cost(thing))):
         if np.isfinite(merits[thing]) and cost(thing) < lowest:
@@ -223,27 +229,27 @@ def pareto(merits: Mapping[T, float], cost: Callable[[T], float]) -> list[T]:
 
 
 def value(scores: Values) -> float:
-    """What a candidate is ranked by: its mean over seeds, or minus infinity where any of them diverged."""
+    """What a candidate is ranked by: its mean over seeds, or minus infinity if any of them diverged."""
     return float(scores.mean()) if np.isfinite(scores).all() else -np.inf
 
 
 def mean(scores: Values) -> float:
-    """Mean of the runs that did not diverge, NaN where none is left."""
+    """Mean of the runs that did not diverge, NaN if none is left."""
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
 def best_lr(by_lr: dict[float, Values]) -> float:
-    """The learning rate with the best value; the smaller one of equals."""
+    """The learning rate with the best value; of equals the smaller one."""
     return max(sorted(by_lr), key=lambda lr: value(by_lr[lr]))
 
 
 def best_value(by_lr: dict[float, Values]) -> float:
-    """The value at the best learning rate; minus infinity where there is none yet."""
+    """The value at the best learning rate; minus infinity if there is none yet."""
     return max(map(value, by_lr.values()), default=-np.inf)
 
 
 def nearest(by_lr: dict[float, Values], count: int) -> list[float]:
-    """The best learning rate and those around it, `count` in all, the better side first."""
+    """The best learning rate and its neighbours, `count` in all, the better side first."""
     best = best_lr(by_lr)
     ranked = sorted(by_lr, key=lambda lr: (abs(round(2 * np.log10(lr / best))), -value(by_lr[lr]), lr))
     return sorted(ranked[:count])

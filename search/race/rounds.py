@@ -1,4 +1,4 @@
-"""The name under which a study keeps the results of a round, and what it says."""
+"""The name under which a study keeps the results of a round, and how to read it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ NAME = re.compile(r"steps=(\d+) seeds=(\d+)\+(\d+)")
 
 @dataclass(frozen=True, order=True)
 class Round:
-    """Trainings that can be compared: of one length, on the same seeds.
+    """Trainings of one length on the same seeds, which can be compared.
 
     Args:
         steps: of each training.
-        first_seed, seeds: the first of the seeds, which follow each other, and how many they are.
+        first_seed, seeds: the first seed and the number of seeds, which are consecutive.
     """
 
     steps: int
@@ -28,8 +28,8 @@ class Round:
         return cls(steps, seeds[0], len(seeds))
 
     @classmethod
-    def named(cls, name: str) -> Round | None:
-        """The round of a name; None where it is no such name."""
+    def parse(cls, name: str) -> Round | None:
+        """The round with this name; None for any other name."""
         match = NAME.fullmatch(name)
         return cls(*map(int, match.groups())) if match else None
 
@@ -39,6 +39,6 @@ class Round:
         return f"steps={self.steps} seeds={self.first_seed}+{self.seeds}"
 
     @property
-    def spent(self) -> int:
-        """Training steps of a candidate in it."""
+    def work(self) -> int:
+        """Training steps that each candidate takes in it."""
         return self.steps * self.seeds

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from autoranger.search.samplers.base import STARTUP, History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import STARTUP, History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 
 HORIZON = 256
-"""Trials for which the rates are set."""
+"""Number of trials for which the rates are set."""
 
 MOST_ACTIONS = 4096
 BINS = 8
@@ -21,8 +22,8 @@ BINS = 8
 class ComBandSampler(ModelSampler):
     """Plays combinations with probabilities that fall exponentially in their estimated cost.
 
-    An action is a point, as the 0-1 vector v of the values that its parameters take; its cost is taken to be linear in
-    v. After a cost c the vector of costs is estimated, without bias, by c·P⁺v with P = E[v vᵀ] under the probabilities
+    An action is a point, written as the 0-1 vector v of its parameters' values; its cost is assumed to be linear in v.
+    After a cost c the vector of costs is estimated, without bias, by c·P⁺v with P = E[v vᵀ] under the probabilities
     that v was drawn with: (1 − γ)·q + γ·uniform, with q ∝ exp(−η · sum of the estimates · v).
 
     Costs are the trials' values, scaled to lie between 0 and 1. With B² the number of parameters, λ the smallest
@@ -46,7 +47,7 @@ class ComBandSampler(ModelSampler):
         super().__init__(seed, startup=startup, reference=reference)
         self.horizon = horizon
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         points = encoding.pool_of_levels(BINS, MOST_ACTIONS, self.rng)
         probabilities = self.probabilities(encoding, history, points)
@@ -55,13 +56,13 @@ class ComBandSampler(ModelSampler):
         chances = np.where(free, probabilities, 0.0) if probabilities[free].sum() > 0 else probabilities
         return encoding.spread(points[self.rng.choice(len(points), p=chances / chances.sum())], BINS, self.rng)
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """Minus the estimated cost of points `[n, P]`."""
         points = np.concatenate([rows, encoding.pool_of_levels(BINS, MOST_ACTIONS, self.rng)])
         return np.log(self.probabilities(encoding, history, points)[: len(rows)])
 
-    def probabilities(self, encoding: Encoding, history: History, points: Rows) -> Values:
-        """The probability of each of the actions `[N, P]` after a history, as if it had been played in its order."""
+    def probabilities(self, encoding: Encoding, history: History, points: Points) -> Values:
+        """The probability of each action `[N, P]` after a history, as if its trials had been played in their order."""
         actions, played = (encoding.indicators(rows, BINS) for rows in (points, history.rows))
         values = standardized(history.values)
         costs = (values.max() - values) / max(np.ptp(values), 1e-12)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from autoranger.search.samplers.base import History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 
 BINS = 8
 """Values of a continuous scale."""
@@ -14,13 +15,13 @@ BINS = 8
 class CombUcbSampler(ModelSampler):
     """Gives each parameter the value with the highest upper confidence bound, mean + √(1.5 ln t / n).
 
-    The algorithm is one for semi-bandits, which see what every item contributes. A trial has one value, so each item (a
-    parameter's value) is credited with the whole: its mean is over all trials that had it, which suits effects that
-    add up and misleads where parameters interact. Trials that run count as seen, with the mean of their items, which is
-    what keeps a batch from repeating itself.
+    The algorithm is for semi-bandits, which see what every item contributes. A trial has one value, so that each item
+    (a parameter's value) is credited with all of it: its mean is over all trials that had it. This suits effects that
+    add up, and misleads if parameters interact. Running trials count as finished with the mean of their items, so that
+    a batch does not repeat itself.
     """
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         means, counts = self._items(encoding, history)
         running = encoding.indicators(history.pending, BINS).sum(axis=0)
@@ -34,7 +35,7 @@ class CombUcbSampler(ModelSampler):
         ranked = sorted(points, key=lambda row: -float(bounds @ encoding.indicators(row[None], BINS)[0]))
         return next((row for row in ranked if tuple(row) not in taken), ranked[0])
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """The sum of the means of the values of points `[n, P]`."""
         summed: Values = encoding.indicators(rows, BINS) @ self._items(encoding, history)[0]
         return summed

@@ -8,15 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from autoranger.search.samplers.base import History, ModelSampler, Values, standardized
-from autoranger.search.samplers.encoding import Encoding, Rows
+from autoranger.search.arrays import Values
+from autoranger.search.samplers.base import History, ModelSampler, standardized
+from autoranger.search.samplers.encoding import Encoding, Points
 
 Array = NDArray[np.float64]
 
 MOST_CANDIDATES = 4096
 
 PENALTY = 0.1
-"""Prior mean of what it costs to turn a switch away from the reference, in standard deviations of the values."""
+"""Prior mean of the cost of turning a switch away from the reference, in standard deviations of the values."""
 
 # Prior variances: of the intercept, a switch, a scale's slope and curvature, and of products of two of these.
 INTERCEPT, SINGLE, PRODUCT = 4.0, 1.0, 0.25
@@ -35,7 +36,7 @@ class ThompsonSampler(ModelSampler):
     The prior is centred on the reference: turning a switch is expected to cost a little.
     """
 
-    def propose(self, encoding: Encoding, history: History) -> Rows:
+    def propose(self, encoding: Encoding, history: History) -> Points:
         """The next point `[P]`."""
         model, features = self._fitted(encoding, history)
         weights = model.draw(1, self.rng)[0]
@@ -43,10 +44,10 @@ class ThompsonSampler(ModelSampler):
         taken = {tuple(row) for row in history.pending}
         merits = features(pool) @ weights
         best = next((i for i in np.argsort(-merits) if tuple(pool[i]) not in taken), int(merits.argmax()))
-        chosen: Rows = pool[best]
+        chosen: Points = pool[best]
         return chosen
 
-    def estimate(self, encoding: Encoding, history: History, rows: Rows) -> Values:
+    def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
         """The posterior mean of points `[n, P]`."""
         model, features = self._fitted(encoding, history)
         expected: Values = features(rows) @ model.mean
@@ -64,7 +65,7 @@ class Features:
 
     Args:
         encoding: of the space.
-        reference: value of each axis, None where unknown.
+        reference: value of each axis, None if unknown.
     """
 
     def __init__(self, encoding: Encoding, reference: list[object]) -> None:
@@ -89,7 +90,7 @@ class Features:
     def _axis(self, single: int) -> int:
         return self.singles[single][0]
 
-    def __call__(self, rows: Rows) -> Array:
+    def __call__(self, rows: Points) -> Array:
         """The features `[n, F]` of points `[n, P]`."""
         x = np.stack([2 * rows[:, p] - 1 if c is None else rows[:, p] == c for p, c in self.singles], axis=1)
         x = x.astype(float)

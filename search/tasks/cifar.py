@@ -51,7 +51,7 @@ class Cifar(Task):
         return task
 
     def data(self) -> Mapping[str, Split]:
-        folder = find(self.data_dir)
+        folder = batches_folder(self.data_dir)
         parts = [read_batch(folder / file) for file in FILES]
         inputs = torch.cat([self._prepare(images) for images, _ in parts])
         targets = torch.cat([labels for _, labels in parts])
@@ -78,10 +78,10 @@ class Cifar(Task):
         return (pooled - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
 
 
-def find(data_dir: Path | None) -> Path:
-    """The folder with the binary files, the user's or downloaded; DataError where a folder is named and has none."""
+def batches_folder(data_dir: Path | None) -> Path:
+    """The folder with the binary files, the user's or downloaded; raises DataError if a named folder lacks them."""
     needs = f"{FOLDER}/ with data_batch_1.bin to data_batch_5.bin and test_batch.bin (from {URL})"
-    return files.find("CIFAR-10", FILES, data_dir, needs=needs, folder=FOLDER) or unpacked()
+    return files.find_folder("CIFAR-10", FILES, data_dir, needs=needs, folder=FOLDER) or unpacked()
 
 
 def unpacked() -> Path:
@@ -99,8 +99,8 @@ def unpacked() -> Path:
 
 
 def read_batch(path: Path) -> tuple[Tensor, Tensor]:
-    """One binary file: images `[10000, 3, 32, 32]` in bytes and labels `[10000]`; DataError where it is damaged."""
-    raw = np.frombuffer(files.read(path, URL), dtype=np.uint8)
+    """One binary file: images `[10000, 3, 32, 32]` in bytes and labels `[10000]`; raises DataError if it is damaged."""
+    raw = np.frombuffer(files.read_file(path, URL), dtype=np.uint8)
     if raw.size != RECORDS * RECORD:
         raise DataError(f"{path} has {raw.size:,} bytes instead of {RECORDS * RECORD:,}; get it again from {URL}.")
     records = torch.from_numpy(raw.reshape(RECORDS, RECORD).copy())

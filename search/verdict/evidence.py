@@ -1,52 +1,29 @@
-"""The finalists on fresh seeds, which of them is exported, and the evidence that goes with its config."""
+"""Judges the finalists on fresh seeds, and makes the evidence that goes with the exported config."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any
 
 import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
-from autoranger.search.race.plan import Plan
-from autoranger.search.race.race import Scores as ByRate
-from autoranger.search.race.race import best_lr, mean, pareto
-from autoranger.search.tasks.task import Task
-from autoranger.search.verdict.verdict import LEVEL, Difference, against, winner
-
-DEFAULT, PLAIN = "default", "adamw"
-"""Roles of the baselines that every search has: full Ranger21 and AdamW."""
-
-
-@dataclass(frozen=True)
-class Finalist:
-    """A candidate of the verdict.
-
-    Args:
-        config: with its best learning rate of the race.
-        roles: the baselines that it is: "default", "adamw", "random"; none, one or several.
-        valid, test: mean metric over the fresh seeds. Test data are touched here, once, and decide nothing.
-        diverged: seeds on which the training diverged.
-        against_default, against_plain: paired differences of the validation metric to the space's default (full
-            Ranger21) and to the plain optimizer (AdamW), each with its own best learning rate; None where there was no
-            time for a comparison.
-        cost: of its optimizer, where the search was asked to look at it.
-        on_front: whether no other finalist is both better and no more expensive; None where there is no cost.
-    """
-
-    config: Config
-    roles: tuple[str, ...]
-    valid: float
-    test: float
-    diverged: int
-    against_default: Difference | None
-    against_plain: Difference | None
-    cost: float | None = None
-    on_front: bool | None = None
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.race import Standings, best_lr, mean, pareto
+from autoranger.search.verdict.outcome import (
+    ADAMW,
+    DEFAULT,
+    Baseline,
+    Comparison,
+    Evidence,
+    Finalist,
+    Settings,
+    Sweep,
+)
+from autoranger.search.verdict.statistics import LEVEL, against, winner
 
 
 def judge(
@@ -54,125 +31,104 @@ def judge(
     scores: Scores,
     roles: Mapping[str, int],
     cost: Callable[[Config], float] | None = None,
-) -> tuple[list[Finalist], Finalist]:
-    """The finalists, best first, and the one to export: the winner, or the default where there is none.
+) -> dict[Config, Finalist]:
+    """The finalists by config, best first. The winner is exported, or the default if there is none.
 
     Args:
         configs: of the finalists.
         scores: metric `[F, S]` of the splits valid and test.
-        roles: which of the finalists are the baselines; the default and AdamW must be among them.
-        cost: of a config, if that matters. It decides nothing.
+        roles: indices of the baselines among the finalists; the default and AdamW must be there.
+        cost: of a config; None if it does not matter. It does not influence the verdict.
     """
     valid, test, default = scores["valid"], scores["test"], roles[DEFAULT]
     rivals = max(1, len(configs) - 1)
-    to_default, to_plain = (against(valid, valid[roles[role]], rivals) for role in (DEFAULT, PLAIN))
-    finalists = [
-        Finalist(
-            config=config,
+    to_default, to_adamw = (against(valid, valid[roles[role]], rivals) for role in (DEFAULT, ADAMW))
+    won = winner(to_default)
+    chosen = default if won is None else won
+    means = {config: mean(values) for config, values in zip(configs, valid, strict=True)}
+    front = None if cost is None else pareto(means, cost)
+    finalists = {
+        config: Finalist(
+            config=config.to_dict(),
+            exported=i == chosen,
             roles=tuple(role for role, place in roles.items() if place == i),
-            valid=mean(valid[i]),
+            valid=means[config],
             test=mean(test[i]),
             diverged=int(np.isnan(valid[i]).sum()),
             against_default=to_default[i],
-            against_plain=to_plain[i],
+            against_adamw=to_adamw[i],
             cost=cost and cost(config),
+            on_front=None if front is None else config in front,
         )
         for i, config in enumerate(configs)
-    ]
-    finalists = ranked(finalists)
-    won = winner(to_default)
-    chosen = configs[default if won is None else won]
-    return finalists, next(finalist for finalist in finalists if finalist.config == chosen)
-
-
-def ranked(finalists: Sequence[Finalist]) -> list[Finalist]:
-    """Best first, and marked where they are on the front."""
-    ordered = sorted(finalists, key=lambda f: -np.nan_to_num(f.valid, nan=-np.inf))
-    costs = {finalist.config: finalist.cost for finalist in ordered if finalist.cost is not None}
-    if len(costs) < len(ordered):
-        return ordered
-    front = pareto({finalist.config: finalist.valid for finalist in ordered}, costs.__getitem__)
-    return [replace(finalist, on_front=finalist.config in front) for finalist in ordered]
-
-
-def describe(
-    task: Task,
-    plan: Plan,
-    sampler: str,
-    settings: Mapping[str, Any],
-    seeds: Sequence[int],
-    finalists: Sequence[Finalist],
-    best: Finalist,
-) -> dict[str, Any]:
-    """The evidence of a config file: what was compared, how, and how certain it is."""
-    by_role = {role: finalist for finalist in finalists for role in finalist.roles}
-    kept, to_default, to_plain = DEFAULT in best.roles, best.against_default, best.against_plain
-    assert to_default is not None
-    assert to_plain is not None
-    verdict = "nothing beats the default significantly; it is kept" if kept else "beats the default significantly"
-    baselines = {role: {"lr": f.config.lr, "valid": f.valid, "test": f.test} for role, f in by_role.items()}
-    return {
-        "verdict": f"{verdict} (trainings of {plan.steps} steps, {len(seeds)} fresh seeds)",
-        **about(task, settings),
-        "sampler": sampler,
-        "valid": best.valid,
-        "test": best.test,
-        **baselines,
-        "against_default": asdict(to_default),
-        "against_adamw": asdict(to_plain),
-        "confidence": 1 - 2 * LEVEL,
-        "comparisons": len(finalists) - 1,
-        "verdict_seeds": [seeds[0], seeds[-1]],
-        "plan": plan.to_dict(),
     }
+    return {
+        config: finalists[config] for config in sorted(configs, key=lambda c: -np.nan_to_num(means[c], nan=-np.inf))
+    }
+
+
+def compared(
+    settings: Settings, plan: Plan, opening: str, seeds: Sequence[int], finalists: Sequence[Finalist]
+) -> Evidence:
+    """The evidence of a search with a comparison.
+
+    Args:
+        settings: of the search.
+        plan: what was trained.
+        opening: name of the first round's opening.
+        seeds: the fresh seeds.
+        finalists: their results.
+    """
+    best = next(finalist for finalist in finalists if finalist.exported)
+    assert best.against_default is not None
+    assert best.against_adamw is not None
+    kept = DEFAULT in best.roles
+    verdict = "nothing beats the default significantly; it is kept" if kept else "beats the default significantly"
+    return Evidence(
+        verdict=f"{verdict} (trainings of {plan.steps} steps, {len(seeds)} fresh seeds)",
+        settings=settings,
+        plan=plan,
+        versions=versions(),
+        comparison=Comparison(
+            opening=opening,
+            seeds=(seeds[0], seeds[-1]),
+            comparisons=len(finalists) - 1,
+            confidence=1 - 2 * LEVEL,
+            valid=best.valid,
+            test=best.test,
+            baselines={role: Baseline(f.lr, f.valid, f.test) for f in finalists for role in f.roles},
+            against_default=best.against_default,
+            against_adamw=best.against_adamw,
+        ),
+    )
 
 
 def uncompared(
-    task: Task, settings: Mapping[str, Any], default: Config, swept: ByRate, seeds: Sequence[int], needed: float | None
-) -> tuple[Finalist, dict[str, Any]]:
-    """What is exported where there is no time for a comparison: the default at the best rate of a sweep, and why.
+    settings: Settings, default: Config, swept: Standings, seeds: Sequence[int], needed: float | None
+) -> tuple[Config, Finalist, Evidence]:
+    """The result without time for a comparison: the default at the best rate of a sweep, and the evidence that says so.
 
     Args:
-        task, settings: of the search.
+        settings: of the search.
         default: the arm.
-        swept: its metric at each rate.
+        swept: its results at each rate.
         seeds: of the sweep.
-        needed: seconds that a comparison would take, where that is known.
+        needed: budget in seconds that a comparison would take; None if that is not known.
     """
-    by_rate = swept[default]
-    best = replace(default, lr=best_lr(by_rate))
-    rates = f"{len(by_rate)} learning rates, trainings of {task.steps} steps on {len(seeds)} seeds"
-    evidence = {
-        "verdict": f"no time for a comparison; the default at the best of {rates}",
-        **about(task, settings),
-        "comparisons": 0,
-        "sweep": {
-            "steps": task.steps,
-            "seeds": [seeds[0], seeds[-1]],
-            "lrs": sorted(by_rate),
-            "valid": [mean(by_rate[lr]) for lr in sorted(by_rate)],
-        },
-        "plan": {"steps": task.steps},
-    }
-    if needed is not None:
-        evidence["comparison_seconds"] = needed
-    unknown = float("nan")
-    return Finalist(best, (DEFAULT,), unknown, unknown, 0, None, None), evidence
+    by_rate, steps = swept[default], settings.steps
+    best, lrs, unknown = replace(default, lr=best_lr(by_rate)), sorted(by_rate), float("nan")
+    rates = f"{len(lrs)} learning rates, trainings of {steps} steps on {len(seeds)} seeds"
+    evidence = Evidence(
+        verdict=f"no time for a comparison; the default at the best of {rates}",
+        settings=settings,
+        plan=Plan(arms=1, rungs=(Rung(steps, len(seeds), keep=1, lrs=len(lrs)),), verdict_seeds=0, steps=steps),
+        versions=versions(),
+        sweep=Sweep((seeds[0], seeds[-1]), tuple(lrs), tuple(mean(by_rate[lr]) for lr in lrs), needed),
+    )
+    return best, Finalist(best.to_dict(), True, (DEFAULT,), unknown, unknown, 0, None, None), evidence
 
 
-def about(task: Task, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What was searched, and on what."""
-    return {
-        "task": task.name,
-        "metric": task.metric_name,
-        "proxy_steps": task.steps,
-        "batch_size": task.batch_size,
-        "seed": settings["seed"],
-        "budget_seconds": settings["budget"] or "standard plan",
-        "objective": settings["objective"],
-        "cost": settings["cost"] or "none",
-        "components": settings["components"],
-        "device": task.device.type,
-        "versions": {name: version(name) for name in ("autoranger", "torch", "numpy", "optuna")}
-        | {"python": platform.python_version()},
-    }
+def versions() -> dict[str, str]:
+    """Versions of the packages and of Python."""
+    packages = ("autoranger", "torch", "numpy", "optuna")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}

@@ -34,7 +34,7 @@ from autoranger.search.progress import Progress
 from autoranger.search.tasks.digits import Digits
 from autoranger.search.vectorization import batch_order
 from autoranger.search.verdict.comparison import sweep_rates
-from autoranger.search.verdict.verdict import compare
+from autoranger.search.verdict.statistics import paired_difference
 from tests.test_presets import timm
 
 SEEDS = list(range(100, 112))
@@ -94,7 +94,7 @@ def main() -> None:
             theirs = independent(task, population, INDEPENDENT[name], config.lr)
             rows[name] |= {
                 "independent": round(float(theirs.mean()), 4),
-                "difference": asdict(compare(ours[name], theirs)),
+                "difference": asdict(paired_difference(ours[name], theirs)),
             }
         print(name, rows[name], flush=True)
     record = {

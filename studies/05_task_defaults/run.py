@@ -24,7 +24,7 @@ from autoranger.search.population import Population
 from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import find
-from autoranger.search.verdict.verdict import compare
+from autoranger.search.verdict.statistics import paired_difference
 
 RECORD = Path(__file__).parent / "record.json"
 OPTIMIZERS = ("adamw", "ranger21")
@@ -58,7 +58,7 @@ def both(population: Population, rates: list[float], steps: int, seeds: list[int
                 for lr, s in zip(rates, by_rate, strict=True)
             },
         }
-    difference = compare(best[1], best[0])
+    difference = paired_difference(best[1], best[0])
     row["ranger21 - adamw"] = [round(x, 4) for x in (difference.effect, difference.low, difference.high)]
     return row
 

@@ -20,7 +20,7 @@ from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 from autoranger.search.population.memory import keep_freed_memory
 from autoranger.search.tasks import find
-from autoranger.search.verdict.verdict import LEVEL, against, winner
+from autoranger.search.verdict.statistics import LEVEL, against, winner
 
 HERE = Path(__file__).parent
 RATES = {"digits": (0.1, 300), "fashion": (0.03, 400), "shakespeare": (0.03, 400)}

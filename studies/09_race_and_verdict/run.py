@@ -21,7 +21,7 @@ from scipy import stats
 
 from autoranger.components.presets import RANGER21
 from autoranger.search.attribution.table import Table
-from autoranger.search.verdict.verdict import LEVEL, against, winner
+from autoranger.search.verdict.statistics import LEVEL, against, winner
 
 HERE = Path(__file__).parent
 REPEATS = 10_000

@@ -33,7 +33,8 @@ from autoranger.search.race.race import Grid, Opening, Race, best_lr
 from autoranger.search.samplers import named
 from autoranger.search.space import Space
 from autoranger.search.study import GRID
-from autoranger.search.verdict.evidence import DEFAULT, PLAIN, judge
+from autoranger.search.verdict.evidence import judge
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT
 
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"
@@ -104,7 +105,7 @@ def once(table: Table, plan: Plan, sampler: str, seed: int) -> tuple[float, ...]
     """Regret of the exported config, of the leader, of the random baseline; the cost; a winner named, and rightly."""
     rates = [lr for lr in table.lrs if 9e-4 < lr < 0.11]
     population, clock, numbers = LookUp(table, seed), Clock(None, Progress()), count()
-    race = Race(population, Forget(), {DEFAULT: SPACE.default, PLAIN: SPACE.plain}, clock)  # type: ignore[arg-type]
+    race = Race(population, Forget(), {DEFAULT: SPACE.default, ADAMW: SPACE.plain}, clock)  # type: ignore[arg-type]
     opening: Opening = Grid(SPACE.arms(plan.arms, seed), rates)
     if sampler != GRID:
         opening = Exploration(SPACE, rates, named(sampler, seed), plan.arms, seed)
@@ -113,13 +114,13 @@ def once(table: Table, plan: Plan, sampler: str, seed: int) -> tuple[float, ...]
     fresh = list(islice(numbers, plan.verdict_seeds))
     scores = population.train(chosen, fresh, plan.steps, splits=("valid", "test"), progress=clock.advance)
     places = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
-    _, best = judge(chosen, scores, places)
+    best, finalist = next((c, f) for c, f in judge(chosen, scores, places).items() if f.exported)
 
     def regret(config: Config) -> float:
         return 100 * table.regret(SPACE.params(config))
 
-    exported, default = regret(best.config), regret(chosen[places[DEFAULT]])
-    named_one = DEFAULT not in best.roles
+    exported, default = regret(best), regret(chosen[places[DEFAULT]])
+    named_one = DEFAULT not in finalist.roles
     found = exported, regret(chosen[0]), regret(chosen[places["random"]])
     return *found, clock.done, named_one, named_one and exported < default
 

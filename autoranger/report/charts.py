@@ -1,4 +1,4 @@
-"""Figures of what a search found, by Matplotlib: as files, and for a page that is light or dark."""
+"""The report's figures: as SVG files, and embedded in a page that may be light or dark."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from autoranger.figures import canvas
-from autoranger.findings import Findings, Row
+from autoranger.report.reading import Report
 from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.space import in_words
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Finalist
 
 INK = "#1f2328"
 """Text and axes; on a page the colour of its text."""
@@ -26,39 +27,39 @@ BLUE, ORANGE, GREY = "#2f7fc1", "#d9622b", "#8a8a8a"
 
 LINES = (BLUE, ORANGE, "#1b9e77", "#b8860b", "#a05fb0", GREY)
 MARKERS = "osD^vP"
-"""Of finalists, so that they differ without colour."""
+"""Markers of finalists, so that they differ without colour."""
 
 WIDTH = 6.4
 """Inches of every figure: readable when a phone shrinks it by half."""
 
 Figure = Any
-"""Matplotlib's, which is imported when a figure is drawn."""
+"""A `matplotlib.figure.Figure`; Matplotlib is imported when a figure is drawn."""
 
 
-def figures(findings: Findings) -> dict[str, tuple[str, Callable[[], Figure]]]:
-    """The figures that a study has the data for: by file name, what each shows in words, and what draws it."""
+def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
+    """The figures for which a study has data: by file name a description and a function that draws the figure."""
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}
-    known = [row for row in findings.rows if row.against_default]
+    known = [finalist for finalist in report.finalists if finalist.against_default]
     if len(known) > 1:
-        words = f"Finalists: difference in valid {findings.metric} to full Ranger21, with intervals."
-        found["finalists"] = words, lambda: draw_finalists(known, findings.metric)
-    if findings.sample is not None and np.isfinite(findings.sample.values).any():
-        sample = findings.sample
-        words = f"Every candidate of a round: valid {findings.metric} against the learning rate."
-        found["rates"] = words, lambda: draw_rates(sample, leaders(findings), findings.metric)
-    if findings.attribution is not None:
-        attribution = findings.attribution
-        words = f"What each component contributes to valid {findings.metric}, with intervals."
-        found["contributions"] = words, lambda: draw_contributions(attribution, findings.metric)
+        words = f"Finalists: difference in valid {report.metric} to full Ranger21, with intervals."
+        found["finalists"] = words, lambda: draw_finalists(known, report.metric)
+    if report.sample is not None and np.isfinite(report.sample.values).any():
+        sample = report.sample
+        words = f"Every candidate of a round: valid {report.metric} against the learning rate."
+        found["rates"] = words, lambda: draw_rates(sample, leaders(report), report.metric)
+    if report.attribution is not None:
+        attribution = report.attribution
+        words = f"What each component contributes to valid {report.metric}, with intervals."
+        found["contributions"] = words, lambda: draw_contributions(attribution, report.metric)
         if attribution.pairs:
-            words = f"Interactions of pairs of components in valid {findings.metric}."
-            found["interactions"] = words, lambda: draw_interactions(attribution, findings.metric)
+            words = f"Interactions of pairs of components in valid {report.metric}."
+            found["interactions"] = words, lambda: draw_interactions(attribution, report.metric)
     return found
 
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's settings for these figures: text that stays text, the same file from the same data."""
+    """Matplotlib's settings: text stays text, and the same data give the same file."""
     from matplotlib import rc_context
 
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -78,7 +79,7 @@ def render(draw: Callable[[], Figure], *, transparent: bool = False) -> str:
 
 
 def embed(svg: str, name: str, words: str) -> str:
-    """An SVG document as an element of a page: in the colour of its text, with ids of its own and a description."""
+    """An SVG document as an element of a page: in the page's text colour, with unique ids and a description."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(url\(|href=")#', rf"\1#{name}-", element)
@@ -88,16 +89,16 @@ def embed(svg: str, name: str, words: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text in which Matplotlib finds no formula."""
+    """Text escaped so that Matplotlib finds no formula in it."""
     return text.replace("$", r"\$")
 
 
-def leaders(findings: Findings) -> dict[str, tuple[str, ...]]:
-    """Subsets worth a line of their own, by label: the finalists, or the three that lead so far."""
-    subsets = [row.components for row in findings.rows]
-    if not subsets and findings.sample is not None:
-        best = np.argsort(-np.nan_to_num(findings.sample.values, nan=-np.inf))
-        subsets = [tuple(subset) for subset in dict.fromkeys(findings.sample.subsets[i] for i in best)][:3]
+def leaders(report: Report) -> dict[str, tuple[str, ...]]:
+    """The subsets to draw as lines, by label: the finalists, or the three best so far."""
+    subsets = [finalist.components for finalist in report.finalists]
+    if not subsets and report.sample is not None:
+        best = np.argsort(-np.nan_to_num(report.sample.values, nan=-np.inf))
+        subsets = [tuple(subset) for subset in dict.fromkeys(report.sample.subsets[i] for i in best)][:3]
     return {f"{place}  {shorten(in_words(subset))}": subset for place, subset in enumerate(subsets, start=1)}
 
 
@@ -106,25 +107,25 @@ def shorten(words: str, most: int = 40) -> str:
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
 
 
-def draw_finalists(rows: list[Row], metric: str) -> Figure:
+def draw_finalists(finalists: list[Finalist], metric: str) -> Figure:
     """Differences to full Ranger21 with their intervals, the best finalist at the top, each below its name."""
     names = [
-        textwrap.wrap(f"{in_words(row.components)}, lr {row.lr:g}{' ← exported' if row.exported else ''}", 88)
-        for row in rows
+        textwrap.wrap(f"{in_words(f.components)}, lr {f.lr:g}{' ← exported' if f.exported else ''}", 88)
+        for f in finalists
     ]
-    # The vertical axis is in inches: a row is as high as its name is long.
+    # The vertical axis is in inches: an entry is as high as its name is long.
     ys = -np.cumsum([0.34 + 0.135 * len(lines) for lines in names])
     figure, axes = canvas(WIDTH, 0.75 - ys[-1])
-    for row, lines, y in zip(rows, names, ys, strict=True):
-        difference = row.against_default
+    for finalist, lines, y in zip(finalists, names, ys, strict=True):
+        difference = finalist.against_default
         assert difference is not None
-        colour = BLUE if row.exported else GREY if set(row.roles) & {"default", "adamw"} else ORANGE
+        colour = BLUE if finalist.exported else GREY if set(finalist.roles) & {DEFAULT, ADAMW} else ORANGE
         reach = np.nan_to_num([[difference.effect - difference.low], [difference.high - difference.effect]])
         axes.errorbar(difference.effect, y, xerr=reach, fmt="o", color=colour, capsize=3, markersize=7, linewidth=2)
         axes.vlines(0, y - 0.1, y + 0.1, color=INK, linewidth=0.9, zorder=0)  # in pieces: names stand between them
         axes.text(
             0, y + 0.13, literal("\n".join(lines)), transform=axes.get_yaxis_transform(), fontsize=8, linespacing=1.1,
-            fontweight="bold" if row.exported else "normal",
+            fontweight="bold" if finalist.exported else "normal",
         )  # fmt: skip
     axes.set_ylim(ys[-1] - 0.2, 0)
     axes.set_yticks([])

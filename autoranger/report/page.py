@@ -1,0 +1,87 @@
+"""The report as a folder: a self-contained page, its figures, the attribution as data, and the finalists' configs."""
+
+from __future__ import annotations
+
+import json
+from importlib.resources import files
+from pathlib import Path
+
+import tomli_w
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from autoranger.components.core.config import check_writable, write_whole
+from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.figures import canvas
+from autoranger.report import sentences
+from autoranger.report.charts import embed, figures, render
+from autoranger.report.reading import Report
+from autoranger.version import __version__
+
+PAGE, DATA = "report.html", "attribution.json"
+
+
+def check_folder(path: Path) -> None:
+    """Checks that the report can be written to a folder.
+
+    Raises:
+        ConfigError: if the path is a file, or Matplotlib is missing.
+        DataError: if the folder, or the one in which it would be made, cannot be written.
+    """
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"--out {path} is a file; name a folder.")
+    canvas(1, 1)
+    nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+    check_writable(nearest)
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Writes `report.html`, its figures, `attribution.json`, and each finalist's config, replacing earlier ones.
+
+    Everything is made before the first file is written; each file is written whole or not at all.
+
+    Returns:
+        The files.
+
+    Raises:
+        ConfigError: if Matplotlib is missing.
+        DataError: if a file cannot be written.
+    """
+    drawings = figures(report)
+    texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
+    for place, finalist in enumerate(report.finalists, start=1):
+        texts[f"finalist-{place}.toml"] = tomli_w.dumps(finalist.config)
+    texts[DATA] = json.dumps(report.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
+    texts[PAGE] = page(
+        report, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}; choose another --out.") from None
+    for name, text in texts.items():
+        write_whole(folder / name, text)
+    return [folder / name for name in texts]
+
+
+def page(report: Report, drawn: dict[str, str]) -> str:
+    """The page with its figures, SVG elements by name. Everything else is escaped."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
+    template = environment.from_string(files("autoranger.report").joinpath("page.html").read_text(encoding="utf-8"))
+    exported = report.exported
+    ran = "" if report.evidence is None else sentences.versions(report.evidence)
+    return template.render(
+        report=report,
+        figures={name: Markup(svg) for name, svg in drawn.items()},
+        heading=sentences.heading(report),
+        verdict=sentences.verdict(exported, report.evidence, report.failure),
+        finalists=list(sentences.finalist_cells(report.finalists)),
+        legend=sentences.legend(report.evidence),
+        spent=sentences.spent(report),
+        basis=sentences.basis(report),
+        contributions=list(sentences.contribution_cells(report)),
+        pairs=list(sentences.pair_cells(report)),
+        reading=sentences.READING,
+        config="" if exported is None else tomli_w.dumps(exported.config),
+        made=f"Made by autoranger {__version__}." + (f" The search ran with {ran}." if ran else ""),
+    )

@@ -1,0 +1,196 @@
+"""The report in sentences and cells of tables, for the terminal and the page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from autoranger.report.reading import Report
+from autoranger.search.attribution import Effect
+from autoranger.search.race.race import RANDOM
+from autoranger.search.space import in_words
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
+from autoranger.search.verdict.statistics import Difference
+
+ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
+"""Roles of finalists, in words."""
+
+READING = (
+    "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "
+    "over all orders of switching on; the values add up to what all components gain together. Interaction: what a pair "
+    "gains beyond its two effects. Every subset counts at its own best learning rate."
+)
+
+
+def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str | None = None) -> str:
+    """The verdict in a sentence."""
+    if exported is None or evidence is None:
+        return (
+            f"This search failed: {failure}"
+            if failure
+            else "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
+        )
+    if evidence.comparison is None:
+        return without_comparison(exported, evidence)
+    gain = evidence.comparison.against_default
+    on = f"on {gain.seeds} fresh seeds, in trainings of {training_length(evidence)}"
+    if DEFAULT in exported.roles:
+        return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
+    return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
+
+
+def without_comparison(exported: Finalist, evidence: Evidence) -> str:
+    """The verdict of a search that had no time for a comparison."""
+    swept = evidence.sweep
+    assert swept is not None
+    first, last = swept.seeds
+    more = (
+        f"a comparison takes --budget {duration(swept.needed)} or more" if swept.needed else "a longer --budget tells"
+    )
+    return (
+        f"There was no time for a comparison: {in_words(exported.components)} with lr {exported.lr:g}, the best of "
+        f"{len(swept.lrs)} learning rates in trainings of {training_length(evidence)} on {seeds(last - first + 1)}. "
+        f"Whether anything beats it, or it beats AdamW, is not known; {more}."
+    )
+
+
+def training_length(evidence: Evidence) -> str:
+    """The length of the verdict's trainings."""
+    steps, of = evidence.plan.steps, evidence.settings.steps
+    return f"{steps} of the task's {of} steps" if steps < of else f"{steps} steps"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a budget, rounded up."""
+    return f"{math.ceil(seconds / 5) * 5}s" if seconds <= 120 else f"{math.ceil(seconds / 60)}m"
+
+
+def heading(report: Report) -> str:
+    """The study, and what it searched, in a line."""
+    settings = report.settings
+    words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {report.opening}"]
+    words += [f"seed {settings.seed}"] + ([f"budget {settings.budget:g} s"] if settings.budget else [])
+    return f"study '{report.study}' in {report.storage}: {', '.join(words)}"
+
+
+def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
+    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, difference to AdamW, cost."""
+    for place, finalist in enumerate(finalists, start=1):
+        gain = finalist.against_default
+        yield (
+            f"{'→ ' if finalist.exported else ''}{place}",
+            finalist_name(finalist),
+            f"{finalist.lr:g}",
+            metric(finalist.valid) + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
+            metric(finalist.test),
+            interval(gain),
+            "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
+            interval(finalist.against_adamw),
+            "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
+        )
+
+
+def finalist_name(finalist: Finalist) -> str:
+    """A finalist's components and roles, in words."""
+    roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
+    return in_words(finalist.components) + (f" ({', '.join(roles)})" if roles else "")
+
+
+def legend(evidence: Evidence | None) -> str:
+    """How to read the finalists' differences; empty without a comparison."""
+    if evidence is None or evidence.comparison is None:
+        return ""
+    compared = evidence.comparison
+    inside, beyond = compared.confidence, (1 - compared.confidence) / 2
+    return (
+        f"{compared.against_default.seeds} fresh seeds, trainings of {training_length(evidence)}; paired differences "
+        f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
+        "comparisons together; p likewise, of being no better than full Ranger21: below "
+        f"{beyond:.2g} where an interval is above 0."
+    )
+
+
+def spent(report: Report) -> str:
+    """The cost of the search, round by round."""
+    cost = report.spent
+    time = "" if cost.seconds is None else f" in {cost.seconds:.0f} s"
+    rounds = "; ".join(
+        f"{r['candidates']:,} candidates of {counted(r['arms'], 'subset')} for {r['steps']} steps on "
+        f"{seeds(r['seeds'])}"
+        for r in report.rounds
+    )
+    return f"{cost.work:,} candidate-steps{time}" + (f": {rounds}." if rounds else ".")
+
+
+def basis(report: Report) -> str:
+    """The sample of the attribution, or why there is no attribution."""
+    sample = report.sample
+    if report.attribution is None or sample is None:
+        return f"No attribution: {report.missing}"
+    made = sample.round
+    failed = sum(map(math.isnan, sample.values))
+    which = (
+        f"seed {made.first_seed}"
+        if made.seeds == 1
+        else f"seeds {made.first_seed} to {made.first_seed + made.seeds - 1}"
+    )
+    alone = "this seed alone" if made.seeds == 1 else "these seeds alone"
+    words = (
+        f"In valid {report.metric} after {made.steps} steps on {which}, from {len(sample.values):,} candidates"
+        f"{f' ({failed} diverged)' if failed else ''} by a Gaussian process; {report.attribution.confidence:.0%} "
+        f"intervals {f'for {alone}' if sample.between is None else 'that allow for other seeds'}."
+    )
+    players = len(report.attribution.main)
+    every = len(sample.components)
+    return words + (
+        f" Played among {players} of the space's {every} components, the others off." if players < every else ""
+    )
+
+
+def contribution_cells(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Component, Shapley value, main effect; the largest Shapley value first."""
+    if report.attribution is not None:
+        pairs = zip(report.attribution.shapley, report.attribution.main, strict=True)
+        for shapley, main in sorted(pairs, key=lambda pair: -pair[0].effect):
+            yield shapley.components[0], interval(shapley), interval(main)
+
+
+def pair_cells(report: Report) -> Iterator[tuple[str, str]]:
+    """Pair and interaction, the strongest first."""
+    if report.attribution is not None:
+        for effect in sorted(report.attribution.pairs, key=lambda e: -abs(e.effect)):
+            yield " × ".join(effect.components), interval(effect)
+
+
+def interval(found: Difference | Effect | None) -> str:
+    """An effect with its interval; a dash where there is nothing to compare, a question mark where it is unknown."""
+    if found is None:
+        return "?"
+    if nothing(found):
+        return "–"
+    return f"{found.effect:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def nothing(found: Difference | Effect) -> bool:
+    """Whether this is the difference of something to itself."""
+    return found.effect == found.low == found.high == 0.0
+
+
+def metric(value: float) -> str:
+    """A metric; a question mark where it is unknown."""
+    return "?" if math.isnan(value) else f"{value:.4f}"
+
+
+def seeds(count: int) -> str:
+    """A number of seeds."""
+    return counted(count, "seed")
+
+
+def counted(count: int, thing: str) -> str:
+    """A number of things."""
+    return f"one {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def versions(evidence: Evidence) -> str:
+    """The versions and the device of a search."""
+    return ", ".join([*(f"{name} {v}" for name, v in evidence.versions.items()), f"on {evidence.settings.device}"])

@@ -1,0 +1,98 @@
+"""Prints a search's outcome or its report on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+from autoranger.report import sentences
+from autoranger.report.reading import Report
+from autoranger.search.verdict.outcome import Finalist, Outcome, Settings
+from autoranger.tables import build_call, imports, print_code
+
+STRONGEST = 5
+"""Number of pairs of components that are printed."""
+
+
+def outcome_dict(outcome: Outcome) -> dict[str, Any]:
+    """An outcome as plain data."""
+    return {
+        "config": outcome.config.to_dict(),
+        "default_kept": outcome.default_kept,
+        "finalists": [asdict(finalist) for finalist in outcome.finalists],
+        "evidence": outcome.evidence.to_dict(),
+        "seconds": round(outcome.seconds, 1),
+        "candidate_steps": outcome.work,
+    }
+
+
+def print_outcome(console: Console, outcome: Outcome, path: Path | None, command: str) -> None:
+    """Prints the finalists, the verdict, how to use the file (None if there is none), and how to get a report."""
+    evidence = outcome.evidence
+    work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
+    if compared := sentences.legend(evidence):
+        print_finalists(console, outcome.finalists, evidence.settings)
+        console.print()
+    console.print(f"{compared} {work}".strip(), highlight=False)
+    print_verdict(console, sentences.verdict(outcome.exported, evidence))
+    if path is not None:
+        console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
+        for line in ("import autoranger", *imports(outcome.config)):
+            print_code(console, f"    {line}")
+        print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
+    if compared:
+        console.print("\nWhat each component contributes:\n", highlight=False)
+        print_code(console, f"    {command}")
+
+
+def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
+    """Prints the finalists, best first: their metrics, and their differences to the baselines."""
+    numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
+    results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
+    costs = [settings.cost] if settings.cost else []
+    against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
+    for finalist, cells in zip(finalists, sentences.finalist_cells(finalists), strict=True):
+        place, name, lr, valid, test, *differences = cells
+        style = "bold green" if finalist.exported else ""
+        results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
+        against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
+    console.print(results)
+    console.print()
+    console.print(against)
+
+
+def print_verdict(console: Console, words: str) -> None:
+    """Prints the verdict."""
+    console.print(escape(words), style="bold", highlight=False)
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Prints a report: the verdict, the finalists, the cost, and what each component contributes."""
+    console.print(escape(sentences.heading(report)), highlight=False, soft_wrap=True)
+    print_verdict(console, sentences.verdict(report.exported, report.evidence, report.failure))
+    if compared := sentences.legend(report.evidence):
+        console.print()
+        print_finalists(console, report.finalists, report.settings)
+        console.print(f"\n{compared}", highlight=False)
+    console.print(escape(f"\n{sentences.spent(report)}\n\n{sentences.basis(report)}"), highlight=False)
+    if report.attribution is None:
+        return
+    table = Table("component", "Shapley value", "main effect", box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for name, *effects in sentences.contribution_cells(report):
+        table.add_row(f"[bold]{escape(name)}[/]", *map(escape, effects))
+    console.print()
+    console.print(table)
+    pairs = Table("strongest pairs", "interaction", box=None, pad_edge=False)
+    for pair, effect in islice(sentences.pair_cells(report), STRONGEST):
+        pairs.add_row(escape(pair), escape(effect))
+    if pairs.rows:
+        console.print()
+        console.print(pairs)
+    console.print(f"\n[dim]{sentences.READING}[/]", highlight=False)

@@ -1,0 +1,85 @@
+"""What a search is for its user: a study to find again, progress while it runs, and a file in the end."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import optuna
+from optuna.storages import BaseStorage
+from rich.console import Console
+
+from autoranger.arguments import check_out, keep_previous
+from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.display import Display
+from autoranger.search.commands import program
+from autoranger.search.progress import Progress
+from autoranger.search.storage.storage import JOURNAL, open_storage
+from autoranger.search.verdict.outcome import Outcome
+from autoranger.terminal import patience
+
+
+class Session:
+    """One search, from its name to its file.
+
+    Args:
+        kind: what is searched for, with which its study's name begins where none is given.
+        out_path: where the config goes; nowhere where None.
+        storage: an address or a file; the usual journal where None.
+        study: its name; made of kind and time where None.
+        resume: whether to go on with the study of that name.
+
+    Raises:
+        ConfigError: where the file could not be written, or there is no name to go on with.
+        DataError: where the storage cannot be opened.
+    """
+
+    def __init__(
+        self, kind: str, out_path: Path | None, storage: str | None, study: str | None, *, resume: bool
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        if out_path is not None:
+            check_out(out_path)
+        if resume and study is None:
+            raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
+        # Searches that begin in the same second have names of their own, and so have those around a clock set back.
+        self.name = study or f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
+        self.place, self.out_path, self._given = storage or JOURNAL, out_path, storage
+        self.storage = open_storage(storage)
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is a study to go on with."""
+        return self.name in optuna.get_all_study_names(self.storage)
+
+    def run(
+        self, search: Callable[[BaseStorage, str, Progress], Outcome], console: Console, device: str = ""
+    ) -> Outcome:
+        """Searches, with its progress on a console."""
+        title = f"study '{self.name}' in {self.place}" + (f", on {device}" if device else "")
+        with patience() as kept, Display(console, title, kept) as display:
+            return search(self.storage, self.name, display)
+
+    def save(self, outcome: Outcome, console: Console) -> None:
+        """Writes the config, if it is to go anywhere, and says where the one before it is."""
+        if self.out_path is None:
+            return
+        try:
+            if previous := keep_previous(self.out_path):
+                console.print(
+                    f"the config that was in {self.out_path} is now in {previous}", highlight=False, markup=False
+                )
+            outcome.config.save(self.out_path, outcome.evidence.to_dict())
+        except DataError as error:
+            raise DataError(
+                f"{error} What was found is in the study: {self.report_command} --out FOLDER writes it."
+            ) from None
+
+    @property
+    def report_command(self) -> str:
+        """What tells more about the study."""
+        named = ["--storage", self._given] if self._given else []
+        return f"{program()} {shlex.join(['report', self.name, *named])}"

@@ -1,0 +1,65 @@
+"""A training whose optimizer is tuned: digits, a small network, early stopping on the F1 score.
+
+Run it with `autoranger tune THIS_FILE:train --budget 5m`, or as a script. To make it yours, change all but the lines
+with `trial` in them.
+"""
+
+from __future__ import annotations
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+import autoranger
+
+EPOCHS = 12
+PATIENCE = 4
+
+
+def data() -> tuple[TensorDataset, TensorDataset]:
+    """Training and validation data."""
+    images, labels = load_digits(return_X_y=True)
+    inputs, targets = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+    return TensorDataset(inputs[:1200], targets[:1200]), TensorDataset(inputs[1200:], targets[1200:])
+
+
+def train(trial: autoranger.Trial) -> float:
+    """Trains once. torch, NumPy and Python have been seeded with `trial.seed` before this is called."""
+    fitting, validation = data()
+    loader = DataLoader(fitting, batch_size=64, shuffle=True)
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    # The share of the full length that is wanted. Leave it out where a training cannot be shorter.
+    epochs = max(1, round(EPOCHS * trial.length))
+    # Instead of torch.optim.AdamW(model.parameters()). Schedules are part of it: no lr_scheduler.
+    optimizer = trial.build(model, total_steps=epochs * len(loader))
+    best, waited = 0.0, 0
+    for epoch in range(epochs):
+        model.train()
+        for inputs, targets in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(inputs), targets)
+            loss.backward()
+            optimizer.step()
+        score = evaluate(model, *validation.tensors)
+        # If you like: it is kept with the trial, and what is not finite ends the training.
+        trial.report(score, epoch)
+        best, waited = (score, 0) if score > best else (best, waited + 1)
+        if waited == PATIENCE:
+            break
+    # What is to get better; `{"f1": best, "loss": …, "test": …}` returns more than one number.
+    return best
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
+    """The mean F1 score of the classes."""
+    model.eval()
+    return float(f1_score(targets, model(inputs).argmax(dim=1), average="macro"))
+
+
+if __name__ == "__main__":  # workers import this file, too
+    autoranger.tune(train, budget="5m", workers=2, metric="f1", out="tuned.toml")
+    # Then, in the training that counts:
+    # optimizer = autoranger.load("tuned.toml").build(model.parameters(), total_steps=epochs * len(loader))

@@ -1,0 +1,48 @@
+"""A task to search an optimizer for: data, a small model, a loss and a metric.
+
+Run it with `autoranger search --task THIS_FILE:MyTask`. To make it yours, begin with `data` and `model`; what is not
+needed below can be left out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from sklearn.datasets import load_digits
+from sklearn.metrics import f1_score
+from torch import Tensor, nn
+
+from autoranger import Task
+
+
+class MyTask(Task):
+    """Digits, by a small network."""
+
+    name = "my_task"
+    metric_name = "F1"
+    batch_size = 64
+    steps = 200  # of a proxy run: as many as you can afford, since short ones favour other optimizers
+    lr_range = (1e-3, 1e-1)  # where to begin; the search goes beyond where the best lies on an edge
+
+    def data(self) -> dict[str, Any]:
+        """Inputs and targets for training, for choosing, and for a last look: tensors, arrays, or a data set."""
+        images, labels = load_digits(return_X_y=True)
+        inputs, targets = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
+        return {
+            "train": (inputs[:1000], targets[:1000]),
+            "valid": (inputs[1000:1400], targets[1000:1400]),
+            "test": (inputs[1400:], targets[1400:]),
+        }
+
+    def model(self) -> nn.Module:
+        """A new model in every call: a small relative of the real one."""
+        return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    def loss(self, output: Tensor, target: Tensor) -> Tensor:
+        """The training loss of a batch."""
+        return nn.functional.cross_entropy(output, target)
+
+    def metric(self, output: Tensor, target: Tensor) -> float:
+        """What is to get higher, for all outputs of a split at once."""
+        return float(f1_score(target.cpu(), output.argmax(dim=1).cpu(), average="macro"))

@@ -1,0 +1,68 @@
+"""A task as a search sees it: the population of its proxy model, tried out, timed, and told apart from others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from autoranger.components.core.config import Config
+from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.population import Population
+from autoranger.search.race.objectives import LOSS, with_objective
+from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
+from autoranger.search.race.sanity import check_metric
+from autoranger.search.race.trainer import Trainer
+from autoranger.search.storage.fingerprint import fingerprint
+from autoranger.search.storage.record import FINGERPRINT
+from autoranger.search.subject import Seeds, rates
+from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.words import about
+
+EXPLORED = 64
+"""Subsets for whose learning rates a sampler has time in the standard plan."""
+
+
+class Proxy:
+    """A `Subject`: a task, and its population.
+
+    Args:
+        task: what to train.
+        objective: what is better; see `with_objective`.
+    """
+
+    def __init__(self, task: Task, objective: str) -> None:
+        self.about, for_objective = with_objective(task, objective)
+        self.lrs = rates(about(task), self.about.lr_range)
+        self.objective, self.population = objective, Population(self.about)
+        self.trainer: Trainer = for_objective(self.population)
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """See `Subject`."""
+        return {}
+
+    def identity(self, arm: Config) -> dict[str, Any]:
+        """See `Subject`."""
+        return {FINGERPRINT: fingerprint(self.population, replace(arm, lr=self.lrs[0]))}
+
+    def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
+        """See `Subject`."""
+        if clock.budget is not None:
+            clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
+
+    def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
+        """See `Subject`."""
+        if self.objective == LOSS:
+            return
+        with clock.until(clock.halfway), suppress(OutOfTime):
+            check_metric(self.population, arm, self.lrs, self.about.steps, seeds, progress=clock.advance)
+
+    def plans(self) -> list[Plan]:
+        """See `Subject`."""
+        return ladder(self.about.steps, self.about.survivors)
+
+    def standard(self, *, listed: bool) -> Plan:
+        """See `Subject`."""
+        return make_plan(self.about.steps, arms=LISTED if listed else EXPLORED, survivors=self.about.survivors)

@@ -1,0 +1,30 @@
+"""What a race needs of whoever trains its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from autoranger.components.core.config import Config
+from autoranger.search.population.population import Scores
+
+
+class Trainer(Protocol):
+    """Trains candidates from scratch: a `Population`, or a user's own function (`tune.script`)."""
+
+    @property
+    def failures(self) -> Mapping[Config, str]:
+        """Why candidates have failed."""
+
+    def train(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        splits: Sequence[str] = ("valid",),
+        progress: Callable[[int], None] = lambda done: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        among: Sequence[Config] = (),
+    ) -> Scores:
+        """Trains every config with every seed; see `Population.train`."""

@@ -1,0 +1,139 @@
+"""Each training as one trial of an Optuna study, beside the search's own: its reports, its result, or why it failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import TrialState, create_trial
+
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError
+from autoranger.search.serialization import to_json
+from autoranger.search.space import Space, in_words
+from autoranger.search.storage.storage import writing
+from autoranger.search.tune.training import Result
+from autoranger.search.tune.trial import Job
+
+Direction = Literal["maximize", "minimize"]
+"""Which metric is better: a higher one, or a lower one."""
+
+RUNS = "-runs"
+"""What the name of the study of trainings ends with."""
+
+FIRST, EVERY = 100, 100
+"""Reports of a training that are all kept, and then one in so many: each is a write."""
+
+
+class Runs:
+    """The trainings of a search. A value is what the function returned, in its own direction.
+
+    Args:
+        storage: of the search's study.
+        study: its name.
+        direction: of the metric.
+        space: of the candidates.
+
+    Raises:
+        ConfigError: where there is a study of such a name that is not of this search.
+    """
+
+    def __init__(self, storage: BaseStorage, study: str, direction: Direction, space: Space, *, resume: bool) -> None:
+        self.storage, self.space, name = storage, space, study + RUNS
+        with writing():
+            exists = name in optuna.get_all_study_names(storage)
+            self.study = (
+                optuna.load_study(study_name=name, storage=storage)
+                if exists
+                else optuna.create_study(study_name=name, storage=storage, direction=direction)
+            )
+            if exists and not (resume and self.study.user_attrs.get("runs_of") == study):
+                raise ConfigError(f"study '{name}' exists, where the trainings would go; choose another --study.")
+            self.study.set_user_attr("runs_of", study)
+        self._id = storage.get_study_id_from_name(name)
+        self._trials, self._reports = dict[Job, int](), dict[Job, int]()
+        self.known = self._recalled()
+
+    def _recalled(self) -> dict[Job, Result]:
+        """What earlier sessions have trained; what they were at has failed, and is trained again."""
+        found = {}
+        for trial in self.study.get_trials(deepcopy=False):
+            noted = trial.user_attrs
+            if trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "result" in noted:
+                job = Job(Config.from_dict(noted["config"]), noted["seed"], noted["length"])
+                found[job] = Result(**noted["result"])
+            elif trial.state == TrialState.RUNNING:
+                number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+                with writing():
+                    self.storage.set_trial_user_attr(number, "failed", "interrupted")
+                    self.storage.set_trial_state_values(number, TrialState.FAIL)
+        return found
+
+    def begun(self, job: Job) -> None:
+        """Writes that a training has begun."""
+        config = job.config
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=self.space.params(config),
+            distributions=dict(self.space.distributions()),
+            user_attrs={
+                "name": in_words(config.components),
+                "config": config.to_dict(),
+                "seed": job.seed,
+                "length": job.length,
+            },
+        )
+        with writing():
+            self._trials[job] = self.storage.create_new_trial(self._id, trial)
+        self._reports[job] = 0
+
+    def reported(self, job: Job, step: int, value: float) -> None:
+        """Writes a report."""
+        self._reports[job] += 1
+        if self._reports[job] <= FIRST or self._reports[job] % EVERY == 0:
+            with writing():
+                self.storage.set_trial_intermediate_value(self._trials[job], step, value)
+
+    def ended(self, job: Job, result: Result, value: float) -> None:
+        """Writes what came of a training."""
+        number, self.known[job] = self._trials.pop(job), result
+        state = TrialState.FAIL if result.failure else TrialState.COMPLETE
+        facts = {name: fact for name, fact in vars(result).items() if name != "trace"}
+        with writing():
+            self.storage.set_trial_user_attr(number, "result", to_json(facts))
+            for name, fact in (("failed", result.failure), ("trace", result.trace)):
+                if fact:
+                    self.storage.set_trial_user_attr(number, name, fact)
+            self.storage.set_trial_state_values(number, state, None if result.failure else [value])
+
+    def given_up(self, why: str) -> None:
+        """Writes that what goes on will not end."""
+        for number in self._trials.values():
+            with writing():
+                self.storage.set_trial_user_attr(number, "failed", why)
+                self.storage.set_trial_state_values(number, TrialState.FAIL)
+        self._trials.clear()
+
+
+class Heard:
+    """A `Listener` that has what it hears written.
+
+    Args:
+        runs: where it is written; nowhere where None.
+        pulse: called now and then.
+    """
+
+    def __init__(self, runs: Runs | None, pulse: Callable[[], None]) -> None:
+        self.runs, self.pulse = runs, pulse
+
+    def begun(self, job: Job) -> None:
+        """See `Listener`."""
+        if self.runs:
+            self.runs.begun(job)
+
+    def reported(self, job: Job, step: int, value: float) -> None:
+        """See `Listener`."""
+        if self.runs:
+            self.runs.reported(job, step, value)

@@ -1,0 +1,71 @@
+"""What is odd about trainings, and their author wants to know: schedules of another length, the wrong direction."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from autoranger.components.core.errors import ConfigError
+from autoranger.search.tune.training import Result
+from autoranger.search.tune.trial import Job
+
+TELLING = 8
+"""Trainings, none of them better than none at all, that tell that the direction is wrong."""
+
+TOO_LONG = 1.5
+"""How many times as long as asked for a shortened schedule may be before it is said."""
+
+
+class Sanity:
+    """Looks at trainings as they are done.
+
+    Args:
+        name: of the function.
+        sign: 1 where higher is better, -1 where lower is.
+
+    Attributes:
+        untrained: the metric, higher is better, of a model that has not been trained; -inf where it is not known, or
+            once there is a training that is better.
+    """
+
+    def __init__(self, name: str, sign: int) -> None:
+        self.name, self.sign, self.untrained = name, sign, -np.inf
+        self._worse, self._said = 0, set[str]()
+
+    def look(self, job: Job, result: Result, value: float, steps: int) -> None:
+        """Warns of what is odd; ConfigError where training makes the metric worse.
+
+        Args:
+            job, result: of a training that has not failed.
+            value: its metric, higher is better.
+            steps: of a full training; 0 where that is not known yet.
+        """
+        total = result.total_steps or 0
+        if steps and total > TOO_LONG * job.length * steps:
+            self._say(
+                "cut off",
+                f"builds its optimizer for {total} steps in a training of {job.length:g} of the full length, which has "
+                f"{steps}: schedules are cut off. Make total_steps what will be trained.",
+            )
+        if 0 < total < result.steps:
+            self._say(
+                "overrun",
+                f"makes {result.steps} steps with an optimizer that is built for {total}: schedules have ended before. "
+                "Make total_steps what will be trained.",
+            )
+        if value >= self.untrained:
+            self.untrained = -np.inf
+        self._worse += bool(np.isfinite(self.untrained))
+        if self._worse >= TELLING:
+            other = "minimize" if self.sign > 0 else "maximize"
+            raise ConfigError(
+                f"{self.name}: {self._worse} trainings have made the metric worse, all that there were, than "
+                f'{self.sign * self.untrained:.4g} without training; is the direction to be "{other}"?'
+            )
+
+    def _say(self, kind: str, sentence: str) -> None:
+        """A warning, once for each kind."""
+        if kind not in self._said:
+            self._said.add(kind)
+            warnings.warn(f"{self.name} {sentence}", stacklevel=2)

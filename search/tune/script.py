@@ -1,0 +1,275 @@
+"""A user's own training as a search sees it: something that trains candidates on seeds, for a share of its length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError, SearchError
+from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.population.population import Scores
+from autoranger.search.race.objectives import METRIC
+from autoranger.search.race.plan import Plan
+from autoranger.search.storage.record import FINGERPRINT
+from autoranger.search.subject import Seeds, rates
+from autoranger.search.tune.plans import STANDARD, plans
+from autoranger.search.tune.pool import Runner
+from autoranger.search.tune.runs import Direction, Heard, Runs
+from autoranger.search.tune.sanity import Sanity
+from autoranger.search.tune.training import NOT_BUILT, Result
+from autoranger.search.tune.trial import Job
+
+TEST = "test"
+"""The name under which a function returns its metric on test data, which decides nothing."""
+
+FULL = "full"
+"""The setting of a study that says what a full training is."""
+
+HALF = 0.5
+"""The length of a training in a first round."""
+
+LOOKS = 20
+"""A search that has time for so many trainings has time for one more."""
+
+
+@dataclass
+class Described:
+    """What is trained, as plans and evidence name it; see `subject.About`.
+
+    Args:
+        name: of the function.
+        metric_name: with "minus" where lower is better.
+        lr_range: lowest and highest learning rate to begin with.
+        steps: of a full training; known once one has been done.
+        device: where it trains; likewise.
+        batch_size: is the function's own business.
+    """
+
+    name: str
+    metric_name: str
+    lr_range: tuple[float, float]
+    steps: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Full:
+    """What a full training is.
+
+    Args:
+        steps, seconds: its length.
+        shortened: whether there are shorter ones.
+        device: where it trains.
+        metric: under which name it returns its metric.
+    """
+
+    steps: int
+    seconds: float
+    shortened: bool
+    device: str
+    metric: str
+
+
+class Script:
+    """A `Subject`, and its own `Trainer`: trains candidates by calling a function, each training one of `runs`.
+
+    Args:
+        runner: calls it.
+        name: of the function.
+        metric: which of the numbers that it returns by name is to get better, the first where None; of a single one, it
+            is the name.
+        direction: of the metric.
+        lr_range: lowest and highest learning rate to begin with.
+        code: tells the function from another one.
+        open_runs: opens the study of trainings.
+        full: what a full training is, where an earlier session has found that out.
+
+    Attributes:
+        failures: why candidates have failed.
+        pulse: called again and again while something trains. What it raises ends that.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        name: str,
+        *,
+        metric: str | None,
+        direction: Direction,
+        lr_range: tuple[float, float],
+        code: int | None,
+        open_runs: Callable[[], Runs],
+        full: Full | None = None,
+    ) -> None:
+        self.runner, self.metric, self.direction, self.code = runner, metric, direction, code
+        self.lrs, self.objective = rates(name, lr_range), METRIC
+        self.sign, self.minus = (1, "") if direction == "maximize" else (-1, "minus ")
+        self.about = Described(name, self.minus + (metric or "metric"), lr_range)
+        self.failures = dict[Config, str]()
+        self.pulse: Callable[[], None] = lambda: None
+        self._open_runs = open_runs
+        self.sanity = Sanity(name, self.sign)
+        self.full: Full | None = None
+        if full is not None:
+            self.know(full)
+
+    @property
+    def shortened(self) -> bool:
+        """Whether there are shorter trainings than full ones."""
+        return self.full is not None and self.full.shortened
+
+    @property
+    def trainer(self) -> Script:
+        """See `Subject`."""
+        return self
+
+    @property
+    def learned(self) -> dict[str, Any]:
+        """See `Subject`."""
+        return {FULL: None if self.full is None else asdict(self.full)}
+
+    def identity(self, arm: Config) -> dict[str, Any]:
+        """See `Subject`."""
+        return {"direction": self.direction, "returned": self.metric, FINGERPRINT: {"code": self.code}}
+
+    def train(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        splits: Sequence[str] = ("valid",),
+        progress: Callable[[int], None] = lambda done: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        among: Sequence[Config] = (),
+    ) -> Scores:
+        """See `Population.train`; every training is a call. Of the splits there are valid and test."""
+        length = round(steps / self.about.steps, 3)
+        jobs = [Job(config, seed, length) for config in configs for seed in seeds]
+        done = {job: self.runs.known[job] for job in jobs if job in self.runs.known}
+        scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
+
+        def deliver(k: int) -> None:
+            """Candidate k, once all of its trainings are done."""
+            config = configs[k]
+            results = [done.get(Job(config, seed, length)) for seed in seeds]
+            if any(result is None for result in results):
+                return
+            for s, result in enumerate(filter(None, results)):
+                for split in splits:
+                    scores[split][k, s] = self.value(result, split)
+                if result.failure:
+                    self.failures[config] = result.failure
+            report([config], {split: values[k : k + 1] for split, values in scores.items()})
+
+        place = {config: k for k, config in enumerate(configs)}
+        for k in range(len(configs)):
+            deliver(k)
+        for job, result in self._run([job for job in jobs if job not in done]):
+            done[job] = result
+            progress(steps)
+            deliver(place[job.config])
+        return scores
+
+    def value(self, result: Result, split: str = "valid") -> float:
+        """A result's metric on a part of the data, higher is better; NaN where there is none."""
+        name = TEST if split == TEST else self._valid(result)
+        return self.sign * result.metrics.get(name, float("nan"))
+
+    def _valid(self, result: Result) -> str:
+        """Under which name a result has its metric."""
+        if self.metric in result.metrics:
+            return str(self.metric)
+        return next((name for name in result.metrics if name != TEST), "")
+
+    def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
+        """Does trainings, keeps what comes of them, and yields each with its result."""
+        try:
+            with closing(self.runner.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                for job, given in trained:
+                    result = self._complete(given)
+                    if kept:
+                        self.runs.ended(job, result, self.sign * self.value(result))
+                        if not result.failure:
+                            self.sanity.look(job, result, self.value(result), self.about.steps)
+                    yield job, result
+        finally:
+            self.runs.given_up("interrupted")
+
+    def _complete(self, result: Result) -> Result:
+        """The result; failed where the metric asked for is not in it."""
+        names = [name for name in result.metrics if name]
+        if self.metric and names and self.metric not in names:
+            return replace(result, metrics={}, failure=f"it returned no '{self.metric}', but {', '.join(names)}")
+        return result
+
+    def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
+        """Trains once at full length: how long that is, in steps and seconds, and whether the function works at all.
+
+        A sweep begins with the same training, which is not done twice.
+
+        Raises:
+            ConfigError: where it does not.
+            SearchError: where there is no time for it.
+        """
+        self.pulse, self.runs = clock.check, self._open_runs()
+        if self.full is None:
+            clock.first()
+            try:
+                with clock.until(clock.end):
+                    self.know(self._first(arms, seeds))
+            except OutOfTime:
+                raise SearchError(
+                    f"in {clock.budget:g} s not one training of {self.about.name} ends, and a search takes tens of "
+                    "them: give it a longer --budget, or make the training shorter."
+                ) from None
+        assert self.full is not None
+        clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)
+
+    def know(self, full: Full) -> None:
+        """Takes note of what a full training is."""
+        self.full, about = full, self.about
+        about.steps, about.device = full.steps, torch.device(full.device)
+        about.metric_name = self.minus + (self.metric or full.metric or "metric")
+
+    def _first(self, arms: Sequence[Config], seeds: Seeds) -> Full:
+        """What the first training tells, at a middle rate; another one, where it fails, at the lowest."""
+        default, plain = arms
+        tried = replace(default, lr=self.lrs[len(self.lrs) // 2]), replace(plain, lr=self.lrs[0])
+        results, (seed,) = list[Result](), seeds(1)
+        for config in tried:
+            results += [result for _, result in self._run([Job(config, seed)])]
+            if not results[-1].failure:
+                break
+        result = max(results, key=lambda r: (not r.failure, r.diverged, r.total_steps or 0, r.seconds))
+        if result.failure and not result.diverged:
+            raise ConfigError(f"{self.about.name}: the first training fails: {results[0].failure}.")
+        if not result.total_steps:
+            raise ConfigError(f"{self.about.name}: {NOT_BUILT}, with the number of its steps.")
+        seconds = max(r.seconds for r in results)
+        return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))
+
+    def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
+        """Looks at what a model is worth that is not trained, at learning rate 0, to compare trainings with."""
+        length = HALF if self.shortened else 1.0
+        if clock.budget is not None and LOOKS * self.about.steps > clock.affordable:
+            return
+        with clock.until(clock.halfway), suppress(OutOfTime):
+            for _, result in self._run([Job(replace(arm, lr=0.0), seeds(1)[0], length)], kept=False):
+                self.sanity.untrained = -np.inf if result.failure else self.value(result)
+            clock.advance(round(length * self.about.steps))
+
+    def plans(self) -> list[Plan]:
+        """See `Subject`."""
+        return plans(self.about.steps, shortened=self.shortened)
+
+    def standard(self, *, listed: bool) -> Plan:
+        """See `Subject`."""
+        return self.plans()[STANDARD]

@@ -1,0 +1,119 @@
+"""Where a user's function comes from, a file, a module, a script or a notebook, and whether its code is as it was."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+import pickle
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.search.tasks import load_file, load_module, split
+from autoranger.search.tune.training import Train, on_gpu
+from autoranger.search.tune.trial import Trial
+
+DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+
+
+class Named:
+    """A function by the name of its file or module, as other processes can find it; imported once in each.
+
+    Args:
+        spec: `train.py:train` or `package.module:train`.
+    """
+
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self._found: Train | None = None
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str]]:
+        return Named, (self.spec,)
+
+    def prepare(self) -> Train:
+        """The function; ConfigError where there is none."""
+        if self._found is None:
+            self._found = self._import()
+        return self._found
+
+    def _import(self) -> Train:
+        place, attribute = split(self.spec)
+        attribute = attribute or "train"
+        in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
+        if in_file and not Path(place).is_file():
+            raise ConfigError(f"there is no file {place}; name a Python file and its function, as in train.py:train.")
+        module = load_file(Path(place), "training") if in_file else load_module(place)
+        found: Any = getattr(module, attribute, None)
+        if found is None:
+            functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
+            raise unknown(f"function in {place}", attribute, functions)
+        return checked(found, self.spec)
+
+    def __call__(self, trial: Trial) -> Any:
+        """See `Train`."""
+        return self.prepare()(trial)
+
+
+def checked(train: Any, name: str) -> Train:
+    """A training function; ConfigError where it cannot be one."""
+    if not callable(train):
+        raise ConfigError(f"{name} is not a function; write def train(trial), which trains once and returns a metric.")
+    try:
+        inspect.signature(train).bind(None)
+    except TypeError as error:
+        raise ConfigError(f"{name} must take one argument, the trial ({error}).") from None
+    except ValueError:  # of a function that tells nothing about itself
+        pass
+    return train  # type: ignore[no-any-return]
+
+
+def sendable(train: Train) -> bytes | None:
+    """The function pickled, for processes that begin anew; None where they could not find it by its name."""
+    try:
+        pickled = pickle.dumps(train)
+        main = sys.modules["__main__"]
+        importable = getattr(main, "__spec__", None) is not None or Path(getattr(main, "__file__", "<")).is_file()
+        return pickled if importable or b"__main__" not in pickled else None
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return None
+
+
+def can_fork() -> bool:
+    """Whether copies of this process can train."""
+    return hasattr(os, "fork") and sys.platform != "darwin" and not on_gpu()
+
+
+def name_of(train: Any) -> str:
+    """What messages call a function."""
+    if isinstance(train, Named):
+        place, attribute = split(train.spec)
+        return attribute if attribute not in ("", "train") else Path(place).stem
+    return getattr(train, "__name__", type(train).__name__)
+
+
+def checksum(train: Any) -> int | None:
+    """Of the code of a function and of what it uses of its own file; comments and layout do not count.
+
+    None where there is no code to be had.
+    """
+    function = inspect.unwrap(train.prepare() if isinstance(train, Named) else getattr(train, "func", train))
+    try:
+        if (lines := inspect.getsourcefile(function)) and Path(lines).is_file():
+            whole = ast.parse(Path(lines).read_text(encoding="utf-8"))
+        else:
+            whole = ast.parse(inspect.getsource(function))
+    except (OSError, TypeError, SyntaxError, ValueError):
+        return None
+    defined = {node.name: node for node in whole.body if isinstance(node, DEFINITIONS)}
+    name, line = getattr(function, "__name__", ""), getattr(getattr(function, "__code__", None), "co_firstlineno", 0)
+    inside = [node for node in ast.walk(whole) if isinstance(node, DEFINITIONS) and node.name == name]
+    reached, waiting = dict[str, str](), sorted(inside, key=lambda node: abs(node.lineno - line))[:1]
+    while waiting:
+        node = waiting.pop()
+        reached[node.name] = ast.dump(node)
+        used = {part.id for part in ast.walk(node) if isinstance(part, ast.Name)} & defined.keys()
+        waiting += [defined[other] for other in used - reached.keys()]
+    return zlib.crc32("\n".join(reached[other] for other in sorted(reached)).encode()) if reached else None

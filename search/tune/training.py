@@ -1,0 +1,128 @@
+"""One training: the user's function, called with everything seeded, and what came of it, whatever that is."""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import random
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from autoranger.search.population.memory import is_out_of_memory
+from autoranger.search.tasks.words import reason
+from autoranger.search.tune.trial import Diverged, Job, Trial
+
+Train = Callable[[Trial], Any]
+"""The user's function: trains once, and returns a number, or several by name."""
+
+TAIL = 4000
+"""Characters of a traceback that are kept, its last ones."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of a training.
+
+    Args:
+        metrics: that were returned, by name; a single number is called "".
+        failure: why it failed, in a sentence; empty where it has not.
+        diverged: whether that is a number that is not finite, as too high a rate gives.
+        trace: of an error in it, for its author.
+        seconds: that it took.
+        total_steps: that its optimizer was built for; None where that was not said.
+        steps: that its optimizers took.
+        shortened: whether it asked for its length.
+        device: where the parameters of its optimizer were; empty where it built none.
+    """
+
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    failure: str = ""
+    diverged: bool = False
+    trace: str = ""
+    seconds: float = 0.0
+    total_steps: int | None = None
+    steps: int = 0
+    shortened: bool = False
+    device: str = ""
+
+
+def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
+    """Calls a training function.
+
+    Args:
+        train: the function.
+        job: for its trial.
+        number, tell: see `Trial`. What `tell` raises, other than an `Exception`, comes out here.
+    """
+    trial, began = Trial(job, number, tell), time.monotonic()
+    result = functools.partial(_result, trial, began)
+    try:
+        reseed(job.seed)
+        metrics = named_numbers(train(trial))
+    except Diverged as end:
+        return result(failure=str(end), diverged=True)
+    except (Exception, SystemExit) as error:
+        if is_out_of_memory(error):
+            return result(failure="out of memory", trace=tail(error))
+        return result(failure=reason(error), trace=tail(error))
+    if not trial.device:
+        return result(failure=NOT_BUILT)
+    wrong = [f"{name or 'the metric'} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
+    return result(failure=", ".join(wrong), diverged=True) if wrong else result(metrics=metrics)
+
+
+NOT_BUILT = "it did not call trial.build(model, total_steps) for its optimizer"
+
+
+def _result(trial: Trial, began: float, **found: Any) -> Result:
+    return Result(
+        seconds=time.monotonic() - began,
+        total_steps=trial.total_steps,
+        steps=trial.steps,
+        shortened=trial.shortened,
+        device=trial.device,
+        **found,
+    )
+
+
+def reseed(seed: int) -> None:
+    """Seeds what a training may draw from: torch's generators, NumPy's and Python's."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+
+
+def on_gpu() -> bool:
+    """Whether this process uses a GPU."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
+def named_numbers(returned: Any) -> dict[str, float]:
+    """What a function returned, as numbers by name; TypeError, for its author, where it is something else."""
+    if isinstance(returned, Mapping) and returned:
+        return {str(name): number(value, f"'{name}'") for name, value in returned.items()}
+    return {"": number(returned, "")}
+
+
+def number(value: Any, name: str) -> float:
+    """A number: Python's, NumPy's, or a tensor of one."""
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return float(value.detach())
+    if isinstance(value, np.ndarray | np.generic) and value.size == 1:
+        return float(value.reshape(-1)[0])
+    what = "nothing" if value is None else f"a {type(value).__name__}"
+    raise TypeError(f"train returned {what}{name and ' as '}{name}, but must return a number, or numbers by name")
+
+
+def tail(error: BaseException) -> str:
+    """The end of an error's traceback."""
+    return "".join(traceback.format_exception(error))[-TAIL:]

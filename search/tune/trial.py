@@ -1,0 +1,111 @@
+"""What a user's training function gets: one candidate, its seed, its share of the full length, and somebody to tell."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from autoranger.components.core.config import Compile, Config
+from autoranger.components.optimizer.optimizer import ComposedOptimizer
+
+if TYPE_CHECKING:
+    from torch.optim.optimizer import ParamsT
+
+PULSE = 0.5
+"""Seconds between the signs of life of a training, about."""
+
+
+class Diverged(BaseException):
+    """A training has reported what is not a finite number. No error of the code it is raised in, which may catch those.
+
+    Args:
+        value, step: that were reported.
+    """
+
+    def __init__(self, value: float, step: int) -> None:
+        super().__init__(f"reported {value} at step {step}")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A training to be done.
+
+    Args:
+        config: the optimizer.
+        seed: of everything random.
+        length: the share of a full training that it takes.
+    """
+
+    config: Config
+    seed: int
+    length: float = 1.0
+
+
+class Trial:
+    """One training, as the function that does it sees it.
+
+    Args:
+        job: what to train.
+        number: of the worker that trains, from 0: `f"cuda:{trial.worker}"` is a GPU for each.
+        tell: called with `(step, value)` for each report, and with `None` now and then as a sign of life. What it
+            raises ends the training.
+
+    Attributes:
+        config: the optimizer's config.
+        seed: has seeded torch, NumPy and Python before the call; for generators of your own, such as a loader's.
+        worker: see `number`.
+    """
+
+    def __init__(self, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> None:
+        self.config, self.seed, self.worker = job.config, job.seed, number
+        self._length, self._tell = job.length, tell
+        self._told = time.monotonic()
+        self.shortened, self.steps = False, 0
+        self.total_steps: int | None = None
+        self.device = ""
+
+    @property
+    def length(self) -> float:
+        """The share of a full training to do: train for `round(epochs * trial.length)` epochs, one at least.
+
+        A function that never asks is taken for one that cannot be shorter.
+        """
+        self.shortened = True
+        return self._length
+
+    def build(
+        self, model: nn.Module | ParamsT, total_steps: int | None = None, *, compile: Compile = "auto"
+    ) -> ComposedOptimizer:
+        """The candidate's optimizer.
+
+        Args:
+            model: a model, or whatever `torch.optim.AdamW` takes for parameters.
+            total_steps: optimizer steps in this training, `trial.length` included: what schedules are made for.
+            compile: see `Config.build`.
+        """
+        params = model.parameters() if isinstance(model, nn.Module) else model
+        optimizer = self.config.build(params, total_steps, compile=compile)
+        self.device = optimizer.param_groups[0]["params"][0].device.type
+        self.total_steps = max(total_steps or 0, self.total_steps or 0) or None
+        optimizer.register_step_post_hook(self._stepped)
+        return optimizer
+
+    def report(self, value: float, step: int) -> None:
+        """Says how the training goes; it is kept with the trial. What is not finite ends the training as diverged."""
+        number = float(value)
+        if not math.isfinite(number):
+            raise Diverged(number, int(step))
+        self._told = time.monotonic()
+        self._tell((int(step), number))
+
+    def _stepped(self, *_: Any) -> None:
+        """After each step of an optimizer."""
+        self.steps += 1
+        if time.monotonic() - self._told > PULSE:
+            self._told = time.monotonic()
+            self._tell(None)

@@ -1,0 +1,124 @@
+"""A search in which a user's own function trains: how it is called, and what is kept of it."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import torch
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
+
+from autoranger.components.core.errors import ConfigError
+from autoranger.search.cost import Cost
+from autoranger.search.progress import Progress
+from autoranger.search.race.plan import Plan
+from autoranger.search.serialization import from_data
+from autoranger.search.space import Space
+from autoranger.search.study import AUTO, conduct
+from autoranger.search.tune.inline import Inline
+from autoranger.search.tune.pool import Pool, Runner
+from autoranger.search.tune.runs import Direction, Runs
+from autoranger.search.tune.script import FULL, Full, Script
+from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
+from autoranger.search.tune.training import Train
+from autoranger.search.verdict.outcome import Outcome
+
+LR_RANGE = (3e-4, 1e-2)
+"""Where the search for a learning rate begins if nothing else is said."""
+
+
+def tune_in(
+    train: Train,
+    storage: BaseStorage,
+    study: str,
+    *,
+    metric: str | None = None,
+    direction: Direction = "maximize",
+    lr_range: tuple[float, float] = LR_RANGE,
+    workers: int = 1,
+    timeout: float | None = None,
+    log: Path | None = None,
+    space: Space | None = None,
+    seed: int = 0,
+    budget: float | None = None,
+    plan: Plan | None = None,
+    sampler: str | BaseSampler = AUTO,
+    cost: Cost | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Finds the best subset of components for a user's own training, with its learning rate.
+
+    Args:
+        train: trains once; see `autoranger.tune`.
+        storage: Optuna storage of the trials. Each training is a trial of the study with "-runs" after its name.
+        study: name of the study in it.
+        metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
+        space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
+
+    Raises:
+        ConfigError: where the function cannot be called, fails at once, or gets worse by training; and as `search`.
+        SearchError: where there is nothing to recommend.
+    """
+    if direction not in ("maximize", "minimize"):
+        raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
+    space, code = space or Space(), checksum(train)
+    with closing(runner(train, workers, timeout, log)) as calls:
+        subject = Script(
+            calls,
+            name_of(train),
+            metric=metric,
+            direction=direction,
+            lr_range=lr_range,
+            code=code,
+            open_runs=lambda: Runs(storage, study, direction, space, resume=resume),
+            full=known_before(storage, study) if resume else None,
+        )
+        return conduct(
+            subject,
+            storage,
+            study,
+            space=space,
+            seed=seed,
+            budget=budget,
+            plan=plan,
+            sampler=sampler,
+            cost=cost,
+            resume=resume,
+            progress=progress,
+        )
+
+
+def known_before(storage: BaseStorage, study: str) -> Full | None:
+    """What an interrupted search knows of a full training."""
+    if study not in optuna.get_all_study_names(storage):
+        return None
+    noted = optuna.load_study(study_name=study, storage=storage).user_attrs.get("settings", {})
+    return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
+
+
+def runner(train: Train, workers: int, timeout: float | None, log: Path | None) -> Runner:
+    """How a function is called: by processes that begin anew where they can import it, by forks where not.
+
+    Where neither can be, or with no workers, it is called here.
+    """
+    if workers < 0 or (timeout is not None and timeout <= 0):
+        raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
+    if workers == 0:
+        return Inline(train)
+    pickled = sendable(train)
+    if pickled is not None:
+        return Pool(pickled, workers, max(1, torch.get_num_threads() // workers), timeout, log)
+    if can_fork():
+        return Pool(train, workers, 1, timeout, log)  # more threads than one wait for those that a fork has lost
+    warnings.warn(
+        "the training function cannot be imported by other processes, and this one cannot be copied"
+        f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "
+        "against crashes and hangs. Put the function into a file of its own and import it.",
+        stacklevel=3,
+    )
+    return Inline(train)

@@ -1,0 +1,114 @@
+"""A worker process: gets the user's function once and then trainings to do, and ends with the process that began it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing import current_process, parent_process
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from autoranger.search.tasks.words import reason
+from autoranger.search.tune.training import Train, on_gpu, tail, train_once
+from autoranger.search.tune.trial import Job
+
+NAME = "autoranger-worker"
+"""How worker processes are called."""
+
+BEGUN_AGAIN = 77
+"""Exit status of a worker that imports a script which would begin the search again."""
+
+LOOK = 0.5
+"""Seconds between looks for the process that began this one."""
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker waits for its first training."""
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The user's function cannot be had in a worker.
+
+    Args:
+        why: in a sentence.
+        trace: for its author.
+    """
+
+    why: str
+    trace: str
+
+
+def in_worker() -> bool:
+    """Whether this process is one of ours: a script that it imports must not begin a search in it."""
+    return current_process().name.startswith(NAME)
+
+
+def serve(number: int, function: bytes | Train, pipe: Connection, threads: int, log: Path | None) -> None:
+    """The whole life of a worker: trains what it is sent, until that is None.
+
+    Args:
+        number: its own.
+        function: pickled, or itself where this process is a fork.
+        pipe: gives `Job`s, None at the end; takes `Ready` or `Refused`, then what trials tell, and `Result`s.
+        threads: of torch.
+        log: the file at whose end the function's output goes; nowhere where None.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
+    redirect(log)
+    torch.set_num_threads(threads)
+    try:
+        train: Train = pickle.loads(function) if isinstance(function, bytes) else function
+        prepare: Callable[[], Any] | None = getattr(train, "prepare", None)
+        if prepare is not None:
+            prepare()
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code == BEGUN_AGAIN:
+            raise
+        pipe.send(Refused(reason(error), tail(error)))
+        return
+    pipe.send(Ready())
+    while True:
+        try:
+            job: Job | None = pipe.recv()
+        except EOFError:
+            return
+        if job is None:
+            return
+        result = train_once(train, job, number, pipe.send)
+        pipe.send(result)
+        if result.failure and on_gpu():
+            return  # whose context an error may have spoiled
+
+
+def follow(parent: int) -> None:
+    """Ends this process once the one that began it has ended, however that came."""
+    above = parent_process()
+    while os.getppid() == parent and (above is None or above.is_alive()):
+        time.sleep(LOOK)
+    os._exit(1)
+
+
+def redirect(log: Path | None) -> None:
+    """Leads standard output and error, the process's own too, to the end of a file or into nothing."""
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    place = os.open(log or os.devnull, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    for number in (1, 2):
+        os.dup2(place, number)
+    os.close(place)
+    sys.stdout = open(1, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, encoding="utf-8", errors="replace", closefd=False)  # noqa: SIM115
