@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
-    from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.components.optimizer.optimizer import ComposedOptimizer
+    from autoranger.components.optimizer.ranger21 import Ranger21
     from autoranger.components.optimizer.schedule import OwnSchedule
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
@@ -44,7 +45,8 @@ HOMES = {
     "components.core.component": ("Component", "Hyper", "Role", "Signals", "Stage"),
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
-    "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "components.optimizer.optimizer": ("ComposedOptimizer",),
+    "components.optimizer.ranger21": ("Ranger21",),
     "components.optimizer.schedule": ("OwnSchedule",),
     "search.tasks.task": ("Task",),
     "search.tune.trial": ("Trial",),
@@ -53,11 +55,11 @@ HOMES = {
     "search": (),
     "search.samplers": (),
 }
-"""The modules that have what this one offers; those without names are offered themselves."""
+"""Modules and the public names from each; a module without names is a public name itself."""
 
 
 def __getattr__(name: str) -> Any:
-    """Everything is imported when it is asked for: torch takes seconds, which a version or a help need not wait for."""
+    """Imports a public name when it is first used: importing torch takes seconds."""
     for home, names in HOMES.items():
         if name in names or (not names and name == home.rpartition(".")[2]):
             module = import_module(f"{__name__}.{home}")

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Runs it; Ctrl-C while it is still being imported is no traceback."""
+    """Runs the command line; Ctrl-C while it is being imported gives no traceback."""
     try:
         from autoranger.cli import main as run
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a command is asked for, looked at before the work begins: the device, and the file that a config goes into."""
+"""Checks of a command's arguments before the work begins: the device, and the file for the config."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from autoranger.components.core.errors import ConfigError, DataError, reason
 
 
 def pick_device(name: str) -> str:
-    """The device of a name, `auto` resolved; ConfigError where this machine does not have it."""
+    """The device, with `auto` resolved; raises ConfigError if this machine does not have it."""
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, index = name.partition(":")
@@ -26,7 +26,7 @@ def pick_device(name: str) -> str:
 
 
 def check_out(path: Path) -> None:
-    """Makes sure, before the work, that a config can be written there and that no other file would be lost."""
+    """Checks that a config can be written to a path without losing another file."""
     if path.is_dir():
         raise ConfigError(f"--out {path} is a folder; name a file in it, as in {path / 'tuned.toml'}.")
     if path.exists():
@@ -43,7 +43,7 @@ def check_out(path: Path) -> None:
 
 
 def keep_previous(path: Path) -> Path | None:
-    """Copies the config that is about to be replaced to `<name>.bak`, and says where that is."""
+    """Copies the config that will be replaced to `<name>.bak`, and returns that path; None if there is no config."""
     try:
         previous = path.read_bytes()
     except FileNotFoundError:
@@ -55,5 +55,5 @@ def keep_previous(path: Path) -> Path | None:
 
 
 def backup(path: Path) -> Path:
-    """Where the config goes that a new one takes the place of."""
+    """The path to which an existing config is copied before it is replaced."""
     return path.with_name(path.name + ".bak")

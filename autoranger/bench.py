@@ -1,4 +1,4 @@
-"""How long a step takes: full Ranger21, each component on its own, torch's AdamW and other packages, side by side.
+"""Times the steps of full Ranger21, each component alone, torch's AdamW and other packages, side by side.
 
 What an optimizer costs depends on the shapes of the parameters alone, so a model here is a list of shapes. All
 optimizers step over the same parameters and gradients in turns (other packages, which change gradients, over copies),
@@ -37,7 +37,7 @@ Build = Callable[[list[nn.Parameter]], Optimizer]
 REFERENCE = "torch AdamW (fused)"
 TOTAL_STEPS = 1_000_000
 TOGETHER = 6
-"""Optimizers that take turns; more would need too much memory for their state."""
+"""Most optimizers that take turns; the state of more would need too much memory."""
 
 
 def mlp() -> Iterator[Shape]:
@@ -90,14 +90,14 @@ MODELS: dict[str, Callable[[], Iterator[Shape]]] = {"mlp": mlp, "gpt": gpt, "res
 
 @dataclass(frozen=True)
 class Timing:
-    """One optimizer's steps.
+    """Step times of one optimizer.
 
     Args:
         name: of the optimizer.
-        first: seconds of the first step, which compiles where anything does.
+        first: seconds of the first step, including compilation.
         median, low, high: seconds of a later step, and the quartiles.
-        ratio: to the reference's step of the same round, the median.
-        state: numbers that it keeps for each parameter.
+        ratio: median ratio to the reference's step of the same round.
+        state: numbers that it keeps per parameter.
     """
 
     name: str
@@ -111,14 +111,15 @@ class Timing:
 
 @dataclass(frozen=True)
 class Bench:
-    """A measurement, and all that is needed to judge it.
+    """A measurement with what is needed to judge it.
 
     Args:
-        model: its name, `parameters` and `tensors` its size.
-        rounds: steps that were timed of each optimizer.
-        timings: of each optimizer, in the order in which they were asked for.
-        skipped: why, by name, for those that do not run here.
-        machine: what it was measured on, with what.
+        model: its name.
+        parameters, tensors: its size.
+        rounds: timed steps of each optimizer.
+        timings: of each optimizer.
+        skipped: the reason, by name, for each optimizer that does not run here.
+        machine: device, threads, versions and date.
     """
 
     model: str
@@ -135,7 +136,7 @@ class Bench:
 
 
 def contestants(peers: bool) -> dict[str, Build]:
-    """Who takes part: ours (with a plus AdamW and one component), torch's AdamW, and other packages where `peers`."""
+    """The optimizers: ours ("+ component": AdamW with one component), torch's AdamW, with `peers` other packages."""
 
     def torch_adamw(**how: Any) -> Build:
         return lambda params: AdamW(params, lr=1e-5, **how)
@@ -175,11 +176,11 @@ PEERS: dict[str, Build] = {
     "ranger21, its authors' package": authors,
     "ranger21, pytorch_optimizer": pytorch_optimizer,
 }
-"""Ranger21 as other packages have it. They get parameters of their own, since they change gradients in place."""
+"""Ranger21 of other packages. Each gets its own parameters, since they change gradients in place."""
 
 
 def copies(params: Sequence[nn.Parameter]) -> list[nn.Parameter]:
-    """The same parameters and gradients once more."""
+    """Copies of parameters and their gradients."""
     found = [nn.Parameter(p.detach().clone()) for p in params]
     for p, q in zip(params, found, strict=True):
         q.grad = None if p.grad is None else p.grad.clone()
@@ -200,8 +201,8 @@ def bench(
         model: a name in `MODELS`.
         device: of the parameters.
         rounds: how many steps of each to time.
-        peers: whether other packages take part; those that are not installed are skipped.
-        progress: called with the number of optimizers that are done, and of all.
+        peers: whether to time other packages; those that are not installed are skipped.
+        progress: called with the number of optimizers that are done, and the number of all.
 
     Raises:
         ConfigError: on an unknown model.
@@ -238,20 +239,20 @@ def summary(
     optimizer: Optimizer,
     params: list[nn.Parameter],
 ) -> Timing:
-    """What is told of one optimizer, from the seconds of all that took turns with it."""
+    """The timing of one optimizer, from the seconds of all that took turns with it."""
     low, median, high = np.quantile(seconds[name], (0.25, 0.5, 0.75)).tolist()
     ratio = float(np.median(seconds[name] / seconds[REFERENCE])) if REFERENCE in seconds else float("nan")
     return Timing(name, first, median, low, high, ratio, state_size(optimizer) / sum(p.numel() for p in params))
 
 
 def state_size(optimizer: Optimizer) -> int:
-    """How many numbers an optimizer keeps, those that count steps aside."""
+    """How many numbers an optimizer keeps, except counts of steps."""
     held = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.numel() for value in held if isinstance(value, Tensor) and value.dim() > 0)
 
 
 def machine(device: str) -> dict[str, Any]:
-    """What was measured on, with what, and when."""
+    """Device, threads, versions and date of a measurement."""
 
     def installed(name: str) -> str | None:
         try:
@@ -272,7 +273,7 @@ def machine(device: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name from the system."""
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:
             return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))

@@ -22,6 +22,7 @@ from autoranger.terminal import Aside, Interrupted, Output, interruptible, strea
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
+    from autoranger.search.space import Space
     from autoranger.search.verdict.outcome import Outcome
     from autoranger.session import Session
 
@@ -35,22 +36,25 @@ app = typer.Typer(
 out, err = Output(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
-Device = Annotated[str, typer.Option(help="auto (a GPU where there is one), cpu, cuda, cuda:1 …")]
-DataDir = Annotated[Path | None, typer.Option(help="Data files; else AUTORANGER_DATA or a download.")]
+Known = Annotated[
+    str | None, typer.Option("--task", help="my_task.py, whose own components are meant, too. Its code runs.")
+]
+Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
+DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
 Direction = Literal["maximize", "minimize"]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead, for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 INTERRUPTED = 130
 
 
 class CostName(enum.StrEnum):
-    """What an optimizer costs."""
+    """Costs that a search can look at."""
 
     memory = enum.auto()
     time = enum.auto()
 
 
 class SpaceName(enum.StrEnum):
-    """What a search chooses from."""
+    """Spaces that a search can choose from."""
 
     subsets = enum.auto()
     extended = enum.auto()
@@ -63,18 +67,21 @@ class Kind(enum.StrEnum):
     script = enum.auto()
 
 
-OutPath = Annotated[Path, typer.Option("--out", help="Where the tuned config goes.")]
-Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Else the standard plan.")]
-SpaceOption = Annotated[SpaceName, typer.Option("--space", help="Subsets of Ranger21, or of all components there are.")]
+OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
+Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")]
+SpaceOption = Annotated[SpaceName, typer.Option("--space", help="Subsets of Ranger21's eight, or of all components.")]
+Add = Annotated[
+    list[str] | None, typer.Option(help="A component to choose from as well; can be given again.", metavar="NAME")
+]
 SamplerOption = Annotated[
     str,
     typer.Option(
-        "--sampler", help="Who chooses what the first round trains: grid, bayes, thompson, tpe …", metavar="NAME"
+        "--sampler", help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, plan and machine: same file.")]
+Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Continue the --study that was interrupted.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")]
 
 
 @app.callback(invoke_without_command=True)
@@ -93,40 +100,40 @@ def search(
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
     space: SpaceOption = SpaceName.subsets,
+    add: Add = None,
     sampler: SamplerOption = "auto",
     objective: Annotated[
-        str, typer.Option(help="What to improve: metric, loss, or steps:0.95 for the steps to that metric.")
+        str, typer.Option(help="What to improve: metric, loss, or steps:0.95 (steps to that metric).")
     ] = "metric",
     cost: Annotated[
-        CostName | None, typer.Option(help="Keep what is cheaper in state or step time, too: a Pareto front.")
+        CostName | None, typer.Option(help="Also keep subsets with less state or faster steps: a Pareto front.")
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
     storage: Storage = None,
-    study: Annotated[str | None, typer.Option(help="Name of the study; task and time if not given.")] = None,
+    study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
     resume: Resume = False,
     as_json: Json = False,
 ) -> None:
     """Race subsets of the components on a task, and export the winner.
 
-    Short proxy trainings of every subset, each with a grid of learning rates, then longer ones with more seeds for
-    those that are left. Where there are too many subsets for the time, a sampler chooses: --sampler auto (that is
-    bayes), thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The verdict is on fresh seeds: the exported
-    config is the subset that beats full Ranger21 significantly, or full Ranger21 itself where none does. A --budget
-    that is too short for that gives full Ranger21 with the best of a few learning rates, and says so.
+    The first round trains every subset for a short time, with a grid of learning rates; later rounds train the best
+    ones longer and on more seeds. If there are too many subsets, a sampler chooses: --sampler auto (which is bayes),
+    thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The finalists are compared on fresh seeds, and the
+    subset that beats full Ranger21 significantly is exported, or full Ranger21 itself if none does. If --budget is too
+    short for that, full Ranger21 is exported with the best of a few learning rates.
 
     **Examples**
 
         autoranger search --task digits
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
-        autoranger search --task my_task.py:MyTask --device cuda
+        autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
     from autoranger.arguments import pick_device
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
-    from autoranger.search.space import Space
     from autoranger.search.study import search as run
     from autoranger.search.tasks import create
     from autoranger.session import Session
@@ -135,7 +142,7 @@ def search(
     seconds = None if budget is None else parse_budget(budget)
     chosen = create(task, pick_device(device), data_dir)
     session = Session(chosen.name, out_path, storage, study, resume=resume)
-    chosen_space = Space.extended() if space is SpaceName.extended else Space()
+    chosen_space = choices(space, add)
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
@@ -181,6 +188,7 @@ def tune(
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
     space: SpaceOption = SpaceName.subsets,
+    add: Add = None,
     sampler: SamplerOption = "auto",
     seed: Seed = 0,
     storage: Storage = None,
@@ -201,7 +209,6 @@ def tune(
         autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
     """
     from autoranger.search.race.plan import parse_budget
-    from autoranger.search.space import Space
     from autoranger.search.tune.source import Named, name_of
     from autoranger.search.tune.tune import tune_in
     from autoranger.session import Session
@@ -223,7 +230,7 @@ def tune(
                 workers=workers,
                 timeout=limit,
                 log=log,
-                space=Space.extended() if space is SpaceName.extended else Space(),
+                space=choices(space, add),
                 seed=seed,
                 budget=seconds,
                 sampler=sampler,
@@ -290,17 +297,19 @@ def new(
 def compare(
     configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
     task: Task,
-    seeds: Annotated[int, typer.Option(min=2, help="Seeds that all of them run on.")] = 16,
-    sweep: Annotated[bool, typer.Option(help="Find the best learning rate for each first, at equal budget.")] = True,
-    seed: Annotated[int, typer.Option(min=0, help="Same seed and machine: same result.")] = 0,
+    seeds: Annotated[int, typer.Option(min=2, help="Number of common seeds.")] = 16,
+    sweep: Annotated[bool, typer.Option(help="First find the best learning rate of each, at equal budget.")] = True,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
-    full: Annotated[bool, typer.Option("--full", help="At the task's full length instead of the proxy's.")] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="Train for the task's full length instead of the proxy's.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.
 
-    Each gets the best learning rate of its own sweep first: a comparison at one side's favourite rate is none.
+    Each config first gets the best learning rate of its own sweep, so that none has the advantage of a good rate.
 
     **Examples**
 
@@ -320,8 +329,8 @@ def compare(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
+    chosen = create(task, pick_device(device), data_dir)  # whose file may define components
     sides = {name: load(name) for name in configs}
-    chosen = create(task, pick_device(device), data_dir)
     with Display(err) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
@@ -334,19 +343,19 @@ def compare(
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a study that a search has made.")],
-    storage: Annotated[str | None, typer.Option(help="Where it is: a journal file or a database URL.")] = None,
+    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a search's study.")],
+    storage: Annotated[str | None, typer.Option(help="Its Optuna storage: a journal file or a database URL.")] = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Write a page, its figures, the finalists' configs and attribution.json into this folder."
+            "--out", help="Write a page, its figures, the finalists' configs and attribution.json to this folder."
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a search found out: the verdict, the finalists, and what each component contributes.
+    """Report what a search found: the verdict, the finalists, and what each component contributes.
 
-    Read from the study alone; nothing is trained. A search that was interrupted is shown as far as it got.
+    The report is made from the study; nothing is trained. An interrupted search is reported as far as it got.
 
     **Examples**
 
@@ -392,18 +401,23 @@ def tasks(as_json: Json = False) -> None:
 
 @app.command()
 def components(
+    task: Known = None,
     as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
+    as_stub: Annotated[bool, typer.Option("--stub", help="Print them as arguments of Ranger21, for editors.")] = False,
 ) -> None:
     """List the components, in the order in which they act within a step."""
     from autoranger.components.core.component import registry
     from autoranger.components.core.reference import described, markdown
+    from autoranger.components.optimizer.signature import stub
     from autoranger.tables import print_component
 
-    if as_markdown:
-        print_text(markdown())
+    if as_markdown or as_stub:
+        own = registry.own().values()
+        print_text(markdown(own) if as_markdown else stub(own))
         return
-
+    registry.discover()
+    introduce(task)
     if as_json:
         print_json({name: described(cls) for name, cls in registry.items()})
         return
@@ -413,7 +427,7 @@ def components(
 
 @app.command()
 def presets(as_json: Json = False) -> None:
-    """List the named optimizers, each of which can stand wherever a config file can."""
+    """List the presets, named optimizers that can be used wherever a config file can."""
     from autoranger.components.core.config import Config
     from autoranger.components.presets import PRESETS
 
@@ -428,12 +442,14 @@ def presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    task: Known = None,
     as_json: Json = False,
 ) -> None:
-    """Explain a config: what is on, with which values, and what the search found out about it."""
+    """Explain a config: its components and values, and what the search found about it."""
     from autoranger.components.core.config import load, read
     from autoranger.tables import print_config
 
+    introduce(task)
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
     if as_json:
         print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
@@ -444,16 +460,17 @@ def show(
 @app.command()
 def bench(
     model: Annotated[str, typer.Option(help="Shapes of the parameters: mlp, gpt, resnet50 or vit.")] = "gpt",
-    peers: Annotated[bool, typer.Option("--peers", help="Also Ranger21 as other packages have it.")] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Steps of each optimizer, in turns.")] = 30,
-    figure: Annotated[Path | None, typer.Option(help="Draw the result into this file (.png, .svg or .pdf).")] = None,
+    peers: Annotated[bool, typer.Option("--peers", help="Also time Ranger21 of other packages.")] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Timed steps of each optimizer.")] = 30,
+    figure: Annotated[Path | None, typer.Option(help="Draw the result to this file (.png, .svg or .pdf).")] = None,
+    task: Known = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Time the optimizers' steps on this machine: full Ranger21, each component alone, AdamW.
+    """Time steps on this machine: full Ranger21, each component alone, AdamW.
 
-    All step over the same parameters in turns. The figures are medians, and ratios to torch's fused AdamW in the same
-    round.
+    The optimizers step over the same parameters in turns. Results are medians, and median ratios to torch's fused
+    AdamW in the same round.
 
     **Examples**
 
@@ -462,6 +479,7 @@ def bench(
     """
     from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
+    from autoranger.components.core.component import registry
     from autoranger.display import counting
     from autoranger.tables import print_bench
 
@@ -469,6 +487,8 @@ def bench(
         from autoranger.figures import check_figure
 
         check_figure(figure)
+    registry.discover()
+    introduce(task)
     with counting(err, "timing") as progress:
         result = run(model, device=pick_device(device), rounds=rounds, peers=peers, progress=progress)
     if figure is not None:
@@ -481,20 +501,35 @@ def bench(
         print_bench(out, result)
 
 
+def choices(space: SpaceName, add: list[str] | None) -> Space:
+    """What a search chooses from."""
+    from autoranger.search.space import Space
+
+    return (Space.extended() if space is SpaceName.extended else Space()).adding(add or ())
+
+
+def introduce(task: str | None) -> None:
+    """Makes the components known that a task's file or module defines."""
+    if task is not None:
+        from autoranger.search.tasks import introduce
+
+        introduce(task)
+
+
 def print_json(value: object) -> None:
-    """One JSON document on stdout; what is not finite becomes null."""
+    """Prints a JSON document on stdout; numbers that are not finite become null."""
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
 
 def print_text(text: str) -> None:
-    """A text as it is, on stdout; see `Output` for a reader that has gone."""
+    """Prints text on stdout unchanged; see `Output` for a reader that has gone."""
     with suppress(BrokenPipeError):
         sys.stdout.write(text)
 
 
 def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) -> None:
-    """A table with one row for each key."""
+    """Prints a table with one row for each key."""
     folding = (Column(column, overflow="fold") for column in columns)
     table = Table(Column(first, no_wrap=True), *folding, box=None, pad_edge=False)
     for name, row in rows.items():
@@ -503,7 +538,7 @@ def print_table(first: str, rows: Mapping[str, tuple[str, ...]], *columns: str) 
 
 
 def say_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning as one line."""
+    """Prints a warning in one line."""
     err.print(f"[yellow]warning:[/] {escape(str(message))}", highlight=False, soft_wrap=True)
 
 
@@ -528,7 +563,7 @@ def main() -> None:
 
 
 def fail(message: str, status: int) -> NoReturn:
-    """Says what is wrong, and ends."""
+    """Prints what is wrong, and exits."""
     err.print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

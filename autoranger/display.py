@@ -1,4 +1,4 @@
-"""What a search shows while it runs: the round, the candidates left, the best so far, and the time left."""
+"""The display of a running search: the round, the best candidate so far, and the time left."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Bar(rich.progress.Progress):
 
 
 class Display(Progress):
-    """A live progress bar on a terminal; a line for each round elsewhere. Use as a context manager.
+    """A live progress bar on a terminal, and a line for each round elsewhere. Use as a context manager.
 
     Args:
         console: to print to.
-        title: printed before anything else, once there is something to tell.
+        title: printed before the first line.
         kept: called whenever results have been written.
     """
 
@@ -101,7 +101,7 @@ class Display(Progress):
 
 @contextmanager
 def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on a terminal for things that are counted: yields a function of how many are done, and of all."""
+    """A progress bar on a terminal. Yields a function to call with the numbers of things that are done and of all."""
     columns = TextColumn("{task.description}"), BarColumn(bar_width=24), TextColumn("{task.completed}/{task.total}")
     with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         all_of_it = bar.add_task(what, total=None)
@@ -109,7 +109,7 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
 
 
 def counted(seeds: int) -> str:
-    """So many seeds, in words."""
+    """A number of seeds in words."""
     return "one seed" if seeds == 1 else f"{seeds} seeds"
 
 

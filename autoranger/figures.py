@@ -1,4 +1,4 @@
-"""Figures, by Matplotlib, which is an extra of its own."""
+"""Figures by Matplotlib, an optional dependency."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def check_figure(path: Path) -> None:
-    """ConfigError, before the work, where no figure can be drawn into this file."""
+    """Raises ConfigError if no figure can be drawn into this file; for a check before the work."""
     if path.suffix.lower() not in FORMATS:
         raise ConfigError(f"the figure {path} must end in {', '.join(FORMATS[:-1])} or {FORMATS[-1]}.")
     if not path.absolute().parent.is_dir():
@@ -24,7 +24,7 @@ def check_figure(path: Path) -> None:
 
 
 def canvas(width: float, height: float) -> tuple[Any, Any]:
-    """An empty figure and its axes, in inches; ConfigError without Matplotlib."""
+    """An empty figure of a size in inches, and its axes; raises ConfigError without Matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError:
@@ -36,7 +36,7 @@ def canvas(width: float, height: float) -> tuple[Any, Any]:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Writes a figure; DataError where that fails."""
+    """Writes a figure; raises DataError if that fails."""
     try:
         figure.savefig(path, dpi=150)
     except OSError as error:

@@ -1,9 +1,10 @@
-"""Configs, comparisons of them and step times, printed on a terminal."""
+"""Prints configs, comparisons and step times on a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from autoranger.bench import Bench
 from autoranger.components.core.component import Value, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.reference import extra_bytes
+from autoranger.components.core.registry import origin
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.space import in_words
 from autoranger.search.tasks.task import Task
@@ -30,7 +33,7 @@ def comparison_dict(comparison: HeadToHead) -> dict[str, Any]:
 
 
 def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> None:
-    """The sides with their learning curves, and the difference of each pair."""
+    """Prints the configs with their learning curves, and the difference of each pair."""
     points = len(comparison.sides[0].curve)
     shown = [i for i in range(points) if (i + 1) % 2 == 0]
     at = [f"{round(comparison.steps * (i + 1) / points)}" for i in shown]
@@ -55,7 +58,7 @@ def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> No
 
 
 def print_config(console: Console, name: str, config: Config, evidence: Mapping[str, Any]) -> None:
-    """A config explained: the numbers, each component, the evidence, and how to use it."""
+    """Explains a config: its numbers, each component, the evidence, and how to use it."""
     console.print(f"[bold]{escape(name)}[/]: {in_words(config.components)}", highlight=False)
     beta1, beta2 = config.betas
     console.print(
@@ -68,20 +71,29 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
     console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
     if evidence:
         print_evidence(console, evidence)
-    print_code(console, f'optimizer = autoranger.load("{name}").{build_call(config)}')
+    for line in (*imports(config), f'optimizer = autoranger.load("{name}").{build_call(config)}'):
+        print_code(console, line)
+
+
+def imports(config: Config) -> list[str]:
+    """What a program has to import before it loads a config: the files that define its components."""
+    places = {name: origin(registry[name]) for name in config.components}
+    return [f"import {Path(place).stem}  # has {name}" for name, place in places.items() if place.endswith(".py")]
 
 
 def print_component(console: Console, name: str, settings: Mapping[str, Value]) -> None:
-    """A component in two or three lines: what it is, what it does, and its hyperparameters."""
+    """Prints a component in two or three lines: name, stage, source, hyperparameters, and what it does."""
     cls = registry[name]
     values = ", ".join(f"{key}={value}" for key, value in settings.items())
-    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}[/]"
+    extra = extra_bytes(cls)
+    state = f", state {extra:+d} bytes a number" if extra else ""
+    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}{state}[/]"
     console.print(title + (f"  {escape(values)}" if values else ""), highlight=False)
     console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))
 
 
 def print_evidence(console: Console, table: object) -> None:
-    """Where a config comes from, by the table of its file; what no search has written is one sentence."""
+    """Prints the evidence in a config file, or that it is not this version's."""
     try:
         evidence = Evidence.read(table)
     except ConfigError as error:
@@ -99,7 +111,7 @@ def print_evidence(console: Console, table: object) -> None:
 
 
 def print_bench(console: Console, bench: Bench) -> None:
-    """The table of a measurement, fastest first, and what it was made on."""
+    """Prints a measurement, fastest optimizer first, and the machine."""
     numbers = (
         Column(name, justify="right", no_wrap=True) for name in ("ms", "quartiles", "× fused", "first s", "state")
     )
@@ -123,11 +135,11 @@ def print_bench(console: Console, bench: Bench) -> None:
 
 
 def print_code(console: Console, line: str) -> None:
-    """A line to be copied: neither wrapped nor interpreted."""
+    """Prints a line of code, neither wrapped nor interpreted."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def build_call(config: Config) -> str:
-    """How the optimizer of a config is built."""
+    """The call that builds a config's optimizer."""
     total = ", total_steps=epochs * len(loader)" if config.needs_total_steps else ""
     return f"build(model.parameters(){total})"

@@ -1,4 +1,4 @@
-"""What every command has in common as a process: streams that can take what it prints, and an end when it is asked."""
+"""The process of a command: output streams that take any text, and an orderly end on signals."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from autoranger.search.storage.process import SIGNALS
 
 ASCII = {"→": "->", "−": "-", "–": "-", "×": "x", "·": "*", "…": "...", "±": "+-", "≤": "<=", "≥": ">=", "√": "sqrt"}
 ASCII |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θφηλτβεασμ"}
-"""How to say in ASCII what has no decomposition of its own."""
+"""Characters in ASCII, where Unicode has no decomposition."""
 
 
 GRACE = 60.0
-"""Seconds for what is in training when a process is asked to end."""
+"""Seconds that a process asked to end may take to finish what is in training."""
 
 
 class Interrupted(SystemExit):
-    """The process has been asked to end, by Ctrl-C or otherwise; its status is the one that shells give.
+    """A signal asks the process to end; the exit status is 128 + the signal, as in shells.
 
     Args:
         number: of the signal.
@@ -41,15 +41,15 @@ class Interrupted(SystemExit):
 
 
 class Output(Console):
-    """Prints results. A reader that has gone, as `head` has, wants no more of them, and that is no failure."""
+    """Prints results. It is no failure if the reader of a pipe has gone, as `head` does."""
 
     def on_broken_pipe(self) -> None:
-        """Called where the reader of a pipe has gone; the base class ends the process."""
+        """Called when the reader of a pipe has gone. (The base class ends the process.)"""
         self.quiet = True
 
 
 class Aside(Output):
-    """Prints what goes with the work, such as its progress. Where nobody can take that any more, the work goes on."""
+    """Prints progress and messages. The work goes on if they cannot be written any more."""
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `Console.print`."""
@@ -60,7 +60,7 @@ class Aside(Output):
 
 
 def in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What stands for characters that a stream's encoding does not have; an error handler of `codecs`."""
+    """An error handler of `codecs` that writes in ASCII what a stream's encoding does not have."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     text = error.object[error.start : error.end]
@@ -72,9 +72,9 @@ def in_ascii(error: UnicodeError) -> tuple[str | bytes, int]:
 
 @contextmanager
 def streams() -> Iterator[None]:
-    """Standard output and error that take any text, also where they are closed or know no more than ASCII.
+    """Makes standard output and error take any text, even if they are closed or support only ASCII.
 
-    What cannot be written in the end, to a full disk, is a failure; a reader that has gone is none of our business.
+    Output that cannot be written in the end, as to a full disk, is a failure; a reader that has gone is not.
     """
     codecs.register_error("autoranger", in_ascii)
     for name in ("stdout", "stderr"):
@@ -99,7 +99,7 @@ def streams() -> Iterator[None]:
 
 
 def flushed(stream: TextIO) -> OSError | None:
-    """What is wrong with a stream; it is then led into nothing, so that the interpreter does not complain again."""
+    """Flushes a stream; returns its error, if any, after redirecting it, so that Python does not report it again."""
     try:
         stream.flush()
     except OSError as error:
@@ -115,7 +115,7 @@ def flushed(stream: TextIO) -> OSError | None:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Whatever asks this process to end raises `Interrupted`, unless it is ignored, as by `nohup`."""
+    """Within it signals that ask this process to end raise `Interrupted`, except ignored ones, as under `nohup`."""
 
     def end(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -126,7 +126,7 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def handled(call: Callable[[int, FrameType | None], None], numbers: Iterable[int]) -> Iterator[None]:
-    """Has signals call something, except those that are ignored."""
+    """Within it signals call a function, except ignored ones."""
     before: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
         for number in numbers:
@@ -141,10 +141,9 @@ def handled(call: Callable[[int, FrameType | None], None], numbers: Iterable[int
 
 @contextmanager
 def patience() -> Iterator[Callable[[], None]]:
-    """Within it the first request to end, except Ctrl-C, waits for what is in training, though not for ever.
+    """Within it the first request to end, except Ctrl-C, waits for results to be written, at most `GRACE` seconds.
 
-    Yields a function to call whenever results have been written: there the process ends if it has been asked to. If it
-    is killed before, nothing is lost that would not have been lost at once.
+    Yields a function to call whenever results have been written: it ends the process if a signal has asked for that.
     """
     asked: list[int] = []
     over = threading.Event()

@@ -1,4 +1,4 @@
-"""Time and work: how fast a population trains here, whether a budget allows what is planned, and when it is spent."""
+"""Measures the speed of training, and keeps a search within its time budget."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from autoranger.search.progress import Progress
 from autoranger.search.race.plan import PROTECTED, Plan, Rung
 
 SHARE = 0.7
-"""The part of a budget that a plan may claim by its estimate: extensions of the grid and the test come on top."""
+"""Share of a budget that a plan may need by its estimate: extensions of the grid come on top."""
 
 RACE = 0.9
-"""The part of a budget after which nothing more begins but what a verdict needs."""
+"""Share of a budget after which only the verdict is trained."""
 
 END = 0.95
-"""The part of a budget after which nothing is trained: the rest is for writing what has been found."""
+"""Share of a budget after which nothing is trained: the rest is for writing the results."""
 
 MEASURING = 0.1
-"""The part of a budget in which the speed of training is measured, at most, and that of scoring in as much again."""
+"""Largest share of a budget in which the speed of training is measured, and as much again for scoring."""
 
 FEWEST_SEEDS = 8
-"""A verdict on fewer seeds could hardly ever tell anything."""
+"""Fewest seeds of a verdict. With fewer it could hardly ever name a winner."""
 
 MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
-"""Candidates and steps by which the speed of training is measured, at most. A GPU takes hardly longer for many
-candidates than for few, and is told by as many as a search has."""
+"""Most candidates and steps by which the speed of training is measured. A GPU takes hardly longer for many candidates
+than for few, so that it gets as many as a search has."""
 
 CHUNKS = 16
-"""Chunks of a small search, about, each with a setup before its first step."""
+"""Approximate number of chunks of a small search, each with its setup."""
 
 
 class OutOfTime(BaseException):
-    """The time for what is being trained is over. Like KeyboardInterrupt no error of the model that it comes upon."""
+    """The time for a training is over. Not an Exception, so that it is not taken for an error of the model."""
 
 
 class Clock(Progress):
-    """Counts work, in candidate-steps, against a time budget, and passes all that it hears on.
+    """Counts work, in candidate-steps, against a time budget, and passes progress on to a listener.
 
     Args:
         budget: seconds, or None for no limit.
-        listener: hears what the clock hears.
+        listener: is told all that the clock is told.
 
     Attributes:
         rate: candidate-steps per second, as measured.
         scoring: steps of a training that take as long as scoring it once.
-        setup: seconds before the first step of a chunk, once what comes but once is done.
+        setup: seconds before the first step of a chunk, without what happens only once.
     """
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
@@ -72,7 +72,7 @@ class Clock(Progress):
         return (SHARE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
 
     def needed(self, work: float) -> float:
-        """The budget in which a plan of so many candidate-steps from here on would fit."""
+        """The budget in which a plan of `work` candidate-steps from now on would fit."""
         return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / SHARE
 
     @property
@@ -82,21 +82,21 @@ class Clock(Progress):
 
     @property
     def halfway(self) -> float:
-        """Seconds after which half of what is now left is spent."""
+        """Seconds after which half of the time that is left now is over."""
         return (self.elapsed + self.end) / 2
 
     def sweep_seeds(self, rates: int, steps: int) -> int:
-        """Two seeds for a sweep of so many rates where they take less than a quarter of what is left, otherwise one."""
+        """The seeds of a sweep: two if they take less than a quarter of the time that is left, otherwise one."""
         work = rates * (steps + self.scoring)
         return 2 if 2 * work <= (self.end - self.elapsed) / 4 * self.rate else 1
 
     def needed_to_sweep(self, rates: int, steps: int) -> float:
-        """The budget, in whole seconds and not below twice this one, in which a sweep would fit."""
+        """The budget, in whole seconds and at least twice this one, in which a sweep would fit."""
         return max(2 * (self.budget or 0.0), math.ceil(2 * rates * (steps + self.scoring) / self.rate))
 
     @contextmanager
     def until(self, seconds: float) -> Iterator[None]:
-        """Within it, `check` raises so many seconds after the search began."""
+        """Within it, `check` raises from this many seconds after the search began."""
         before, self.deadline = self.deadline, min(seconds, self.deadline)
         try:
             yield
@@ -104,14 +104,14 @@ class Clock(Progress):
             self.deadline = before
 
     def check(self) -> None:
-        """Called before every pass through a model. OutOfTime where the time for what is being trained is over."""
+        """Called before every pass through a model. Raises OutOfTime when the time for the training is over."""
         if self.elapsed > self.deadline:
             raise OutOfTime
 
     def calibrate(self, population: Population, configs: Sequence[Config]) -> None:
         """Measures how fast a population trains and is scored, each within a tenth of the budget after a first step.
 
-        First one candidate for a step, then more for longer: a model that takes a second for a step is known by then.
+        It begins with few candidates and one step, and takes more as time allows: a step of some models takes a second.
         """
         gpu, passes = population.device.type == "cuda", list[float]()
         candidates, steps = min(population.rows, GPU_MEASURED) if gpu else MEASURED, MEASURED_STEPS
@@ -121,7 +121,7 @@ class Clock(Progress):
             self.check()
 
         def seconds(size: int, length: int, splits: Sequence[str] = ()) -> float:
-            """From the first pass through the model on: what is before it does not grow with the training."""
+            """Seconds of a training from its first pass through the model on; the setup before is constant."""
             passes.clear()
             begin = time.monotonic()
             population.train([configs[i % len(configs)] for i in range(size)], [0], length, splits=splits)
@@ -146,28 +146,28 @@ class Clock(Progress):
         population.pulse = self.check
 
     def learn(self, work: float, seconds: float) -> None:
-        """Takes note of a training that was faster than what there was time to measure before."""
+        """Raises the measured rate to that of a training that was faster."""
         self.rate = max(self.rate, work / seconds)
 
     def affords(self, work: int, plan: Plan) -> bool:
-        """Whether there is time for this work and then a verdict on the fewest seeds, at the speed seen so far."""
+        """Whether there is time for this work and a verdict on the fewest seeds, at the speed seen so far."""
         return self.budget is None or work + self._verdict(plan) <= self._left()
 
     def race_end(self, plan: Plan) -> float:
-        """Seconds after which a race leaves too little time for a verdict on the fewest seeds; no limit: infinity."""
+        """Seconds after which too little time is left for a verdict on the fewest seeds; infinity without a budget."""
         if self.budget is None:
             return float("inf")
         return self.elapsed + (self._left() - self._verdict(plan)) / self._speed()
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
-        """The plan's seeds of the verdict, halved until there is time for them."""
+        """The number of seeds of the verdict: the plan's, halved until there is time for them."""
         seeds, each = plan.verdict_seeds, candidates * (plan.steps + 2 * self.scoring)
         while self.budget is not None and seeds > FEWEST_SEEDS and seeds * each > self._left():
             seeds //= 2
         return seeds
 
     def trained(self, rows: int, splits: int = 1) -> None:
-        """So many trainings have been scored on so many parts of the data."""
+        """Counts the scoring of `rows` trainings on `splits` parts of the data."""
         self.counted += rows * splits * self.scoring
 
     def _verdict(self, plan: Plan) -> float:
@@ -175,12 +175,12 @@ class Clock(Progress):
         return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * (plan.steps + 2 * self.scoring)
 
     def _speed(self) -> float:
-        """Candidate-steps per second, as measured or, once there is a race, as seen in it."""
+        """Candidate-steps per second: as measured, or as seen in the race once there is one."""
         seen = self.rounds and self.counted
         return self.counted / (time.monotonic() - self.started) if seen else self.rate
 
     def _left(self) -> float:
-        """Candidate-steps in what is left of the budget."""
+        """Candidate-steps for which there is time left."""
         return (RACE * (self.budget or 0.0) - self.elapsed) * self._speed()
 
     def first(self) -> None:

@@ -1,4 +1,4 @@
-"""Commands that a message tells its user to type, written so that they work where the program was started."""
+"""Commands in messages, written so that they work when the user types them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from pathlib import Path
 
 
 def program() -> str:
-    """`autoranger`, or its path where the shell would not find the one of this environment."""
+    """`autoranger`, or its path if the shell would not find this environment's."""
     started = Path(sys.argv[0])
     return from_here(started if started.stem == "autoranger" else Path(sysconfig.get_path("scripts"), "autoranger"))
 
 
 def installs(package: str) -> str:
-    """What installs a package for the Python that runs now."""
+    """The command that installs a package for the running Python."""
     python = from_here(Path(sys.executable))
     return f"{python} -m pip install {package}" if find_spec("pip") else f"uv pip install --python {python} {package}"
 
 
 def from_here(file: Path) -> str:
-    """A program's name if the shell finds this very one by it, else its path, relative where that is short."""
+    """A program's name if the shell finds it by that, else its path, relative if it is below the current folder."""
     found = shutil.which(file.name)
     if not file.is_file() or (found is not None and Path(found).absolute() == file.absolute()):
         return file.name

@@ -1,4 +1,4 @@
-"""What a config's optimizer costs its user: memory for its state, or time for its step."""
+"""Costs of a config's optimizer: memory of its state, or time of its step."""
 
 from __future__ import annotations
 
@@ -10,14 +10,11 @@ import numpy as np
 import torch
 
 from autoranger.components.core.config import Config
-from autoranger.components.core.step import Step
+from autoranger.components.core.step import state_per_number
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns
 from autoranger.search.vectorization import forked
-
-SIDE = 8
-"""Of the square matrix whose state is counted."""
 
 ROUNDS = 30
 """Steps of each optimizer that are timed."""
@@ -25,7 +22,7 @@ ROUNDS = 30
 
 @dataclass(frozen=True)
 class Cost:
-    """What configs cost.
+    """A cost of configs.
 
     Args:
         name: with its unit.
@@ -36,24 +33,17 @@ class Cost:
     of: Callable[[Config], float]
 
 
-def state_size(config: Config) -> float:
-    """Numbers of state that a config's optimizer keeps for each parameter of a matrix; two for AdamW."""
-    step = Step([config], 100, dtype=torch.float32, device=torch.device("cpu"))
-    step.add(torch.zeros(1, 1, SIDE, SIDE), matrix=True)
-    return sum(state.numel() for stack in step.stacks for state in stack.named_state().values()) / SIDE**2
-
-
 def memory() -> Cost:
-    """The memory of the state (see `state_size`)."""
-    return Cost("numbers of state per parameter", state_size)
+    """The cost in memory; see `state_per_number`."""
+    return Cost("numbers of state per parameter", state_per_number)
 
 
 def step_time(task: Task, space: Space) -> Cost:
-    """Measures what a step costs on a task's proxy model, on its device.
+    """The cost in time: milliseconds of a step on a task's proxy model, on its device.
 
-    The plain optimizer and each component of the space, alone with it, step in turns, when the first cost is asked for;
-    another time it will be a little different. A subset is taken to cost what the plain one does and what each of its
-    components adds, which leaves out that components share passes over memory.
+    When the first cost is asked for, AdamW and AdamW with each component of the space step in turns; another
+    measurement will differ a little. The cost of a subset is AdamW's plus what each of its components adds, which is
+    too high where components share passes over memory.
     """
 
     @cache

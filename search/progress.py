@@ -1,4 +1,4 @@
-"""What a search tells while it runs. The base class listens and says nothing."""
+"""Listeners to the progress of a search. The base class ignores everything."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from autoranger.search.race.plan import Rung
 
 
 class Progress:
-    """A listener to a search; a display overrides what it wants to know."""
+    """A listener to a search; override the methods for what is to be shown."""
 
     def first(self) -> None:
         """The first training of all begins, which tells how long one takes."""
 
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
-        """The default's learning rate is swept, before any race, so that there is something to export in the end.
+        """The default's learning rate is swept, before the race.
 
         Args:
             rates: how many are tried.
@@ -21,17 +21,17 @@ class Progress:
         """
 
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
-        """A round begins, with about that many candidates (arms × learning rates) in it.
+        """A round begins.
 
         Args:
-            number, of: which round, of how many.
-            candidates: how many are in it.
+            number, of: number of the round, and of all rounds.
+            candidates: about how many it has (arms × learning rates).
             rung: length and seeds of their trainings.
             work: candidate-steps from here to the end of the search, estimated.
         """
 
     def left_out(self, rounds: int) -> None:
-        """There is no time for the last rounds of the race."""
+        """The last rounds of the race are left out for lack of time."""
 
     def verdict(self, candidates: int, seeds: int) -> None:
         """The verdict begins."""
@@ -43,7 +43,7 @@ class Progress:
         """That many candidate-steps are done."""
 
     def best(self, config: Config, value: float) -> None:
-        """The best candidate of the round so far, and its metric."""
+        """There is a new best candidate of the round."""
 
     def kept(self) -> None:
-        """Results have been written: a good moment to end, for who wants to."""
+        """Results have been written: a good moment to end the process."""

@@ -1,4 +1,4 @@
-"""Dataclasses as plain data, as JSON and TOML have it, and back, checked."""
+"""Dataclasses as plain data for JSON and TOML, and back, with checks."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ NUMBERS = {int: "a whole number", float: "a number", str: "a text", bool: "true 
 
 
 def to_json(value: Any) -> Any:
-    """A value as it comes back from JSON: tuples are lists, and None stands for what is not finite."""
+    """A value as it comes back from JSON: tuples become lists, and numbers that are not finite become None."""
     return json.loads(json.dumps(value), parse_constant=lambda _: None)
 
 
 def to_toml(record: Any) -> dict[str, Any]:
-    """A dataclass as TOML can have it: what is None is left out."""
+    """A dataclass as a table for TOML, without what is None."""
     return cast(dict[str, Any], without_none(asdict(record)))
 
 
@@ -35,15 +35,15 @@ def without_none(value: Any) -> Any:
 
 
 def from_data(cls: type[T], data: Any, name: str) -> T:
-    """An instance of a dataclass from what `to_json` or `to_toml` has made of one. What it has no field for is ignored.
+    """An instance of a dataclass from the data that `to_json` or `to_toml` makes of one; unknown keys are ignored.
 
     Args:
-        cls: a dataclass whose fields are numbers, texts, tuples, mappings and dataclasses, or one of these or None.
+        cls: a dataclass whose fields are numbers, texts, tuples, mappings, dataclasses, or `X | None`.
         data: a mapping.
         name: what to call it in messages.
 
     Raises:
-        ConfigError: where something is missing or of another type.
+        ConfigError: if something is missing or of another type.
     """
     return cast(T, parse(cls, data, name))
 
@@ -85,7 +85,7 @@ def parse(kind: Any, value: Any, name: str) -> Any:
 
 
 def expected(kind: Any, value: Any, name: str, words: str) -> Any:
-    """`value`; ConfigError where it is not of that type."""
+    """`value`; raises ConfigError if it is not of that type."""
     if not isinstance(value, kind):
         raise ConfigError(f"{name} is {value!r}, but must be {words}.")
     return value

@@ -1,4 +1,4 @@
-"""The search space: subsets of components that go together, each with learning rates from a half-decade grid."""
+"""The search space: subsets of components, each with learning rates from a half-decade grid."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 LOWEST_LR, HIGHEST_LR = 1e-6, 1e2
-"""The grid of learning rates is extended up to here."""
+"""Bounds up to which the grid of learning rates is extended."""
 
 
 ENUMERABLE = 12
-"""Components of which all subsets are listed; more are drawn from at random."""
+"""Most components of which all subsets are listed; of more, subsets are drawn at random."""
 
 FLIP = 0.15
-"""Chance for a component of a random arm to be other than in the default."""
+"""Probability that a component of an arm near the default is switched."""
 
 
 @dataclass(frozen=True)
 class Space:
-    """All subsets of `components` that go together. An *arm* is one of them, its learning rate still open.
+    """All valid subsets of some components. An *arm* is a subset; a *candidate* is an arm with a learning rate.
 
     Args:
-        components: ids; those of Ranger21 by default. `Space.extended()` has all there are.
-        base: gives betas, eps and weight decay.
+        components: ids; those of Ranger21 by default. `Space.extended()` has all components.
+        base: its betas, eps and weight decay are those of all candidates.
     """
 
     components: tuple[str, ...] = RANGER21
@@ -45,19 +45,24 @@ class Space:
 
     @classmethod
     def extended(cls) -> Space:
-        """The space of all registered components."""
+        """The space of all components there are, those of other installed packages among them."""
+        registry.discover()
         return cls(tuple(registry))
+
+    def adding(self, names: Iterable[str]) -> Space:
+        """This space with further components."""
+        return replace(self, components=tuple(dict.fromkeys([*self.components, *names])))
 
     @property
     def size(self) -> int:
-        """The number of arms; where they are too many to list, a bound."""
+        """The number of arms; an upper bound if they are too many to list."""
         return len(self._every()) if self._enumerable else 2 ** len(self.components)
 
     def arms(self, most: int, seed: int) -> list[Config]:
-        """Every arm where there are at most `most`, otherwise that many.
+        """All arms if there are at most `most`, otherwise a random choice of that many.
 
-        A listed space is drawn from evenly. From a larger one come the presets, then in turn random neighbours of the
-        default, which a preference for what is known to work asks for, and subsets that are random altogether.
+        From a space that can be listed they are drawn evenly. From a larger one come the landmarks, and then in turn
+        random neighbours of the default and subsets that are entirely random.
         """
         rng = np.random.default_rng(seed)
         if self._enumerable:
@@ -70,12 +75,12 @@ class Space:
         return list(arms)[:most]
 
     def arm(self, names: Iterable[str]) -> Config:
-        """The arm with just these components of the space on."""
+        """The arm with these components on, and no others."""
         return replace(self.base, components={name: {} for name in names})
 
     @property
     def landmarks(self) -> list[Config]:
-        """The arms that are known by name: the default, the plain one, and the presets in the space."""
+        """The arms with a name: the default, plain AdamW, and the presets in the space."""
         presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
         inside = [preset for preset in presets if preset.components.keys() <= set(self.components)]
         return list(dict.fromkeys([self.default, self.plain, *inside]))
@@ -89,7 +94,7 @@ class Space:
         return [self.arm(names) for names in subsets if not conflicts(names)]
 
     def draw(self, rng: np.random.Generator, *, near: bool = False) -> Config:
-        """A random arm: every component on with even chances, or most of them as they are in the default."""
+        """A random arm: each component on with probability ½, or, `near` the default, mostly as in the default."""
         order = [str(name) for name in rng.permutation(self.components)]
         chance = {name: (1 - FLIP if name in RANGER21 else FLIP) if near else 0.5 for name in order}
         return self.arm(compatible(name for name in order if rng.random() < chance[name]))
@@ -105,7 +110,7 @@ class Space:
         return self.arm(())
 
     def distributions(self, low: float = LOWEST_LR, high: float = HIGHEST_LR) -> dict[str, BaseDistribution]:
-        """The space as Optuna knows it: a switch for each component, and the learning rate between two bounds."""
+        """The space for Optuna: a switch for each component, and a learning rate between two bounds."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution
 
         switches = {name: CategoricalDistribution((False, True)) for name in self.components}
@@ -125,7 +130,7 @@ class Space:
 
 
 def compatible(names: Iterable[str]) -> list[str]:
-    """Those of some components that go together; of two that exclude each other the one that comes first."""
+    """The components without those that an earlier one excludes."""
     kept: list[str] = []
     for name in names:
         if not conflicts([*kept, name]):
@@ -156,7 +161,7 @@ def lr_grid(low: float, high: float) -> list[float]:
 
 
 def neighbours(lr: float) -> list[float]:
-    """The grid's values next to this one, as far as the grid is extended."""
+    """The values next to this one on the grid, as far as it may be extended."""
     grid = lr_grid(LOWEST_LR, HIGHEST_LR)
     at = grid.index(lr)
     return grid[max(0, at - 1) : at] + grid[at + 1 : at + 2]

@@ -32,10 +32,10 @@ from autoranger.search.verdict.evidence import compared, judge, uncompared
 from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
-"""Ways to open a race besides the samplers: a grid where the plan has room for every subset; a grid in any case."""
+"""Openings besides the samplers: a grid if the plan has room for every subset, and a grid in any case."""
 
 SEEDS = 1_000_000
-"""Numbers between the seeds of one search and of the next; what is trained before a race has the second half."""
+"""Distance between the first seeds of two searches. The second half is for what is trained before the race."""
 
 
 def search(
@@ -60,27 +60,25 @@ def search(
         storage: Optuna storage of the trials.
         study: name of the study in it.
         space: what to choose from; the subsets of Ranger21 by default.
-        seed: of everything; the same seed and plan give the same result on the same machine.
-        budget: seconds that the search takes at most; no limit where None. Where that is too short for a race and a
-            verdict at the task's full proxy length, the result is the default with a swept learning rate.
-        plan: what to do; where None the task's standard plan, or what fits the budget.
-        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS` or a sampler of Optuna; "grid"
-            for every subset with a grid of learning rates; by default the grid where the plan has room for all subsets,
-            and otherwise `samplers.DEFAULT`.
-        objective: what is better: a higher `metric` of the task at the end (by default), a lower `loss`, or
-            fewer steps to a value of the metric, as in `steps:0.95`.
-        cost: of a config's optimizer, such as `cost.memory()`. Subsets that none beats in both stay in the race, and
-            the finalists become a second study of two objectives, whose `best_trials` are their Pareto front. The
-            verdict does not look at it.
+        seed: of all random numbers; the same seed and plan give the same result on the same machine.
+        budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
+            the proxy's full length, the result is the default with a swept learning rate.
+        plan: the rounds; if None the standard plan, or the largest one that fits the budget.
+        sampler: chooses what the first round trains: a name in `samplers.SAMPLERS`, a sampler of Optuna, or "grid" for
+            every subset with a grid of learning rates. By default the grid if the plan has room for all subsets,
+            otherwise `samplers.DEFAULT`.
+        objective: what to improve: the task's `metric` at the end, `loss`, or the steps to a value of the metric, as in
+            `steps:0.95`.
+        cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
+            the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
-        progress: listens.
+        progress: is told how the search goes.
 
     Raises:
-        ConfigError: where the study exists and is not resumed, or the other way round, where the task's model fails
-            or training makes its metric worse, or for a sampler or an objective that there is not, or one that no
-            training reaches.
-        DataError: where the task's data are missing.
-        SearchError: where there is nothing to recommend: everything diverged, or there is no time even for a sweep of
+        ConfigError: if the study exists and is not to be resumed, or does not exist and is; if the task is invalid or
+            training makes its metric worse; if the sampler or the objective is unknown, or no training reaches it.
+        DataError: if the task's data are missing.
+        SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
     return conduct(
@@ -119,7 +117,7 @@ def conduct(
         storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
     """
     chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
-    lrs, trainer, priced = subject.lrs, subject.trainer, None if cost is None else cost.of
+    lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
     asked: dict[str, Any] = {
         "seed": seed,
         "budget": budget,
@@ -133,15 +131,15 @@ def conduct(
     record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Standings(), list[int](), None
+    swept, sweep_seeds, finals = Standings(), list[int](), None
     try:
         subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
         settings, steps = settings_of(subject, asked), subject.about.steps
         record.note(settings=asdict(settings) | identity | subject.learned)
         record.name_metric(f"valid {settings.metric}")
         if budget is not None:
-            few = early(clock.sweep_seeds(len(lrs), steps))
-            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, few)
+            sweep_seeds = early(clock.sweep_seeds(len(lrs), steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
         if record.plan is None:
             subject.check(space.plain, clock, early)
         plan = plan or record.plan or planned(subject, space, clock, sampler)
@@ -151,27 +149,26 @@ def conduct(
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
             record.note(plan=asdict(plan), opening=opening.name)
-            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, priced)
+            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
             with suppress(OutOfTime):
-                found = compete(race, opening, plan, fresh)
-        if plan is not None and found is not None:
-            judged = judge(found.configs, found.scores, found.roles, priced)
+                finals = compete(race, opening, plan, fresh)
+        if plan is not None and finals is not None:
+            judged = judge(finals.configs, finals.scores, finals.roles, cost_of)
             best, finalist = next((config, f) for config, f in judged.items() if f.exported)
             if not np.isfinite(finalist.valid):
                 raise SearchError(
                     f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
                     "beats it; name lower rates in the task's lr_range."
                 )
-            done = replace(
-                plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
-            )  # may be cut short
-            evidence = compared(settings, done, opening.name, found.seeds, list(judged.values()))
+            # Rounds and seeds may have been cut short.
+            done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
+            evidence = compared(settings, done, opening.name, finals.seeds, list(judged.values()))
             merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(trainer)
             require_finite(swept, steps, trainer.failures)
             needed = None if plan else clock.needed(cheapest(subject, space, clock))
-            best, finalist, evidence = uncompared(settings, space.default, swept, few, needed)
+            best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
             judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
         record.conclude(best, merits)
     except (ConfigError, SearchError) as error:
@@ -195,21 +192,21 @@ def conduct(
 
 
 def seed_stream(first: int) -> Callable[[int], list[int]]:
-    """A function that gives that many numbers from `first` on, none of them twice."""
+    """A function that returns the next `size` integers from `first` on."""
     rest = count(first)
     return lambda size: list(islice(rest, size))
 
 
 def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
-    """Whether the first round goes through a list of subsets, `arms` of which there is room for."""
+    """Whether the first round trains a list of subsets; there is room for `arms`."""
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
 def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
-    """The plan of a search for which there is none: what fits the budget, if anything does, else the standard one.
+    """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
     Args:
-        subject, space, clock, sampler: of the search, calibrated.
+        subject, space, clock, sampler: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
         return subject.standard(listed=lists(sampler, space, LISTED))
@@ -236,7 +233,7 @@ def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
 
 
 def chosen_sampler(sampler: str | BaseSampler, seed: int) -> BaseSampler:
-    """The sampler of a name, the default one where a grid may do; ConfigError for a name that there is not."""
+    """The sampler of a name, the default one for `AUTO` and `GRID`; raises ConfigError for an unknown name."""
     if isinstance(sampler, BaseSampler):
         return sampler
     if sampler in (AUTO, GRID):

@@ -1,4 +1,4 @@
-"""Timing optimizers against each other: all step in turns, so that what slows the machine down slows all of them."""
+"""Times optimizers in turns, so that what slows the machine down slows all of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 WARM_UP = 3
-"""Steps of each that do not count."""
+"""Steps of each optimizer that are not counted."""
 
 
 def take_turns(
     optimizers: Mapping[str, Optimizer], params: list[nn.Parameter], rounds: int
 ) -> dict[str, NDArray[np.float64]]:
-    """Seconds of `rounds` steps of each optimizer, all of them in each round."""
+    """Seconds of `rounds` steps of each optimizer; each round times all of them."""
     seconds: dict[str, list[float]] = {name: [] for name in optimizers}
     order, rng = list(optimizers), np.random.default_rng(0)
     for _ in range(WARM_UP + rounds):
@@ -31,7 +31,7 @@ def take_turns(
 
 
 def time_step(optimizer: Optimizer, params: Sequence[Tensor]) -> float:
-    """Seconds of one step, with what the device has to do for it."""
+    """Seconds of one step, including the device's work."""
 
     def wait() -> None:
         if params[0].is_cuda:

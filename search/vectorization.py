@@ -1,4 +1,4 @@
-"""One call for many rows (a row is one candidate with one seed), and the random numbers that rows have in common."""
+"""Calling a function for many rows (a row is one candidate with one seed), with random numbers that rows share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.utils._pytree import tree_leaves, tree_map
+
+from autoranger.components.core.private import tree_leaves, tree_map
 
 Tensors = dict[str, Tensor]
 Tree = Any
@@ -22,7 +23,7 @@ Vectorizer = Callable[[Call], Call]
 
 
 def vectorized(call: Call) -> Call:
-    """`call` for many rows at once; all draw the same random numbers.
+    """`call` for many rows at once. All rows draw the same random numbers.
 
     Row k·S + s, of candidate k and seed s, gets the batch of its seed: batches `[S, B, ...]` are shared by the
     candidates, not repeated for them, which lets the first layer be one matrix product.
@@ -40,7 +41,7 @@ def vectorized(call: Call) -> Call:
 
 
 def seedwise(call: Call) -> Call:
-    """As `vectorized`, seed after seed: for calls whose shapes depend on a batch, such as losses of masked targets."""
+    """Like `vectorized`, one seed after another, for calls whose shapes depend on the batch, as of masked losses."""
 
     def over_rows(params: Tensors, buffers: Tensors, inputs: Tree, targets: Tree) -> Tensor:
         seeds = length(inputs)
@@ -60,33 +61,33 @@ def over_candidates(call: Call) -> Call:
 
 
 def by_seed(part: Tensors, seeds: int) -> Tensors:
-    """Tensors of rows `[K·S, ...]` as `[K, S, ...]`."""
+    """Tensors `[K·S, ...]` of rows, reshaped to `[K, S, ...]`."""
     return {name: x.view(len(x) // seeds, seeds, *x.shape[1:]) for name, x in part.items()}
 
 
 def length(tree: Tree) -> int:
-    """Of the first axis of its tensors."""
+    """The length of its tensors' first axis."""
     return len(tree if isinstance(tree, Tensor) else tree_leaves(tree)[0])
 
 
 def item(tree: Tree, index: Any) -> Tree:
-    """That part of each of its tensors."""
+    """Each of its tensors at an index."""
     return tree[index] if isinstance(tree, Tensor) else tree_map(lambda x: x[index], tree)
 
 
 def cloned(tree: Tree) -> Tree:
-    """The same numbers in memory of their own: a model or a loss may change what it gets in place."""
+    """Copies of its tensors, for a model or a loss that may change them in place."""
     return tree_map(lambda x: x.clone() if isinstance(x, Tensor) else x, tree)
 
 
 def repeat(x: Tensor, times: int) -> Tensor:
-    """The whole of `x` again and again along its first axis."""
+    """`x` repeated along its first axis."""
     return x.repeat(times, *[1] * (x.dim() - 1))
 
 
 @contextmanager
 def forked(device: torch.device) -> Iterator[None]:
-    """What is drawn inside leaves the global generators alone: NumPy's, Python's, torch's for the CPU and this one."""
+    """Restores the global generators at its end: NumPy's, Python's, and torch's for the CPU and this device."""
     numpys, pythons = np.random.get_state(), random.getstate()
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -98,7 +99,7 @@ def forked(device: torch.device) -> Iterator[None]:
 
 @contextmanager
 def one_path() -> Iterator[None]:
-    """Has torch's transformers be called in eval mode as in training: the fast path makes tensors that vmap refuses."""
+    """Switches off the fast path of torch's transformers in eval mode, whose nested tensors vmap does not support."""
     fast = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -122,13 +123,13 @@ def reseed(device: torch.device, seed: int) -> None:
 
 
 def drawn() -> tuple[Any, ...]:
-    """Where the host's global generators stand; differs before and after something has been drawn."""
+    """The state of the host's global generators, to be compared before and after a call."""
     name, keys, *rest = np.random.get_state()
     return torch.get_rng_state().numpy().tobytes(), name, np.asarray(keys).tobytes(), rest, random.getstate()
 
 
 def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor:
-    """Indices `[steps, batch_size]` of the batches of one seed: shuffled epochs, one after another."""
+    """Indices `[steps, batch_size]` of one seed's batches: shuffled epochs, one after another."""
     generator = torch.Generator().manual_seed(seed)
     epochs = -(-steps * batch_size // examples)
     order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(epochs)])

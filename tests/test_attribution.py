@@ -183,7 +183,7 @@ def test_a_round_that_has_hardly_begun_has_no_attribution():
     with pytest.raises(ConfigError, match="3 candidates that did not diverge are too few"):
         from_sample(sample_of(table(0.0, 0), 0, cells=[0, 1, 2]))
     made = sample_of(table(0.001, 0), 0)
-    with pytest.raises(ConfigError, match="one subset at several learning rates"):
+    with pytest.raises(ConfigError, match="one subset at several rates"):
         from_sample(replace(made, subsets=[made.subsets[0]] * len(made.subsets)))
 
 

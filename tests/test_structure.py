@@ -12,7 +12,9 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import torch
 
+from autoranger import HOMES
 from autoranger.components.core.component import registry
 
 ROOT = Path(__file__).parent.parent
@@ -34,14 +36,23 @@ def floor_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0]
 
 
+PUBLIC = {name: home for home, names in HOMES.items() for name in names or (home.rpartition(".")[2],)}
+
+
 def imports(path: Path) -> Iterator[str]:
-    """Full names of the modules that a file imports anywhere, and of what it takes from them."""
+    """Full names of the modules that a file imports anywhere, and of what it takes from them.
+
+    Public names count for where they are defined, so that a component may take those of its floor as users do.
+    """
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import; write the module's full name"
             assert node.module
+            if node.module == "autoranger" and all(name.name in PUBLIC for name in node.names):
+                yield from (f"autoranger.{PUBLIC[name.name]}" for name in node.names)
+                continue
             yield node.module
             yield from (f"{node.module}.{name.name}" for name in node.names)
 
@@ -51,6 +62,31 @@ def test_imports_point_down_only(path: Path) -> None:
     for name in imports(path):
         if name.split(".")[0] == "autoranger":
             assert any(f"{name}.".startswith(f"{allowed}.") for allowed in MAY_IMPORT[floor_of(path)])
+
+
+def private_of_torch() -> set[str]:
+    """Names that torch's classes have for themselves, of attributes and methods."""
+    objects = torch.zeros(()), torch.nn.Module(), torch.optim.SGD([torch.zeros(())]), torch.cuda.CUDAGraph
+    names = {name for thing in objects for name in dir(thing)}
+    return {name for name in names if name.startswith("_") and not name.startswith("__")}
+
+
+def is_private(name: str) -> bool:
+    return any(part.startswith("_") and not part.startswith("__") for part in name.split("."))
+
+
+@each_source
+def test_private_names_of_torch_are_in_one_file(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix() == "components/core/private.py":
+        pytest.skip("is that file")
+    assert not [name for name in imports(path) if name.split(".")[0] == "torch" and is_private(name)]
+    names = private_of_torch()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Attribute) and is_private(node.attr):
+            assert node.attr not in names, f"line {node.lineno}"
+            assert not ast.unparse(node).startswith("torch."), f"line {node.lineno}"
+        if isinstance(node, ast.FunctionDef):
+            assert node.name not in names, f"line {node.lineno}: overrides what torch keeps to itself"
 
 
 MAKES_AN_OPTIMIZER = "autoranger.components.core.config", "autoranger.components.optimizer.optimizer"

@@ -542,9 +542,9 @@ MISTAKES = {
     "masked": ({"data": form(lambda x, y: (np.ma.masked_array(x.numpy()), y))}, "a mask would be lost"),
     "a label too high": (
         {"data": labelled("train", 5)},
-        r"label 5 at train\[7\] is no class, of which the model scores 2",
+        r"label 5 at train\[7\] is not one of the model's 2 classes",
     ),
-    "a padding label": ({"data": labelled("valid", -100)}, r"label -100 at valid\[7\] is no class"),
+    "a padding label": ({"data": labelled("valid", -100)}, r"label -100 at valid\[7\] is not one of"),
     "a padding label, own loss": (
         {"data": labelled("train", -100), "metric": Task.metric} | OWN,
         "override metric to leave",
@@ -554,9 +554,9 @@ MISTAKES = {
         "fails on .* test split",
     ),
     "a column of labels": ({"data": form(lambda x, y: (x, y[:, None]))}, r"targets \[8, 1\]; reshape them"),
-    "labels with a point": ({"data": form(lambda x, y: (x, y.float()))}, "labels that are whole numbers"),
-    "NaN in train": ({"data": spoiled("train")}, r"train\[9\] holds NaN or infinity"),
-    "NaN in valid": ({"data": spoiled("valid")}, r"valid\[9\] holds NaN or infinity"),
+    "labels with a point": ({"data": form(lambda x, y: (x, y.float()))}, "integer labels"),
+    "NaN in train": ({"data": spoiled("train")}, r"train\[9\] contains NaN or infinity"),
+    "NaN in valid": ({"data": spoiled("valid")}, r"valid\[9\] contains NaN or infinity"),
     "a broadcast loss": (MEAN_SQUARE, r"loss compares every output with every target.*\[24, 1\] and targets \[24\]"),
     "default accuracy": (
         MEAN_SQUARE | {"metric": Task.metric, "loss": lambda self, o, y: (o[:, 0] - y).square().mean()},

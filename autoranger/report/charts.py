@@ -1,4 +1,4 @@
-"""Figures of what a search found, by Matplotlib: as files, and for a page that is light or dark."""
+"""The report's figures: as SVG files, and embedded in a page that may be light or dark."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ BLUE, ORANGE, GREY = "#2f7fc1", "#d9622b", "#8a8a8a"
 
 LINES = (BLUE, ORANGE, "#1b9e77", "#b8860b", "#a05fb0", GREY)
 MARKERS = "osD^vP"
-"""Of finalists, so that they differ without colour."""
+"""Markers of finalists, so that they differ without colour."""
 
 WIDTH = 6.4
 """Inches of every figure: readable when a phone shrinks it by half."""
 
 Figure = Any
-"""Matplotlib's, which is imported when a figure is drawn."""
+"""A `matplotlib.figure.Figure`; Matplotlib is imported when a figure is drawn."""
 
 
 def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
-    """The figures that a study has the data for: by file name, what each shows in words, and what draws it."""
+    """The figures for which a study has data: by file name a description and a function that draws the figure."""
     found: dict[str, tuple[str, Callable[[], Figure]]] = {}
     known = [finalist for finalist in report.finalists if finalist.against_default]
     if len(known) > 1:
@@ -59,7 +59,7 @@ def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's settings for these figures: text that stays text, the same file from the same data."""
+    """Matplotlib's settings: text stays text, and the same data give the same file."""
     from matplotlib import rc_context
 
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
@@ -79,7 +79,7 @@ def render(draw: Callable[[], Figure], *, transparent: bool = False) -> str:
 
 
 def embed(svg: str, name: str, words: str) -> str:
-    """An SVG document as an element of a page: in the colour of its text, with ids of its own and a description."""
+    """An SVG document as an element of a page: in the page's text colour, with unique ids and a description."""
     element = svg[svg.index("<svg") :].replace(INK, "currentColor")
     element = re.sub(r'\bid="', f'id="{name}-', element)
     element = re.sub(r'(url\(|href=")#', rf"\1#{name}-", element)
@@ -89,12 +89,12 @@ def embed(svg: str, name: str, words: str) -> str:
 
 
 def literal(text: str) -> str:
-    """Text in which Matplotlib finds no formula."""
+    """Text escaped so that Matplotlib finds no formula in it."""
     return text.replace("$", r"\$")
 
 
 def leaders(report: Report) -> dict[str, tuple[str, ...]]:
-    """Subsets worth a line of their own, by label: the finalists, or the three that lead so far."""
+    """The subsets to draw as lines, by label: the finalists, or the three best so far."""
     subsets = [finalist.components for finalist in report.finalists]
     if not subsets and report.sample is not None:
         best = np.argsort(-np.nan_to_num(report.sample.values, nan=-np.inf))

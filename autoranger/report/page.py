@@ -1,4 +1,4 @@
-"""The report as a folder: a page that needs nothing else, its figures, and the attribution as data."""
+"""The report as a folder: a self-contained page, its figures, the attribution as data, and the finalists' configs."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ PAGE, DATA = "report.html", "attribution.json"
 
 
 def check_folder(path: Path) -> None:
-    """Makes sure, before the work, that the report can be written there.
+    """Checks that the report can be written to a folder.
 
     Raises:
-        ConfigError: where that is a file, or Matplotlib is missing.
-        DataError: where the folder, or the one to make it in, cannot be written.
+        ConfigError: if the path is a file, or Matplotlib is missing.
+        DataError: if the folder, or the one in which it would be made, cannot be written.
     """
     if path.exists() and not path.is_dir():
         raise ConfigError(f"--out {path} is a file; name a folder.")
@@ -36,16 +36,16 @@ def check_folder(path: Path) -> None:
 
 
 def write_report(report: Report, folder: Path) -> list[Path]:
-    """Writes `report.html`, its figures, `attribution.json`, and each finalist's config; old ones are replaced.
+    """Writes `report.html`, its figures, `attribution.json`, and each finalist's config, replacing earlier ones.
 
-    All is made before the first is written, and each is written whole or not at all.
+    Everything is made before the first file is written; each file is written whole or not at all.
 
     Returns:
-        the files.
+        The files.
 
     Raises:
-        ConfigError: where Matplotlib is missing.
-        DataError: where a file cannot be written.
+        ConfigError: if Matplotlib is missing.
+        DataError: if a file cannot be written.
     """
     drawings = figures(report)
     texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
@@ -65,7 +65,7 @@ def write_report(report: Report, folder: Path) -> list[Path]:
 
 
 def page(report: Report, drawn: dict[str, str]) -> str:
-    """The page; its figures by name as SVG elements. Everything else in it is escaped."""
+    """The page with its figures, SVG elements by name. Everything else is escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(files("autoranger.report").joinpath("page.html").read_text(encoding="utf-8"))
     exported = report.exported

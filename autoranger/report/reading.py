@@ -1,4 +1,4 @@
-"""What a search found out, read from its Optuna study alone."""
+"""Reads the report of a search from its Optuna study."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
 @dataclass(frozen=True)
 class Attributes:
-    """The attributes of a study that a search writes; those without a verdict are None.
+    """The attributes that a search writes into its study; those that it has not written yet are None.
 
     Args:
         settings: of the search.
-        opening: who chooses what the first round trains; None before it begins.
+        opening: what chooses the first round's candidates: "grid", or the name of a sampler.
         finalists: of the verdict.
         spent: candidate-steps and seconds.
-        outcome: the exported config and its evidence; written last, so that the search is finished where it is there.
-        failure: why the search has nothing to recommend; None where it has, or has not ended.
+        outcome: the exported config and its evidence. It is written last: with it the search is finished.
+        failure: why the search has failed.
     """
 
     settings: Settings
@@ -40,18 +40,18 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Exported:
-    """The exported config as a study has it, of which only the evidence is read: the finalists have the rest."""
+    """The evidence beside the exported config, which is also among the finalists."""
 
     evidence: Evidence
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What a search has cost.
+    """The cost of a search.
 
     Args:
         work: candidate-steps trained.
-        seconds: how long it took; None where unknown, as of a search that was resumed.
+        seconds: how long it took; None if unknown, as for a search that was resumed.
     """
 
     work: int
@@ -60,20 +60,20 @@ class Spent:
 
 @dataclass(frozen=True)
 class Report:
-    """What a study says.
+    """The report of a search.
 
     Args:
-        study, storage: where it is.
-        opening: who chose what the first round trained.
+        study, storage: names of the study and its storage.
+        opening: what chose the first round's candidates: "grid", or the name of a sampler.
         settings: of the search.
         evidence: of the exported config; None without a verdict.
-        finalists: best first; none without a verdict.
-        spent: by the search, or by the race as far as it got.
-        rounds: of the race: `{steps, seeds, candidates, arms}` each.
-        sample: the round that most candidates share; None where there is no trial.
-        attribution: of the metric in that round to the components; None where there is no model.
+        finalists: best first; empty without a verdict.
+        spent: by the search, or so far by its race.
+        rounds: of the race, `{steps, seeds, candidates, arms}` each.
+        sample: the round with the most candidates; None if there is no trial.
+        attribution: of the metric in that round to the components; None if there are too few results for it.
         missing: why there is no attribution.
-        failure: why the search has nothing to recommend; None where it has, or has not ended.
+        failure: why the search has failed; None if it has not.
     """
 
     study: str
@@ -100,7 +100,7 @@ class Report:
         return next((finalist for finalist in self.finalists if finalist.exported), None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for JSON; what is unknown or not finite is None."""
+        """The report as plain data for JSON; what is unknown or not finite is None."""
         exported = self.exported
         document = {
             "study": self.study,
@@ -118,7 +118,7 @@ class Report:
         return finite
 
     def attribution_dict(self) -> dict[str, Any]:
-        """The attribution with all pairs, and what it was made from; why there is none where there is none."""
+        """The attribution with all pairs, and its sample; or the reason why there is none."""
         if self.attribution is None or self.sample is None:
             return {"missing": self.missing}
         made_from = asdict(self.sample.round) | {
@@ -132,10 +132,10 @@ class Report:
 
 
 def read_report(study: Study, place: str) -> Report:
-    """What a study says, with the attribution worked out: seconds for a thousand candidates.
+    """Reads a study, and computes the attribution, which takes seconds for a thousand candidates.
 
     Raises:
-        DataError: where the study's attributes are not what a search writes.
+        DataError: if the study's attributes are not what a search of this version writes.
     """
     try:
         attributes = from_data(Attributes, study.user_attrs, "study")
@@ -169,7 +169,7 @@ def read_report(study: Study, place: str) -> Report:
 
 
 def players(sample: Sample, exported: Sequence[str]) -> list[str]:
-    """The components among which the metric is divided: all, or in a large space those that are exported."""
+    """The components of the attribution: all, or in a large space those of the exported config."""
     if len(sample.components) <= MOST_SWITCHES:
         return list(sample.components)
     return [name for name in sample.components if name in (exported or RANGER21)][:MOST_SWITCHES]

@@ -1,4 +1,4 @@
-"""What a search found, as sentences and cells of tables: the same on the terminal and on the page."""
+"""The report in sentences and cells of tables, for the terminal and the page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
 from autoranger.search.verdict.statistics import Difference
 
 ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
-"""What a finalist is besides a finalist."""
+"""Roles of finalists, in words."""
 
 READING = (
     "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "
@@ -23,7 +23,7 @@ READING = (
 
 
 def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str | None = None) -> str:
-    """The verdict in a sentence, with what it rests on."""
+    """The verdict in a sentence."""
     if exported is None or evidence is None:
         return (
             f"This search failed: {failure}"
@@ -40,7 +40,7 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str |
 
 
 def without_comparison(exported: Finalist, evidence: Evidence) -> str:
-    """What a search says that had no time for a comparison."""
+    """The verdict of a search that had no time for a comparison."""
     swept = evidence.sweep
     assert swept is not None
     first, last = swept.seeds
@@ -55,7 +55,7 @@ def without_comparison(exported: Finalist, evidence: Evidence) -> str:
 
 
 def training_length(evidence: Evidence) -> str:
-    """How long the trainings were that the evidence is of."""
+    """The length of the verdict's trainings."""
     steps, of = evidence.plan.steps, evidence.settings.steps
     return f"{steps} of the task's {of} steps" if steps < of else f"{steps} steps"
 
@@ -66,7 +66,7 @@ def duration(seconds: float) -> str:
 
 
 def heading(report: Report) -> str:
-    """What has been searched, in a line."""
+    """The study, and what it searched, in a line."""
     settings = report.settings
     words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {report.opening}"]
     words += [f"seed {settings.seed}"] + ([f"budget {settings.budget:g} s"] if settings.budget else [])
@@ -91,13 +91,13 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
 
 
 def finalist_name(finalist: Finalist) -> str:
-    """What a finalist is."""
+    """A finalist's components and roles, in words."""
     roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
     return in_words(finalist.components) + (f" ({', '.join(roles)})" if roles else "")
 
 
 def legend(evidence: Evidence | None) -> str:
-    """How the differences of the finalists are to be read; empty where there are none."""
+    """How to read the finalists' differences; empty without a comparison."""
     if evidence is None or evidence.comparison is None:
         return ""
     compared = evidence.comparison
@@ -111,7 +111,7 @@ def legend(evidence: Evidence | None) -> str:
 
 
 def spent(report: Report) -> str:
-    """What the search has cost."""
+    """The cost of the search, round by round."""
     cost = report.spent
     time = "" if cost.seconds is None else f" in {cost.seconds:.0f} s"
     rounds = "; ".join(
@@ -123,7 +123,7 @@ def spent(report: Report) -> str:
 
 
 def basis(report: Report) -> str:
-    """What the attribution has been made from, or why there is none."""
+    """The sample of the attribution, or why there is no attribution."""
     sample = report.sample
     if report.attribution is None or sample is None:
         return f"No attribution: {report.missing}"
@@ -172,7 +172,7 @@ def interval(found: Difference | Effect | None) -> str:
 
 
 def nothing(found: Difference | Effect) -> bool:
-    """Whether something is compared with itself."""
+    """Whether this is the difference of something to itself."""
     return found.effect == found.low == found.high == 0.0
 
 
@@ -187,10 +187,10 @@ def seeds(count: int) -> str:
 
 
 def counted(count: int, thing: str) -> str:
-    """So many of a thing."""
+    """A number of things."""
     return f"one {thing}" if count == 1 else f"{count} {thing}s"
 
 
 def versions(evidence: Evidence) -> str:
-    """What a search ran on."""
+    """The versions and the device of a search."""
     return ", ".join([*(f"{name} {v}" for name, v in evidence.versions.items()), f"on {evidence.settings.device}"])

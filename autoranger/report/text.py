@@ -1,4 +1,4 @@
-"""What a search found, printed on a terminal."""
+"""Prints a search's outcome or its report on a terminal."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from rich.table import Column, Table
 from autoranger.report import sentences
 from autoranger.report.reading import Report
 from autoranger.search.verdict.outcome import Finalist, Outcome, Settings
-from autoranger.tables import build_call, print_code
+from autoranger.tables import build_call, imports, print_code
 
 STRONGEST = 5
-"""Pairs of components that are printed."""
+"""Number of pairs of components that are printed."""
 
 
 def outcome_dict(outcome: Outcome) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
 
 
 def print_outcome(console: Console, outcome: Outcome, path: Path | None, command: str) -> None:
-    """The final table, the verdict in a sentence, how to use the file, if there is one, and what tells more."""
+    """Prints the finalists, the verdict, how to use the file (None if there is none), and how to get a report."""
     evidence = outcome.evidence
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
     if compared := sentences.legend(evidence):
@@ -44,7 +44,8 @@ def print_outcome(console: Console, outcome: Outcome, path: Path | None, command
     print_verdict(console, sentences.verdict(outcome.exported, evidence))
     if path is not None:
         console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-        print_code(console, "    import autoranger")
+        for line in ("import autoranger", *imports(outcome.config)):
+            print_code(console, f"    {line}")
         print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
     if compared:
         console.print("\nWhat each component contributes:\n", highlight=False)
@@ -52,7 +53,7 @@ def print_outcome(console: Console, outcome: Outcome, path: Path | None, command
 
 
 def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
-    """The finalists, best first: what they are and reach, and how they compare."""
+    """Prints the finalists, best first: their metrics, and their differences to the baselines."""
     numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
@@ -68,12 +69,12 @@ def print_finalists(console: Console, finalists: Sequence[Finalist], settings: S
 
 
 def print_verdict(console: Console, words: str) -> None:
-    """The verdict in a sentence."""
+    """Prints the verdict."""
     console.print(escape(words), style="bold", highlight=False)
 
 
 def print_report(console: Console, report: Report) -> None:
-    """What a study says: the verdict, the finalists, the cost, and what each component contributes."""
+    """Prints a report: the verdict, the finalists, the cost, and what each component contributes."""
     console.print(escape(sentences.heading(report)), highlight=False, soft_wrap=True)
     print_verdict(console, sentences.verdict(report.exported, report.evidence, report.failure))
     if compared := sentences.legend(report.evidence):

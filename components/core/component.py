@@ -21,6 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.private import buffers
+from autoranger.components.core.registry import Registry, same_definition
 from autoranger.components.order import position
 
 Value = float | int | str
@@ -140,7 +142,7 @@ class Hyper:
     def __get__(self, instance: nn.Module | None, owner: type) -> Hyper | Tensor:
         if instance is None:
             return self
-        buffer = instance._buffers.get(self.name)
+        buffer = buffers(instance).get(self.name)
         if buffer is None:
             raise AttributeError(self.name)
         return buffer
@@ -175,8 +177,8 @@ class Hyper:
         return float(self.choices.index(value)) if isinstance(value, str) else float(value)
 
 
-registry: dict[str, type[Component]] = {}
-"""Every component class by id, in the order in which they act."""
+registry: Registry[type[Component]] = Registry()
+"""Every component class by id, in the order in which they act; those of other packages once somebody asks for them."""
 
 
 class Component(nn.Module):
@@ -219,7 +221,7 @@ class Component(nn.Module):
 
     def __init_subclass__(cls, register: bool = True) -> None:
         super().__init_subclass__()
-        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
         own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
         cls.hypers = cls.hypers | own
         for name, kind in (("replaces", enum.Enum), ("bypasses", Stage), ("needs", Role)):
@@ -227,7 +229,7 @@ class Component(nn.Module):
                 members = ", ".join(str(member) for member in (Role if kind is enum.Enum else kind))
                 raise ConfigError(f"{cls.id}.{name} holds {wrong[0]!r}, but must hold members such as {members}.")
         if register:
-            if cls.id in registry:
+            if cls.id in registry and not same_definition(cls, registry[cls.id]):
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
             ordered = sorted(registry.values(), key=lambda c: (c.stage, position(c.id, c.acts_before), c.id))
@@ -266,11 +268,12 @@ class Component(nn.Module):
         }
 
     @classmethod
-    def named(cls, name: str) -> type[Component]:
-        """The registered class of this id; ConfigError with the nearest known id where there is none."""
-        if name not in registry:
-            raise unknown("component", name, registry)
-        return registry[name]
+    def named(cls, name: str, others: Iterable[str] = ()) -> type[Component]:
+        """The class of this id; ConfigError with the nearest of the known ids, and of `others`, where there is none."""
+        try:
+            return registry[name]
+        except KeyError:
+            raise unknown("component", name, [*registry, *others]) from None
 
     @classmethod
     def excludes(cls, other: type[Component]) -> str:

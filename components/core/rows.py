@@ -11,7 +11,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from autoranger.components.core.private import is_intercepted
 
 
 def row_shape(shape: torch.Size, groups: int = 0) -> tuple[int, int]:
@@ -100,4 +101,4 @@ def choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
 
 def can_look(x: Tensor) -> bool:
     """Whether values may decide what is computed: on a CPU nobody waits for them. Not while the step is recorded."""
-    return x.is_cpu and not torch.compiler.is_compiling() and _get_current_dispatch_mode() is None
+    return x.is_cpu and not torch.compiler.is_compiling() and not is_intercepted()

@@ -9,8 +9,9 @@ import gc
 from collections.abc import Iterable, Iterator
 
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvTransposeNd
 from torch.utils.weak import WeakTensorKeyDictionary
+
+TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 
 KNOWN = WeakTensorKeyDictionary()
 """What has been found: for many small optimizers, looking through all layers once for each would take seconds."""
@@ -29,7 +30,7 @@ def transposed(parameters: Iterable[Tensor], layers: Iterable[nn.Module] | None 
         return {p: found[p] for p in candidates if p in found}
     if any(p not in KNOWN for p in candidates):
         modules = list(everywhere())
-        others = (p for module in modules for p in module._parameters.values() if p is not None)
+        others = (p for module in modules for p in module.parameters(recurse=False))
         for p in (*candidates, *others):
             KNOWN[p] = 0
         for p, groups in kernels(modules):
@@ -40,7 +41,7 @@ def transposed(parameters: Iterable[Tensor], layers: Iterable[nn.Module] | None 
 def kernels(layers: Iterable[nn.Module]) -> Iterator[tuple[Tensor, int]]:
     """The kernels in these layers, and the groups of each."""
     for layer in layers:
-        if isinstance(layer, _ConvTransposeNd):
+        if isinstance(layer, TRANSPOSED):
             shape = layer.in_channels, layer.out_channels // layer.groups, *layer.kernel_size
             # All of them, since a reparametrization (`weight_norm`, for one) has the kernel under other names.
             yield from ((p, layer.groups) for p in layer.parameters() if p.shape == shape)

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.core.component import registry
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
-from autoranger.components.presets import RANGER21
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
@@ -75,17 +75,7 @@ class ComposedOptimizer(Optimizer):
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
-
-    def _patch_step_function(self) -> None:
-        """Wraps `step` of the class, once: as torch does for its hooks, and so that torch.compile leaves it alone.
-
-        What that makes of a step would be made again for each learning rate, and is slower than what the step is.
-        """
-        super()._patch_step_function()
-        cls: Any = type(self)
-        if not getattr(cls.step, "steps_aside", False):
-            cls.step = torch._disable_dynamo(cls.step)  # type: ignore[attr-defined]
-            cls.step.steps_aside = True
+        step_aside(type(self))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own; state of the others is kept."""
@@ -161,6 +151,7 @@ class ComposedOptimizer(Optimizer):
         for group in self.param_groups:
             group.setdefault("maximize", False)
         self._bound = None
+        step_aside(type(self))
 
     def _bind(self) -> Bound:
         """Lays the parameters out for the step, as they are now."""
@@ -177,7 +168,8 @@ class ComposedOptimizer(Optimizer):
             found.update(map(id, group["params"]))
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
-            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, self._bound)
+            others, before = partial(partners, self), self._bound
+            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, before, others)
         return self._bound
 
     def _recount(self) -> None:
@@ -186,49 +178,11 @@ class ComposedOptimizer(Optimizer):
             self._bound.numbers.recount()
 
 
-class Ranger21(ComposedOptimizer):
-    """Ranger21 (Wright and Demeure 2021, arXiv 2106.13731): AdamW and eight components, each of which can be off.
+def step_aside(cls: Any) -> None:
+    """Lets torch.compile leave the step of a class alone, wherever torch has wrapped it for its hooks; once.
 
-    Args:
-        params: parameters, named parameters or parameter groups.
-        lr: learning rate, 1e-3; a tensor may be changed in place.
-        betas: decay rates of the moments, (0.9, 0.999).
-        eps: of the denominator, 1e-8.
-        weight_decay: λ, 1e-4.
-        total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
-        maximize: whether to go up the gradient.
-        compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
-        components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
-
-    Raises:
-        ConfigError: (a ValueError) on an unknown component or hyperparameter, a value out of range, no parameters, or
-            a missing `total_steps`.
+    What would be made of a step is made again for each learning rate, and is slower than what the step is.
     """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-4,
-        total_steps: int | None = None,
-        maximize: bool = False,
-        compile: Compile = "auto",
-        **components: bool | Mapping[str, float | int | str],
-    ) -> None:
-        own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile"]
-        for name in components:
-            if name not in registry:
-                raise unknown("component", name, [*registry, *own])
-        chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
-        number: Any = float(lr) if isinstance(lr, Tensor) and lr.numel() == 1 else lr
-        super().__init__(
-            params,
-            Config(number, betas, eps, weight_decay, chosen),
-            total_steps=total_steps,
-            lr=lr,
-            maximize=maximize,
-            compile=compile,
-        )
+    if not getattr(cls.step, "steps_aside", False):
+        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        cls.step.steps_aside = True

@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn import Parameter
 
+from autoranger.components.core.private import version
+
 BITS: dict[int, Any] = {1: ctypes.c_uint8, 2: ctypes.c_uint16, 4: ctypes.c_uint32, 8: ctypes.c_uint64}
 """What has as many bytes as a number of a tensor."""
 
@@ -61,7 +63,7 @@ class Watch:
     def _look(self) -> Sequence[int]:
         if self._readable:
             return self._read()
-        versions = (0 if p.is_inference() else p._version for p in self.params)
+        versions = map(version, self.params)
         return tuple(version for version in versions for _ in range(2))
 
 
@@ -83,8 +85,8 @@ def reader(params: Sequence[Tensor], addresses: Sequence[int]) -> Callable[[], S
 
 
 def ends(p: Tensor, address: int) -> tuple[int, int]:
-    """The addresses of the first and the last number of a tensor; zeros where it has no memory."""
-    if not address:
+    """The addresses of the first and the last number of a tensor; zeros where it has none."""
+    if not address or not p.numel():
         return 0, 0
     last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
     return address, address + last * p.element_size()

@@ -5,7 +5,7 @@ The worth v(S) of a subset S is its expected metric at its own best learning rat
 - the *main effect* is the mean of v(S ∪ i) − v(S) over all S without i (Banzhaf's value),
 - the *interaction* with j is the mean of v(S ∪ ij) − v(S ∪ i) − v(S ∪ j) + v(S) over all S without both,
 - the *Shapley value* is the mean of v(S ∪ i) − v(S) over all orders in which components may be switched on, S being
-  what is on before i (Shapley 1953). The values add up to v(all) − v(none): they divide what the whole has gained.
+  what is on before i (Shapley 1953). The values add up to v(all) − v(none).
 
 All three are linear in v, so they follow exactly from a complete table, and from draws of v elsewhere.
 """
@@ -35,10 +35,10 @@ from autoranger.search.samplers.bayes import BayesSampler
 from autoranger.search.verdict.statistics import LEVEL
 
 DRAWS = 400
-"""Of the worth of all subsets, for intervals."""
+"""Number of draws of the worth of all subsets, for intervals."""
 
 MOST_RATES = 32
-"""Learning rates of a round that are taken one by one; with more they are a continuous scale."""
+"""Most learning rates of a round that are treated as a list; with more they are a continuous scale."""
 
 
 @dataclass(frozen=True)
@@ -113,19 +113,20 @@ def from_study(
     level: float = LEVEL,
     count: int = DRAWS,
 ) -> Attribution:
-    """The contributions as a model of a study's trials sees them (see `worth`).
+    """The contributions by a model of a study's trials (see `worth`).
 
-    Components are parameters that are False or True. Others (the learning rate) are at their best for each subset.
+    Components are the parameters that are False or True. Others (the learning rate) take their best value for each
+    subset.
 
     Args:
         study: of one objective.
         sampler: reads the study, and gives the random numbers.
-        components: those among which the game is played, at most twelve, the other ones off; all of them where None.
+        components: those to attribute to, at most twelve, with all others off; all components if None.
         level: 1 − confidence of each interval.
         count: draws from the posterior.
 
     Raises:
-        ConfigError: where the study has no completed trial, or no such components, or too many of them.
+        ConfigError: if the study has no completed trial, or no such components, or too many of them.
     """
     known = switches(sampler.infer_relative_search_space(study, None))
     players = known if components is None else list(components)
@@ -133,7 +134,7 @@ def from_study(
         if name not in known:
             raise unknown("component", name, known)
     if not 0 < len(players) <= MOST_SWITCHES:
-        raise ConfigError(f"attribution is among 1 to {MOST_SWITCHES} switches, not {len(players)}; name some.")
+        raise ConfigError(f"an attribution needs 1 to {MOST_SWITCHES} switches, not {len(players)}; name them.")
     drawn = draws(study, sampler, players, count)
     return attribute(players, drawn.mean(axis=0), drawn, float(stats.norm.ppf(1 - level / 2)), level)
 
@@ -141,10 +142,10 @@ def from_study(
 def from_sample(sample: Sample, components: Sequence[str] | None = None, *, level: float = LEVEL) -> Attribution:
     """The contributions in one round of a search (see `sample.largest_sample`), in the order of the components.
 
-    The intervals have two parts: how well the model knows the worth of subsets on the seeds of the round, and, where
-    the search had rounds with several seeds, how much effects differ between seeds (see `seeds`). Races on our tables
-    (studies/07_tables), from each seed in turn, had 88 to 98% of the effects over all seeds in intervals of 95%.
-    Without the second part they are for the seeds of the round alone.
+    The intervals have two parts: how well the model knows the worth of subsets on the seeds of the round, and, if the
+    search had rounds with several seeds, how much effects differ between seeds (see `seeds`). In races on our tables
+    (studies/07_tables) 95% intervals covered 88 to 98% of the effects over all seeds. Without the second part the
+    intervals hold for the seeds of the round alone.
 
     Args:
         sample: the round.
@@ -152,20 +153,20 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
         level: 1 − confidence of each interval.
 
     Raises:
-        ConfigError: for a round with hardly any candidate or with one subset, and as `from_study` does.
+        ConfigError: for a round with too few candidates or with one subset, and as `from_study`.
     """
     count = int(np.isfinite(sample.values).sum())
     if count < STARTUP:
         raise ConfigError(f"{count} candidates that did not diverge are too few for a model; it needs {STARTUP}.")
     if len(set(sample.subsets)) < 2:
-        raise ConfigError("all candidates are one subset at several learning rates, which tells nothing of components.")
+        raise ConfigError("all candidates are one subset at several rates, which says nothing about components.")
     players = [name for name in sample.components if components is None or name in components]
     own = from_study(as_study(sample), BayesSampler(seed=0), components=players, level=level)
     return widened(own, (sample.between or 0.0) / sample.round.seeds)
 
 
 def widened(attribution: Attribution, variance: float) -> Attribution:
-    """The attribution with intervals for effects that have this much more variance."""
+    """The attribution with intervals widened by an additional variance of the effects."""
     more = float(stats.norm.ppf((1 + attribution.confidence) / 2)) * variance**0.5
 
     def wide(effects: list[Effect]) -> list[Effect]:
@@ -177,7 +178,7 @@ def widened(attribution: Attribution, variance: float) -> Attribution:
 
 
 def as_study(sample: Sample) -> Study:
-    """A round of a search as a study of its own, in memory: one trial for each candidate, failed where it diverged."""
+    """A round of a search as a study in memory, with one trial for each candidate, failed if it diverged."""
     rates = sorted({float(lr) for lr in sample.lrs})
     lr: BaseDistribution = CategoricalDistribution(rates)
     if len(rates) > MOST_RATES:
@@ -200,7 +201,7 @@ def as_study(sample: Sample) -> Study:
 def attribute(
     components: Sequence[str], worth: Values, draws: Values, quantile: float, level: float = LEVEL
 ) -> Attribution:
-    """The contributions to a game.
+    """The contributions of components, from the worth of all subsets.
 
     Args:
         components: n names.

@@ -1,4 +1,4 @@
-"""What the trials of a search have in common: the one round that most candidates have been through."""
+"""The sample for an attribution: the round of a search that most of its candidates have been through."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Sample:
     """The results of one round of a search.
 
     Args:
-        round: which.
-        components: the space's, in its order.
-        subsets: of each of N candidates, what it has on.
-        lrs: of each `[N]`.
-        values: validation metric of each, the mean over seeds `[N]`; NaN where any run diverged.
-        between: variance of a component's effect between seeds (see `seeds.between_seeds`); None where unknown.
+        round: length and seeds of the trainings.
+        components: ids, in the order of the space.
+        subsets: the components that each of N candidates has on.
+        lrs: learning rates `[N]`.
+        values: validation metric `[N]`, the mean over seeds; NaN if any run diverged.
+        between: variance of components' effects between seeds (see `seeds.between_seeds`); None if unknown.
     """
 
     round: Round
@@ -42,7 +42,7 @@ class Sample:
 
 
 def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
-    """The rounds of a search as its trials tell, in the order of their seeds: `{steps, seeds, candidates, arms}`."""
+    """The rounds of a search, from its trials, in the order of their seeds: `{steps, seeds, candidates, arms}`."""
     members: dict[Round, set[tuple[frozenset[str], float]]] = {}
     for trial in trials:
         for round_, _ in results(trial):
@@ -59,12 +59,12 @@ def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
 
 
 def largest_sample(study: Study) -> Sample:
-    """The round that most candidates share; of equals the one with more training.
+    """The round with the most candidates; of equals the one with more training.
 
-    A candidate that a resumed search has recorded again counts once.
+    A candidate that is recorded twice counts once.
 
     Raises:
-        ConfigError: where the study has no trial of a search.
+        ConfigError: if the study has no trial of a search.
     """
     trials = study.get_trials(deepcopy=False)
     counts = Counter(round_ for trial in trials for round_, _ in results(trial))
@@ -91,7 +91,7 @@ def largest_sample(study: Study) -> Sample:
 
 
 def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
-    """The rounds of a trial, each with the metric of every seed, NaN where it diverged; none for a foreign trial."""
+    """The rounds of a trial with the metric of every seed, NaN if it diverged; none if it is not a search's trial."""
     noted = trial.user_attrs.get("rounds")
     if not isinstance(noted, Mapping) or LR not in trial.params:
         return
@@ -102,5 +102,5 @@ def results(trial: FrozenTrial) -> Iterator[tuple[Round, list[float]]]:
 
 
 def candidate(trial: FrozenTrial) -> tuple[frozenset[str], float]:
-    """What a trial has on, and its learning rate."""
+    """The components that a trial has on, and its learning rate."""
     return frozenset(name for name, on in trial.params.items() if on is True), float(trial.params[LR])

@@ -1,4 +1,4 @@
-"""How much the effect of a component differs from seed to seed: what one seed alone cannot tell."""
+"""How much the effects of components differ from seed to seed."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import numpy as np
 from autoranger.search.arrays import Values
 
 SPARE = 10
-"""Candidates beyond the number of components that a round needs here."""
+"""Candidates that a round needs beyond the number of its components."""
 
 
 def between_seeds(components: Sequence[str], rounds: Sequence[tuple[Sequence[frozenset[str]], Values]]) -> float | None:
-    """The variance between seeds of a component's main effect, the mean over components; None where unknown.
+    """The variance between seeds of a component's main effect, the mean over components; None if unknown.
 
-    In a round with several seeds each seed has main effects of its own, by least squares of the candidates' deviations
-    from their means over seeds. Their variance, less what noise alone would make it, is that of the effects (the
-    estimator of a random-effects model). Bad candidates, which would count most, are left out: those as far below the
-    median as none is above it.
+    In a round with several seeds each seed has its own main effects, by least squares from the candidates' deviations
+    from their means over seeds. The variance of these effects, minus the part that noise alone causes, is the estimate
+    (that of a random-effects model). Bad candidates would dominate it and are left out: those further below the median
+    than the best is above it.
 
     Args:
         components: C ids.
-        rounds: of each round the subset of each candidate, and their metric `[N, S]` with S seeds, NaN where diverged.
+        rounds: for each round the candidates' subsets, and their metric `[N, S]` on S seeds, NaN if a run diverged.
     """
     found, weights = [], []
     for subsets, values in rounds:

@@ -1,6 +1,6 @@
 """A tabular benchmark: every subset × learning rate × seed × length of one task, trained once and then looked up.
 
-Questions about search algorithms become look-ups in it: a hundred repetitions of a study cost seconds.
+With it a hundred repetitions of a search cost seconds.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 MOST = 12
-"""Components of a table, at most: it has a row for every subset."""
+"""Most components of a table, which has a row for every subset."""
 
 PARTS = ("task", "components", "lrs", "seeds", "lengths", "curves")
 """The arrays in a table's file."""
@@ -47,7 +47,7 @@ class Table:
             from where a run has diverged. Higher is better.
 
     Raises:
-        ConfigError: where these do not go together.
+        ConfigError: if these do not match.
     """
 
     task: str
@@ -82,7 +82,7 @@ class Table:
         points: int = 10,
         progress: Callable[[int], None] = lambda done: None,
     ) -> Table:
-        """Trains everything that the table holds.
+        """Trains a table.
 
         Args:
             task: what to train.
@@ -119,7 +119,7 @@ class Table:
         """The table in a file. Nothing in it is ever unpickled.
 
         Raises:
-            DataError: where the file cannot be read or is not a table.
+            DataError: if the file cannot be read or is not a table.
         """
         try:
             with np.load(path, allow_pickle=False) as file:
@@ -137,7 +137,7 @@ class Table:
         return table
 
     def at(self, lrs: Sequence[float] | None = None, length: int | None = None) -> Table:
-        """The part of the table with these learning rates, or this length, only; ConfigError where it has none."""
+        """The part of the table with these learning rates, or this length, only; raises ConfigError if it has none."""
         wanted = list(self.lrs if lrs is None else lrs)
         lengths = list(self.lengths if length is None else [length])
         if not set(wanted) <= set(self.lrs) or not set(lengths) <= set(self.lengths):
@@ -147,7 +147,7 @@ class Table:
 
     @cached_property
     def final(self) -> Values:
-        """Metric at the end of the longest training `[2^C, L, S]`, NaN where it has diverged."""
+        """Metric at the end of the longest training `[2^C, L, S]`, NaN if it has diverged."""
         return self.curves[:, :, :, -1, -1].astype(np.float64)
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The worth of every subset of some switches, as a Gaussian process sees it that has learned from a study's trials."""
+"""The worth of every subset of some switches, by a Gaussian process fitted to a study's trials."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from autoranger.search.samplers.encoding import Axis, Encoding, Points
 from autoranger.search.samplers.process import Data, Process
 
 MOST_SWITCHES = 12
-"""Switches of which all subsets are looked at, at most."""
+"""Most switches of which all subsets are evaluated."""
 
 LEVELS = 9
-"""Values at which a continuous learning rate is looked at."""
+"""Number of values at which a continuous parameter is evaluated."""
 
 MOST_POINTS = 4096
-"""Subsets × learning rates of which draws are taken, at most."""
+"""Most points (subsets × learning rates) of a draw."""
 
 MOST_FITTED = 300
-"""Trials from which the model's parameters are set; it learns from all. The time for setting them is cubic."""
+"""Most trials to which the model's parameters are fitted, in cubic time. The model itself is conditioned on all."""
 
 FLOOR = 0.1
-"""Quantile of the values below which the model does not look: it is to explain what is good, not what fails."""
+"""Quantile to which lower values may be raised: the model has to explain what is good, not what fails."""
 
 DEPTH = 3.0
-"""How far below the median the model looks, in units of how far the best is above it."""
+"""Distance of the floor below the median, in units of the best value's distance above it."""
 
 TRIED = 3
-"""Settings at which a subset has been tried before its best value counts as what it is worth."""
+"""Fewest settings at which a subset must have been tried for its best value to bound the floor."""
 
 
 def is_switch(distribution: BaseDistribution) -> bool:
@@ -51,20 +51,20 @@ def switches(space: Mapping[str, BaseDistribution]) -> list[str]:
 def draws(study: Study, sampler: ModelSampler, components: Sequence[str], count: int) -> Values:
     """Draws from the posterior of the worth of subsets, higher is better, in the objective's units.
 
-    The worth is the expected value at the best setting of the parameters that are no switches (the learning rate).
-    Where subsets × settings are too many, each subset is looked at where the model's mean is best.
+    The worth of a subset is the expected value at the best setting of the other parameters (the learning rate). If
+    subsets × settings are too many, each subset is evaluated at the settings with the best posterior mean.
 
     Args:
         study: of one objective.
-        sampler: reads the study, and gives the random numbers.
-        components: n switches; others are off.
+        sampler: reads the study, and draws the random numbers.
+        components: n switches; all others are off.
         count: D draws.
 
     Returns:
         the draws `[D, 2^n]`, component i in those subsets whose number has bit i.
 
     Raises:
-        ConfigError: where the study has several objectives or no finite value.
+        ConfigError: if the study has several objectives or no finite value.
     """
     space = sampler.infer_relative_search_space(study, None)
     history = sampler.history(study, None, space)
@@ -90,12 +90,12 @@ def draws(study: Study, sampler: ModelSampler, components: Sequence[str], count:
 
 
 def floored(encoding: Encoding, rows: Points, values: Values) -> Values:
-    """Values `[n]` of points `[n, P]`, those that are far below the good ones, or not finite, moved up.
+    """Values `[n]` of points `[n, P]`, raised to a floor if they are far below the good ones or not finite.
 
-    A learning rate that is ten times too high costs more than all subsets differ, and half of the candidates of a large
-    space fail: a model of how they fail knows little of the others. The floor is `DEPTH` times as far below the median
-    as the best is above it, but not above the best value of any subset that has been tried at several settings, and not
-    below the `FLOOR` quantile.
+    A learning rate that is ten times too high costs more than all differences between subsets, and half of the
+    candidates of a large space fail: a model that explains how they fail knows little about the others. The floor is
+    `DEPTH` times as far below the median as the best is above it, but not above the best value of any subset that has
+    been tried at several settings, and not below the `FLOOR` quantile.
     """
     top, middle, low = np.quantile(values[np.isfinite(values)], (1.0, 0.5, FLOOR))
     subsets, index = np.unique(rows[:, encoding.choices > 0], axis=0, return_inverse=True)
@@ -107,7 +107,7 @@ def floored(encoding: Encoding, rows: Points, values: Values) -> Values:
 
 
 def points(encoding: Encoding, components: Sequence[str]) -> Iterator[Points]:
-    """All subsets as points `[2^n, P]`, once for each setting of the parameters that are no switches."""
+    """All subsets as points `[2^n, P]`, once for each setting of the other parameters."""
     distributions = {name: axis.distribution for name, axis in encoding.axes.items()}
     off = dict.fromkeys(switches(distributions), False)
     others = {name: settings(axis) for name, axis in encoding.axes.items() if name not in off}
@@ -122,6 +122,6 @@ def points(encoding: Encoding, components: Sequence[str]) -> Iterator[Points]:
 
 
 def settings(axis: Axis) -> list[Any]:
-    """The values of a parameter, some of them for a continuous one."""
+    """The values at which a parameter is evaluated."""
     levels = np.linspace(0, 1, LEVELS) if axis.levels is None else axis.levels
     return [axis.decode(float(x)) for x in levels]

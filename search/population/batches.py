@@ -1,13 +1,13 @@
-"""The batches of a training: the same for all candidates, in an order and with noise that each seed has of its own."""
+"""The batches of a training. All candidates share them; each seed has its own order of examples and its own noise."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from torch.utils._pytree import tree_map
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_map
 from autoranger.search.population.data import augmenting, fitted
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about, reason
@@ -22,15 +22,15 @@ def batches(
     dtype: torch.dtype | None,
     seed_noise: Callable[[int], None],
 ) -> Iterator[Split]:
-    """For each step the batches `[S, B, ...]` of the seeds.
+    """Yields the batches `[S, B, ...]` of all seeds, once for each step.
 
     Args:
-        task: whose batch size and `augment` they have, on its device.
-        data: to draw them from.
-        seeds: of the order and of the noise.
-        steps: how many.
-        dtype: of what `augment` returns, where that is floating point; see `fitted`.
-        seed_noise: seeds the generators. It is called for the noise of each batch, and then for that of the step on it.
+        task: gives the batch size, `augment` and the device.
+        data: the split to draw from.
+        seeds: S seeds of the order and the noise.
+        steps: number of steps.
+        dtype: type of the floating-point tensors that `augment` returns; see `fitted`.
+        seed_noise: seeds the generators. It is called before each call of `augment`, and again before each step.
     """
     inputs, targets = data
     order = torch.stack([batch_order(length(inputs), task.batch_size, steps, seed) for seed in seeds]).to(task.device)

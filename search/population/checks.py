@@ -1,4 +1,4 @@
-"""What would count wrongly in silence: labels that are no classes, targets paired with others' outputs, NaN in data."""
+"""Mistakes in a task that would silently give wrong results: invalid labels, mismatched shapes, NaN in the data."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves, tree_map
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import about, reason
 
 TRIES = 4
-"""Random outputs on which a loss must be blind for the order of targets, to be taken for one that is."""
+"""Random outputs to try. Only a loss that ignores the order of targets on all of them is reported."""
 
 
 def check_labels(task: Task, output: Any, target: Any) -> None:
-    """ConfigError where a task has the default loss or metric, and its outputs and targets are not for them."""
+    """Raises ConfigError if outputs and targets do not suit a task's default loss or metric."""
     defaults = [name for name in ("loss", "metric") if default(task, name)]
     if not defaults:
         return
@@ -35,11 +35,11 @@ def check_labels(task: Task, output: Any, target: Any) -> None:
             f"{list(target.shape)}; reshape them, or {fix}."
         )
     if target.is_floating_point():
-        raise ConfigError(f"{what}, for labels that are whole numbers, but targets are {target.dtype}; {fix}.")
+        raise ConfigError(f"{what}, for integer labels, but targets are {target.dtype}; {fix}.")
 
 
 def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
-    """ConfigError for a label that is no class, where loss or metric is the default."""
+    """Raises ConfigError for a label outside the model's classes, if loss or metric is the default."""
     if not default(task, "loss") and not default(task, "metric"):
         return
     for part, (_, target) in data.items():
@@ -53,13 +53,13 @@ def check_classes(task: Task, classes: int, data: Mapping[str, Split]) -> None:
             label = target[at][(target[at] < 0) | (target[at] >= classes)].flatten()[0]
             what = "loss and metric" if default(task, "loss") else "metric"
             raise ConfigError(
-                f"{about(task)}: label {int(label)} at {part}[{at}] is no class, of which the model scores {classes}; "
+                f"{about(task)}: label {int(label)} at {part}[{at}] is not one of the model's {classes} classes; "
                 f"correct it, or override {what} to leave such labels out."
             )
 
 
 def check_pairing(replica: Replica, output: Any, target: Any) -> None:
-    """ConfigError where loss or metric compares all outputs with all targets, as `[N, 1]` − `[N]` does."""
+    """Raises ConfigError if loss or metric compares every output with every target, as `[N, 1]` − `[N]` does."""
     if not isinstance(output, Tensor) or not isinstance(target, Tensor) or not output.is_floating_point():
         return
     if len(target) < 3 or not any(spreads(shape, target.shape) for shape in (output.shape, output.shape[:-1])):
@@ -86,7 +86,7 @@ def check_pairing(replica: Replica, output: Any, target: Any) -> None:
 
 
 def spreads(one: torch.Size, other: torch.Size) -> bool:
-    """Whether torch compares tensors of these shapes by repeating both of them."""
+    """Whether broadcasting these shapes repeats both of them."""
     try:
         together = torch.broadcast_shapes(one, other).numel()  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -95,7 +95,7 @@ def spreads(one: torch.Size, other: torch.Size) -> bool:
 
 
 def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> None:
-    """ConfigError where examples that are the most likely to fail do: with extreme whole numbers, or with NaN."""
+    """Tries the examples that are most likely to fail: extreme integers and NaN. Raises ConfigError if one does."""
     for part, split in data.items():
         replica.train(part == "train")
         chosen, broken = telling(split, task.batch_size)
@@ -118,24 +118,24 @@ def check_examples(task: Task, replica: Replica, data: Mapping[str, Split]) -> N
         seen = [*tree_leaves(outputs), *([] if loss is None else [loss])]
         if any(isinstance(t, Tensor) and t.isnan().any() for t in seen) or unfit(y):
             raise ConfigError(
-                f"{about(task)}: {part}[{broken}] holds NaN or infinity, and so does what the model or loss makes of "
-                "it; clean or fill the data."
+                f"{about(task)}: {part}[{broken}] contains NaN or infinity, and so do the model's outputs or the "
+                "loss; clean or fill the data."
             )
 
 
 def classes_of(output: Any, target: Any) -> int:
-    """How many classes a model scores, if scores and labels are what they look like; else 0."""
+    """Number of classes that a model scores; 0 if its outputs and targets do not look like scores and labels."""
     fits = isinstance(output, Tensor) and isinstance(target, Tensor) and output.shape[:-1] == target.shape
     return output.shape[-1] if fits and not target.is_floating_point() and output.is_floating_point() else 0
 
 
 def unfit(target: Any) -> bool:
-    """Whether targets hold NaN."""
+    """Whether targets contain NaN."""
     return any(bool(t.isnan().any()) for t in tree_leaves(target) if t.is_floating_point())
 
 
 def telling(split: Split, count: int) -> tuple[list[int], int | None]:
-    """Examples that hold the smallest and largest whole numbers, or what is not finite, and the first of the latter."""
+    """Indices of the examples with extreme integers or non-finite values, and the first one that is not finite."""
     found, broken = [], None
     for x in tree_leaves(split):
         flat = x.reshape(len(x), -1)
@@ -153,9 +153,9 @@ def telling(split: Split, count: int) -> tuple[list[int], int | None]:
 
 
 def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> bool:
-    """Whether a seed governs a task's models and batches; says so where it does not.
+    """Whether the same seed gives the same model and batches; warns if it does not.
 
-    ConfigError where two models are the same module.
+    Raises ConfigError if two models are the same module.
     """
     mine, theirs = (dict(r.named_parameters()) | dict(r.named_buffers()) for r in (one, other))
     if any(mine[name] is theirs.get(name) for name in mine):
@@ -169,8 +169,8 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
         )
         if not same:
             warnings.warn(
-                f"{about(task)}: {what} gives something else for the same seed, so that results cannot be repeated; "
-                "draw from the global generators of torch, numpy.random or random, not from one of its own.",
+                f"{about(task)}: {what} is not the same for the same seed, so that results cannot be repeated; draw "
+                "from the global generators of torch, numpy.random or random, not from another generator.",
                 stacklevel=2,
             )
             return False
@@ -178,7 +178,7 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
 
 
 def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
-    """Warns of a loss that depends on parameters which are not the model's, so that nobody trains them."""
+    """Warns if the loss depends on parameters outside the model, which would not be trained."""
     known, seen, todo = {id(p) for p in params}, set[Any](), [loss.grad_fn]
     while todo:
         node = todo.pop()
@@ -189,15 +189,15 @@ def check_weights(task: Task, loss: Tensor, params: list[Any]) -> None:
         leaf = getattr(node, "variable", None)
         if leaf is not None and id(leaf) not in known:
             warnings.warn(
-                f"{about(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's, so that "
-                "nobody trains it; make it a part of the model, or switch requires_grad off.",
+                f"{about(task)}: its loss depends on a parameter {list(leaf.shape)} that is not the model's and is "
+                "not trained; make it a part of the model, or set requires_grad to False.",
                 stacklevel=2,
             )
             return
 
 
 def check_settings(task: Task) -> None:
-    """ConfigError where a task's attributes are not numbers that a training can have."""
+    """Raises ConfigError for a task whose batch size, lengths, learning rates or survivors are invalid."""
     for name in ("batch_size", "steps", "full_steps"):
         value = getattr(task, name)
         if not (value is None and name == "full_steps") and not (isinstance(value, Integral) and int(value) >= 1):

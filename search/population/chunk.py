@@ -1,4 +1,4 @@
-"""Rows that train together: which do, and how they advance by a step."""
+"""A chunk: rows that train together, step by step."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class RefusedError(Exception):
 class Chunk:
     """Rows that train together: their parameters, buffers, optimizer state, and which of them have failed.
 
-    A row diverges when its loss or a parameter is not finite. It is then left as it is, and no other row notices; as
-    little as of one on which the task's loss or metric raises an error.
+    A row diverges when its loss or a parameter is not finite. It is then frozen, and does not affect the other rows.
+    So is a row on which the task's loss or metric raises an error.
     """
 
     def __init__(self, population: Prepared, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
@@ -64,7 +64,7 @@ class Chunk:
         self.lost = 0
 
     def advance(self, inputs: Tree, targets: Tree) -> None:
-        """One step of every row, on the batches of the seeds `[S, B, ...]`."""
+        """Takes one step with every row, on the seeds' batches `[S, B, ...]`."""
         self.models.train(True)
         losses, grads, used = self.models.gradients(inputs, targets)
         self.failed |= ~losses.detach().isfinite()
@@ -104,7 +104,7 @@ class Chunk:
         return active if used is None else active & used
 
     def poll(self) -> bool:
-        """Freezes the rows that have failed; whether any other is left. Waits for the device."""
+        """Freezes the rows that have failed, and returns whether any others are left. Waits for the device."""
         lost = self.failed.nonzero()[:, 0].tolist()
         if len(lost) > self.lost:
             self.lost = len(lost)
@@ -127,7 +127,7 @@ class Chunk:
                         x[self.failed] = start[name][self.failed]
 
     def isolate(self, inputs: Tree, targets: Tree, step: int, error: Exception) -> None:
-        """Leaves out the rows on whose batch a step has raised an error; RefusedError where it is not for a row."""
+        """Freezes the rows whose batch raised an error in a step; raises RefusedError if no single row did."""
         found = self.models.isolate(inputs, targets, step) if isinstance(self.models, Together) else {}
         if not found:
             raise RefusedError from error
@@ -136,7 +136,7 @@ class Chunk:
 
     @torch.no_grad()
     def score(self, split: Split) -> NDArray[np.float64]:
-        """The metric on a split `[K, S]`; NaN where a row has failed."""
+        """The metric on a split `[K, S]`; NaN if a row has failed."""
         for theta in self.thetas:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
         self.poll()
@@ -146,7 +146,7 @@ class Chunk:
         return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)
 
     def failures(self) -> dict[Config, str]:
-        """Why candidates have failed: the first reason of each."""
+        """The first reason why each failed candidate failed."""
         found = dict[Config, str]()
         for row, reason in sorted(self.models.failures.items()):
             found.setdefault(self.configs[row // len(self.seeds)], reason)
@@ -154,13 +154,13 @@ class Chunk:
 
 
 def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
-    """For each of these parameters the groups of the transposed convolution whose kernel it is; 0 for all others."""
+    """For each parameter that is a transposed convolution's kernel its number of groups; 0 for all others."""
     kernels, own = transposed(model.parameters(), model.modules()), dict(model.named_parameters())
     return [kernels.get(own[name], 0) for name in names]
 
 
 def in_chunks(configs: Sequence[Config], size: int) -> Iterator[list[int]]:
-    """Indices of the candidates of each chunk, alike ones together: what a chunk has off costs it nothing."""
+    """Yields the indices of each chunk's candidates, similar ones together: what a chunk has off costs nothing."""
     costly = [name for name, cls in registry.items() if cls.stage not in (Stage.RATE, Stage.DECAY)]
     costly.sort(key=lambda name: -len(registry[name].state))
     kinds = [tuple(name in c.components for name in costly) for c in configs]

@@ -1,4 +1,4 @@
-"""A task's data as a population wants them: tensors, from whatever ordinary form the task has them in."""
+"""Turns a task's data, in any ordinary form, into tensors."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
 
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.private import tree_leaves, tree_map
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import forked, reseed
@@ -21,13 +21,13 @@ PARTS = ("train", "valid", "test")
 
 
 def splits(task: Task) -> dict[str, Split]:
-    """The three parts of a task's data, each as inputs and targets: tensors, or tuples and dictionaries of them.
+    """The three splits of a task's data, each as inputs and targets: tensors, or tuples and dictionaries of them.
 
-    What the task draws for its data is the same every time. Whole numbers in targets become int64, as losses want them.
+    Random numbers that the task draws for its data are the same every time. Integer targets become int64.
 
     Raises:
-        ConfigError: where the data have no form that can be made tensors of, or parts that do not go together.
-        DataError: where files are missing.
+        ConfigError: if the data cannot be made tensors, or their parts do not match.
+        DataError: if files are missing.
     """
     with forked(task.device):
         reseed(task.device, 0)
@@ -63,7 +63,7 @@ def split(given: Any, what: str) -> Split:
 
 
 def check_lengths(parts: Split, what: str) -> None:
-    """ConfigError where inputs and targets are not equally many examples, or none."""
+    """Raises ConfigError if inputs and targets differ in length, or are empty."""
     leaves = [tree_leaves(part) for part in parts]
     if any(x.dim() == 0 for part in leaves for x in part) or not all(leaves):
         raise ConfigError(f"{what} holds a single number where it needs one for each example.")
@@ -90,12 +90,12 @@ def collated(source: Any, what: str) -> Any:
 
 
 def examples(given: Any) -> bool:
-    """Whether it is a list of examples, each a tuple of inputs and a target, as a data set's items are."""
+    """Whether this is a list of examples, each a tuple of inputs and a target."""
     return isinstance(given, list) and len(given) > 2 and all(isinstance(x, tuple) and len(x) > 1 for x in given)
 
 
 def tree(given: Any, what: str) -> Any:
-    """Tensors from arrays, lists and frames; tuples and dictionaries of them stay what they are."""
+    """Tensors from arrays, lists and data frames; tuples and dictionaries keep their structure."""
     if isinstance(given, Mapping):
         return {name: tree(part, f"{what}[{name!r}]") for name, part in given.items()}
     if isinstance(given, tuple) and not all(isinstance(x, int | float) for x in given):
@@ -104,7 +104,7 @@ def tree(given: Any, what: str) -> Any:
 
 
 def tensor(given: Any, what: str) -> Tensor:
-    """A tensor of numbers; ConfigError for what is none, such as text or rows of different lengths."""
+    """A tensor of numbers; raises ConfigError for anything else, such as text or rows of different lengths."""
     if isinstance(given, Tensor):
         if given.is_nested:
             raise ConfigError(f"{what} are nested tensors of different shapes; pad them to one.")
@@ -130,12 +130,12 @@ def tensor(given: Any, what: str) -> Tensor:
 
 
 def widened(x: Tensor) -> Tensor:
-    """Whole numbers as int64."""
+    """Integers as int64."""
     return x if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool else x.long()
 
 
 def fitted(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Tensors on a device, fractions in the type of the model's parameters (NumPy's are float64 unless told else)."""
+    """Tensors on a device; floating-point ones in the type of the model's parameters (NumPy's default is float64)."""
 
     def fit(x: Tensor) -> Tensor:
         return x.to(device, dtype if dtype is not None and x.is_floating_point() else None)
@@ -144,7 +144,7 @@ def fitted(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
 
 
 def augmenting(task: Task) -> Callable[[Any], Any] | None:
-    """A task's `augment`, to tensors again whatever it returns; None where it changes nothing."""
+    """A task's `augment`, its results made tensors; None if the task does not override it."""
     if type(task).augment is Task.augment and "augment" not in vars(task):
         return None
 
@@ -160,5 +160,5 @@ def augmenting(task: Task) -> Callable[[Any], Any] | None:
 
 
 def kind(x: Any) -> str:
-    """The name of its type."""
+    """The name of a value's type."""
     return type(x).__name__

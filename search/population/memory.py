@@ -1,4 +1,4 @@
-"""Memory: how much there is, whether it has run out, and keeping what is freed in the process."""
+"""Memory: how much is free, whether it has run out, and whether the process keeps what it frees."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ MMAP_THRESHOLD, TRIM_THRESHOLD = -3, -1  # names of malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Has glibc's malloc reuse freed blocks of up to 32 MiB, for this process; does nothing where there is no glibc.
+    """Makes glibc's malloc reuse freed blocks of up to 32 MiB in this process; does nothing without glibc.
 
-    It is for programs to call, the command line among them: how a process handles memory is for its owner to say.
+    Programs call it, as the command line does; a library should not change how its user's process handles memory.
 
     A step allocates and frees dozens of blocks of a few MB. Without this the page faults take longer than the
     arithmetic (on two cores a population step of 128 digits candidates took 52 µs a candidate, and 18 µs with it).
@@ -27,7 +27,7 @@ def keep_freed_memory() -> None:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a GPU; of a CPU no bound, since chunks are small there for the sake of its caches."""
+    """Free memory of a GPU. A CPU has no bound, since its chunks are small enough for its caches."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else sys.maxsize
 
 
@@ -36,9 +36,9 @@ EXHAUSTED = ("can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory has run out, on whatever device, or follows from one that does.
+    """Whether an error, or one that led to it, says that memory has run out on any device.
 
-    One inside the capture of a CUDA graph ends the capture, and that raises an error of its own.
+    Such an error within the capture of a CUDA graph ends the capture, which then raises an error of its own.
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
@@ -48,6 +48,6 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release(device: torch.device) -> None:
-    """Gives memory that torch keeps for later back to a GPU."""
+    """Returns cached memory to the GPU."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The models of many rows, called all at once or one by one: losses, gradients and outputs, with the same result."""
+"""The models of many rows, called together or one by one, with the same losses, gradients and outputs."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Call, Tensors, Tree, Vectorizer, cloned, item, over_candidates
 
 Failures = dict[int, str]
-"""Why rows have failed."""
+"""The reason of each failed row."""
 
 
 class Gradients(NamedTuple):
-    """Of one batch.
+    """The losses and gradients of one batch.
 
     Args:
-        losses: `[rows]`.
-        grads: of each stack of parameters; None where no row uses it.
-        used: which parameters `[rows, stacks]` a loss depends on, where that is not the same for all rows.
+        losses: the loss of each row, `[rows]`.
+        grads: the gradient of each stack of parameters; None for a stack that no row uses.
+        used: which parameters `[rows, stacks]` each row's loss depends on; None if all rows use the same ones.
     """
 
     losses: Tensor
@@ -36,7 +36,7 @@ class Gradients(NamedTuple):
 
 
 class Together:
-    """Rows whose models are one call of `torch.func.vmap`."""
+    """Rows whose models are called together by `torch.func.vmap`."""
 
     def __init__(self, population: Prepared, candidates: int, seeds: Sequence[int], way: Vectorizer) -> None:
         self.population, self.seeds, self.failures, self.way = population, seeds, Failures(), way
@@ -50,7 +50,7 @@ class Together:
 
     @property
     def example(self) -> Replica:
-        """A model, whose layers say what its parameters are for."""
+        """One of the models, for a look at its layers."""
         return self.replica
 
     def train(self, mode: bool) -> None:
@@ -58,7 +58,7 @@ class Together:
         self.replica.train(mode)
 
     def gradients(self, inputs: Tree, targets: Tree) -> Gradients:
-        """Of batches `[S, B, ...]`."""
+        """The losses and gradients on batches `[S, B, ...]`."""
         self.before = {name: self.buffers[name].clone() for name in self.population.moving}
         params = list(self.params.values())
         batch = cloned((inputs, targets))  # should it be needed again, after an error
@@ -66,7 +66,7 @@ class Together:
         return Gradients(losses, dense(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
 
     def call(self, method: Callable[..., Any]) -> Call:
-        """A method of `Replica`, with the weights of a row."""
+        """A function that calls a method of `Replica` with a row's weights."""
 
         def call(params: Tensors, buffers: Tensors, x: Tree, y: Tree) -> Any:
             return functional_call(self.replica, (params, buffers), (method, x, y))
@@ -74,7 +74,7 @@ class Together:
         return call
 
     def at_once(self, method: Callable[..., Any], rows: slice, x: Tree, *y: Tree, stacked: bool = False) -> Tree:
-        """A method of `Replica` for some rows, on the same data or, where they are `stacked`, each on its own."""
+        """Calls a method of `Replica` for some rows: on common data, or each on its own if they are `stacked`."""
         params, buffers = item(self.params, rows), item(self.buffers, rows)
 
         def call(params: Tensors, buffers: Tensors, x: Tree, y: tuple[Tree, ...]) -> Any:
@@ -85,11 +85,11 @@ class Together:
         return over_candidates(call)(params, buffers, x, y)
 
     def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
-        """A method of `Replica` for one row."""
+        """Calls a method of `Replica` for one row."""
         return functional_call(self.replica, (item(self.params, row), item(self.buffers, row)), (method, *args))
 
     def isolate(self, inputs: Tree, targets: Tree, step: int) -> Failures:
-        """Which rows fail on batches on which a call of all together has failed, and leaves buffers as before it."""
+        """Finds the rows that make a joint call fail, and restores the buffers from before that call."""
         for name, value in self.before.items():
             self.buffers[name].copy_(value)
         found = Failures()
@@ -113,9 +113,9 @@ class Together:
 
 
 class Alone:
-    """Rows whose models are called one after another: each row has a model, of whose parameters the stacks are made.
+    """Rows whose models are called one after another. Each has a model of its own, its parameters views of the stacks.
 
-    Everything is as in a loop of the user's own: what a model changes in place or keeps as an attribute is its own, and
+    Everything happens as in an ordinary training loop: a model may change its state in place or keep attributes, and
     the backward pass of a row comes before the forward pass of the next one.
     """
 
@@ -148,7 +148,7 @@ class Alone:
                 replica.train(mode)
 
     def gradients(self, inputs: Tree, targets: Tree) -> Gradients:
-        """Of batches `[S, B, ...]`."""
+        """The losses and gradients on batches `[S, B, ...]`."""
         losses, found = [], []
         for row, replica in enumerate(self.replicas):
             seed = row % len(self.seeds)
@@ -185,12 +185,12 @@ class Alone:
         return loss.detach(), grads
 
     def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
-        """A method of `Replica` for one row."""
+        """Calls a method of `Replica` for one row."""
         return self.replicas[row](method, *args)
 
 
 def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
-    """Of the trained parameters on which a loss depends, by name."""
+    """Gradients, by name, of the trained parameters on which a loss depends."""
     if not loss.requires_grad:
         raise ConfigError(
             f"{about(replica.task)}: its loss has no gradient; compute it from the model's output with torch, without "
@@ -201,18 +201,18 @@ def gradients(replica: Replica, loss: Tensor) -> dict[str, Tensor]:
 
 
 def dense(grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Gradients of which none is sparse."""
+    """The gradients, sparse ones made dense."""
     return [g.to_dense() if g is not None and g.is_sparse else g for g in grads]
 
 
 def pass_on(error: Exception) -> None:
-    """Raises errors again that are no row's: a user's mistake, and a lack of memory, which a smaller chunk cures."""
+    """Raises an error again if no row is to blame: a user's mistake, or a lack of memory, which smaller chunks cure."""
     if isinstance(error, ConfigError | DataError) or is_out_of_memory(error):
         raise error
 
 
 def blame(population: Prepared, seed: int, batch: Split, step: int, error: Exception) -> None:
-    """ConfigError where a batch that a row fails on makes an untrained model fail, too: then it is not the row."""
+    """Raises ConfigError if an untrained model fails on the batch, too: then the row is not to blame."""
     replica = population.replica(seed).train()
     population.seed_noise(step)
     try:

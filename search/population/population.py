@@ -41,18 +41,18 @@ class Population(Prepared):
 
     Args:
         task: data, model, loss and metric; on `task.device`.
-        rows: most rows trained at once; chosen for the device where None.
-        precision: in which models run, in training and scoring: torch.bfloat16 for mixed precision as by
+        rows: most rows trained at once; chosen for the device if None.
+        precision: of the models in training and scoring: torch.bfloat16 for mixed precision as by
             `torch.autocast`, None for float32. Parameters, their gradients and the optimizer's state, loss and metric
             are float32 either way.
-        graphs: whether steps are replayed as CUDA graphs; where None they are on a GPU, if they can be. A model that
+        graphs: whether steps are replayed as CUDA graphs; if None they are on a GPU, if they can be. A model that
             vmap refuses runs without.
 
     Attributes:
         failures: why candidates have failed.
 
     Raises:
-        ConfigError: where the task is wrong by itself, or precision or graphs are not for its device.
+        ConfigError: if the task is invalid, or its device does not support precision or graphs.
     """
 
     def __init__(
@@ -86,21 +86,21 @@ class Population(Prepared):
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
     ) -> Scores:
-        """Trains every config with every seed from scratch.
+        """Trains every config with every seed, from scratch.
 
         Args:
             configs: K candidates.
-            seeds: S seeds, each of an initialisation and an order of the batches.
-            steps: length of the training, for which schedules are scaled.
+            seeds: S seeds of the initialisation and the order of the batches.
+            steps: length of the training, to which schedules are scaled.
             splits: which parts of the data to score at the end.
             curve: how many times to score the validation data on the way, evenly spaced, the end included.
             progress: called with the number of rows × steps done since the last call.
-            report: called with each part of the candidates that is done, and its scores.
-            among: the candidates of which these are the rest, where some have been trained before: they train in the
-                company that they would have had, and come to the same to the last bit.
+            report: called with the candidates of each chunk that is done, and their scores.
+            among: all candidates of the round, if `configs` are only those still to be trained. Chunks are formed as
+                for all of them, so that results are the same to the last bit.
 
         Returns:
-            For each split the metric `[K, S]`, NaN where a run has failed; the curve `[K, S, curve]` as "curve". Why
+            For each split the metric `[K, S]`, NaN if a run has failed; the curve `[K, S, curve]` as "curve". Why
             candidates have failed is in `failures`.
         """
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
@@ -187,7 +187,7 @@ class Population(Prepared):
 
     @staticmethod
     def _again(advance: Callable[[Tree, Tree], None], inputs: Tree, targets: Tree) -> None:
-        """A step that has failed, without the rows that it failed for."""
+        """Repeats a step that has failed, without the rows that made it fail."""
         try:
             advance(inputs, targets)
         except Exception as error:
@@ -195,7 +195,7 @@ class Population(Prepared):
             raise RefusedError from error
 
     def _runner(self, chunk: Chunk) -> Callable[[Tree, Tree], None]:
-        """How to advance a chunk. The chunk must not hold it: in a cycle, memory would wait for the collector."""
+        """The function that advances a chunk. The chunk must not refer to it: memory in a cycle is freed late."""
         if self.stream is None or chunk.way is not vectorized or not self.ways.graphs:
             return chunk.advance
         return Replayed(chunk.advance, self.stream)

@@ -1,4 +1,4 @@
-"""Mixed precision: a model's products in bfloat16; parameters, gradients, loss and metric in float32."""
+"""Mixed precision: matrix products in bfloat16; parameters, gradients, loss and metric in float32."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
 
 from autoranger.components.core.errors import ConfigError, first_line
+from autoranger.components.core.private import tree_map
 
 LAYERS: frozenset[Callable[..., Tensor]] = frozenset(
     [F.linear, F.conv1d, F.conv2d, F.conv3d, F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d]
 )
-"""Products with a bias. Those without, such as `@`, autocast finds by itself."""
+"""Products with a bias. Autocast handles those without one, such as `@`."""
 
 NORMALIZATIONS: frozenset[Callable[..., Tensor]] = frozenset([F.batch_norm, F.instance_norm])
-"""Whose statistics are kept in float32, which vmap's rule for them does not mix with a batch in low precision."""
+"""Layers with statistics in float32, which vmap does not combine with a low-precision batch."""
 
 
 class Layers(TorchFunctionMode):
-    """Does to layers what `torch.autocast` does to them, before `vmap` takes them apart and not after it.
+    """Casts the inputs of layers as `torch.autocast` would, but before `vmap` takes the layers apart.
 
     Autocast acts on what vmap makes of a layer: a product in low precision, to which a bias is added in float32, and on
     a CPU a convolution of a name that it does not know. A normalization computes in float32 and returns what it got.
@@ -58,7 +58,7 @@ class Layers(TorchFunctionMode):
 
 @contextmanager
 def mixed(device: torch.device, precision: torch.dtype | None) -> Iterator[None]:
-    """Calls of a model inside are in this precision, autocast's way; as they are where it is None."""
+    """Within it a model runs in this precision, as under `torch.autocast`; unchanged if it is None."""
     if precision is None:
         yield
         return
@@ -68,12 +68,12 @@ def mixed(device: torch.device, precision: torch.dtype | None) -> Iterator[None]
 
 
 def full(output: Any, precision: torch.dtype | None) -> Any:
-    """A model's output for its loss or metric: a tensor of low precision in float32, all else as it is."""
+    """A model's output for its loss or metric: a low-precision tensor in float32, anything else unchanged."""
     return output.float() if isinstance(output, Tensor) and output.dtype == precision else output
 
 
 def check_precision(precision: torch.dtype | None, device: torch.device, params: Iterable[Tensor]) -> None:
-    """ConfigError where models with these parameters cannot be called in this precision on this device."""
+    """Raises ConfigError if models with these parameters cannot be called in this precision on this device."""
     if precision is None:
         return
     if precision != torch.bfloat16:

@@ -1,4 +1,4 @@
-"""The look at a task before a search: everything that a search will do, once, and whether vmap gets it right."""
+"""The check of a task before a search: does once all that the search will do, and sees whether vmap gets it right."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.checks import (
     check_classes,
     check_examples,
@@ -29,24 +29,24 @@ from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
 
 SEEDS = [0, 1]
-"""Of the look: losses that work for one may not for several."""
+"""Seeds of the check. A loss that works with one may fail with several."""
 
 BATCHES = 4
-"""That are drawn, of which the first is trained on."""
+"""Batches that are drawn; only the first is trained on."""
 
 LOSS, GRADIENT, LOW = 1e-4, 2e-2, 5e-2
-"""How far a loss, a gradient's norm, or either of them in low precision, may be from the ordinary one, relatively."""
+"""Relative tolerances of a loss, of gradients, and of both in low precision."""
 
 
 Rows = list[tuple[Replica, Tensor, Tensors]]
-"""For each seed a model after a forward pass in training, its loss and its gradients."""
+"""For each seed a model after one forward pass in training mode, with its loss and gradients."""
 
 
 def preflight(population: Prepared) -> None:
-    """Settles how a population calls its task's models, and what of them moves and is noisy.
+    """Finds out how a task's models can be called, which buffers change, and whether random numbers are drawn.
 
     Raises:
-        ConfigError: where training or scoring an untrained model fails, or counts what it should not.
+        ConfigError: if training or scoring an untrained model fails or gives wrong results.
     """
     if population.device.type == "meta":  # where nothing has a value
         return
@@ -77,7 +77,7 @@ def preflight(population: Prepared) -> None:
 
 
 def check_outputs(population: Prepared, batch: Split) -> None:
-    """ConfigError where a batch is none for cross entropy, before a GPU meets a label that is no class."""
+    """Raises ConfigError if a batch does not suit cross entropy, before a GPU fails on an invalid label."""
     replica = population.replica(0).eval()
     try:
         with torch.no_grad():
@@ -90,7 +90,7 @@ def check_outputs(population: Prepared, batch: Split) -> None:
 
 
 def ordinary(population: Prepared, replica: Replica, batch: Split) -> tuple[Tensor, Tensors]:
-    """Loss and gradients of a batch as in a loop of the user's; notes whether it draws random numbers."""
+    """Loss and gradients of a batch as in an ordinary loop; notes whether random numbers are drawn."""
     population.seed_noise(0)
     before = drawn()
     try:
@@ -107,7 +107,7 @@ def ordinary(population: Prepared, replica: Replica, batch: Split) -> tuple[Tens
 
 
 def scored(population: Prepared, replica: Replica) -> Tree:
-    """The outputs for the validation split's first examples; ConfigError where a split cannot be scored."""
+    """The outputs for the validation split's first examples; raises ConfigError if a split cannot be scored."""
     first: Tree = None
     for name in ("valid", "test"):
         try:
@@ -130,7 +130,7 @@ def scored(population: Prepared, replica: Replica) -> Tree:
 
 
 def parts(population: Prepared, name: str) -> Iterator[Split]:
-    """What to score: a whole split, or the batches at its ends where the metric averages over batches."""
+    """The parts of a split to try: all of it, or its first and last batch if the metric averages over batches."""
     split = population.data[name]
     if not getattr(population.task.metric, "averages", False):
         yield split
@@ -142,7 +142,7 @@ def parts(population: Prepared, name: str) -> Iterator[Split]:
 
 
 def settle_training(population: Prepared, batch: Split, rows: Rows) -> None:
-    """Finds the first way of calling many models whose results are those of calling one."""
+    """Finds the fastest way to call many models that gives the results of calling each alone."""
     problem = differs(population, batch, rows, vectorized)
     if problem is not None:
         slower = seedwise if differs(population, batch, rows, seedwise) is None else None
@@ -150,7 +150,7 @@ def settle_training(population: Prepared, batch: Split, rows: Rows) -> None:
 
 
 def differs(population: Prepared, batch: Split, rows: Rows, way: Vectorizer) -> Exception | None:
-    """What is wrong with a way, if anything."""
+    """The error of a way to call many models; None if its results are right."""
     low = population.precision is not None
     try:
         if way is vectorized:
@@ -182,7 +182,7 @@ def differs(population: Prepared, batch: Split, rows: Rows, way: Vectorizer) -> 
 
 
 def settle_scoring(population: Prepared, rows: Rows, outputs: Tree) -> None:
-    """Finds out whether outputs and metrics of many models are those of each one."""
+    """Finds out whether outputs and metrics can be computed for many models together."""
     if population.ways.training is None:
         return
     models = Together(population, 1, SEEDS[:1], population.ways.training)
@@ -217,12 +217,12 @@ def settle_scoring(population: Prepared, rows: Rows, outputs: Tree) -> None:
 
 
 def joined(parts: list[Tensor]) -> Tensor:
-    """One vector."""
+    """All tensors as one vector."""
     return torch.cat([x.reshape(-1).double().cpu() for x in parts])
 
 
 def close(a: Any, b: Any, tolerance: float) -> bool:
-    """Whether the distance of two tensors is that small, relatively; what is not finite must be so in both."""
+    """Whether two tensors differ by at most a relative tolerance, and are finite in the same places."""
     a, b = (x.detach().double().cpu() for x in (a, b))
     if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):
         return False

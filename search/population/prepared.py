@@ -1,4 +1,4 @@
-"""A task made ready for many rows: its data on the device, models, initialisations, and how models can be called."""
+"""A task prepared for many rows: its data on the device, models, initialisations, and how models can be called."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch.nn.parameter import UninitializedParameter
-from torch.utils._pytree import tree_leaves
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.batches import batches
 from autoranger.search.population.checks import check_settings
 from autoranger.search.population.data import fitted, splits
@@ -29,8 +29,8 @@ CHUNK_ROWS = {"cpu": (8, 512), "cuda": (1, (1 << 16) - 1)}
 (studies/10_population_throughput); a GPU's grids of blocks end there in their second and third direction."""
 
 SHARE = 32
-"""The part of the free memory that these bytes may be: optimizer state, activations and gradients come on top. Where
-that is too much after all, a chunk is halved."""
+"""The divisor of the free memory that bounds these bytes: optimizer state, activations and gradients come on top. A
+chunk that does not fit after all is halved."""
 
 
 class Prepared:
@@ -38,19 +38,21 @@ class Prepared:
 
     Args:
         task: data, model, loss and metric; on `task.device`.
-        rows: most rows at once; chosen for the device where None.
+        rows: most rows at once; chosen for the device if None.
         precision: see `Population`.
 
     Attributes:
-        pulse: called before every pass through the model, by any thread. An exception in it ends what is trained.
+        pulse: called before every pass through the model, by any thread. An exception in it ends the training.
         data: the task's splits, on its device.
-        dtype: of the parameters, if they have one in common.
+        dtype: the parameters' common type; None if they have several.
         bytes: most bytes of inputs, and of parameters, at once.
-        ways: how models are called; `noisy` whether they draw random numbers, `moving` the buffers that training
-            changes, `output_bytes` what the output for one example takes: as `preflight` finds them.
+        ways: how models are called.
+        noisy: whether training or scoring draws random numbers.
+        moving: names of the buffers that training changes.
+        output_bytes: size of the output for one example. `preflight` sets these four.
 
     Raises:
-        ConfigError: where the task is wrong by itself, or the precision is not for its device.
+        ConfigError: if the task is invalid, or its device does not support the precision.
     """
 
     def __init__(self, task: Task, rows: int | None, precision: torch.dtype | None) -> None:
@@ -74,7 +76,7 @@ class Prepared:
 
     @property
     def skeleton(self) -> Replica:
-        """A model of the task, its parameters called as those of rows are."""
+        """A model of the task, with the names that the rows' parameters have."""
         return self.replica(0)
 
     def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
@@ -82,7 +84,7 @@ class Prepared:
         return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise)
 
     def _affordable_rows(self) -> int:
-        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within bounds."""
+        """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within `CHUNK_ROWS`."""
         examples = (x[0] for x in tree_leaves(self.data["train"][0]))
         inputs = sum(x.numel() * x.element_size() for x in examples) * self.task.batch_size
         weights = sum(p.numel() * p.element_size() for part in self._init(0) for p in part.values())
@@ -99,12 +101,12 @@ class Prepared:
         return params, buffers
 
     def seed_noise(self, seed: int) -> None:
-        """Has everybody draw the same random numbers from here on."""
+        """Seeds all generators that models and losses may draw from."""
         with self._lock:
             reseed(self.device, seed)
 
     def replica(self, seed: int) -> Replica:
-        """The task with the model of a seed."""
+        """A copy of the task with the model of a seed."""
         with self._lock, forked(self.device):
             reseed(self.device, seed)
             replica = Replica(self.task, self.precision, lambda: self.pulse())
@@ -113,7 +115,7 @@ class Prepared:
         return replica
 
     def _init(self, seed: int) -> tuple[Tensors, Tensors]:
-        """Trained parameters of a new model, and everything else in it that differs between seeds."""
+        """The trained parameters of a seed's new model, and everything else in it that may differ between seeds."""
         if seed not in self._inits:
             self._inits[seed] = self.replica(seed).weights()
         return self._inits[seed]

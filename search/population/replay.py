@@ -1,4 +1,4 @@
-"""CUDA graphs: what a call has the device do, recorded once and then repeated without Python."""
+"""CUDA graphs: the device's work in a call, captured once and then replayed without Python."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map
 
 from autoranger.components.core.errors import ConfigError, DataError, reason
+from autoranger.components.core.private import tree_flatten, tree_map
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.vectorization import Tree
 
 
 class CaptureError(ConfigError):
-    """A call fails in a capture: it does what no CUDA graph can, such as looking at a value. `why` is what it says."""
+    """A call that cannot be captured, since it looks at a value, for example; `why` has the reason."""
 
     def __init__(self, why: str) -> None:
         super().__init__(f"a step cannot be a CUDA graph ({why}); train without graphs.")
@@ -86,7 +86,7 @@ class Replayed:
 
 
 def release_noise(device: torch.device) -> None:
-    """Random numbers can be drawn again after a capture that has failed: torch's generator still waits for its end."""
+    """Lets torch draw random numbers again after a failed capture, whose end its generator still waits for."""
     if device.type == "cuda":
         index = torch.cuda.current_device() if device.index is None else device.index
         generator = torch.cuda.default_generators[index]

@@ -1,4 +1,4 @@
-"""A task with a model of its own: what a user's training loop would hold."""
+"""A task with a model of its own, as an ordinary training loop has them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from autoranger.search.vectorization import Tensors, Tree
 class Replica(nn.Module):
     """A copy of a task, and a model that this copy has made.
 
-    What a loss keeps of its task's model (for a penalty on weights, say) is therefore this model. `forward` calls a
-    method, so that `torch.func.functional_call` lends the model other weights for the loss and the metric, too.
+    A loss that uses the task's model, for a penalty on its weights, uses this one. `forward` calls any method, so that
+    `torch.func.functional_call` replaces the weights for the loss and the metric, too.
 
     Args:
-        task: to copy; shallowly, data are shared.
-        precision: in which the model runs.
+        task: is copied, without its data.
+        precision: of the model; see `Population`.
         pulse: called before every pass through the model.
     """
 
@@ -56,11 +56,11 @@ class Replica(nn.Module):
         return params, frozen | dict(self.named_buffers())
 
     def forward(self, method: Callable[..., Any], *args: Any) -> Any:
-        """`method(self, *args)`, where the methods are those below."""
+        """Calls `method(self, *args)`; the methods are those below."""
         return method(self, *args)
 
     def output(self, inputs: Tree) -> Tree:
-        """Of the model: several inputs are its arguments, named ones where it knows their names."""
+        """The model's output. Several inputs are arguments, passed by name if the model knows their names."""
         self.pulse()
         with mixed(self.task.device, self.precision):
             if isinstance(inputs, tuple):
@@ -91,7 +91,7 @@ class Replica(nn.Module):
 
 
 def knows(call: Callable[..., Any], names: Mapping[str, Any]) -> bool:
-    """Whether a function has arguments of these names."""
+    """Whether a function takes arguments of these names."""
     try:
         inspect.signature(call).bind(**names)
     except (TypeError, ValueError):

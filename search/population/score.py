@@ -1,4 +1,4 @@
-"""The metric of many rows on a split: of all outputs of a row at once, whoever is scored beside it."""
+"""The metric of many rows on a split: of all outputs of a row at once, independent of the other rows."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from autoranger.components.core.private import tree_flatten, tree_leaves, tree_unflatten
 from autoranger.search.population.models import Alone, Together, pass_on
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.replica import Replica
@@ -16,15 +16,15 @@ from autoranger.search.tasks.words import reason
 from autoranger.search.vectorization import Tree, cloned, item, length
 
 SCORED = 4
-"""Batches that a model gets at once, at most. What a transformer holds for many more no longer fits into a CPU's
-caches: scoring the text task's takes three times as long with fifty."""
+"""Most batches that a model gets at once. A transformer's activations for many more do not fit into a CPU's caches:
+scoring the text task takes three times as long with fifty."""
 
 OUTPUT_BYTES = 128 << 20
-"""Of the outputs that are held at once, at most."""
+"""Most bytes of outputs that are held at once."""
 
 
 def score(models: Together | Alone, split: Split) -> Tensor:
-    """The metric `[rows]`, float64; NaN, with a failure noted, where it cannot be computed for a row."""
+    """The metric `[rows]` in float64; NaN, and a failure, for a row for which it cannot be computed."""
     population, size = models.population, piece(models.population, split[0])
     models.train(False)
     if isinstance(models, Together) and population.ways.outputs:
@@ -45,7 +45,7 @@ def score(models: Together | Alone, split: Split) -> Tensor:
 
 
 def piece(population: Prepared, inputs: Tree) -> int:
-    """Examples that each row's model gets at once; the same in every chunk, since outputs may depend on it."""
+    """Number of examples that a model gets at once; the same in every chunk, since outputs may depend on it."""
     example = sum(x[0].numel() * x.element_size() for x in tree_leaves(inputs))
     most = max(1, min(population.bytes // (max(1, example) * population.rows), SCORED * population.task.batch_size))
     count = length(inputs)
@@ -55,7 +55,7 @@ def piece(population: Prepared, inputs: Tree) -> int:
 
 
 def streamed(models: Together, split: Split, size: int) -> Tensor:
-    """Of a metric that averages over batches."""
+    """The metric `[rows]` as a mean over batches, for a metric that is one."""
     (inputs, targets), rows = split, slice(None)
     models.population.seed_noise(0)
     total = torch.zeros(len(models), dtype=torch.float64, device=models.population.device)
@@ -66,7 +66,7 @@ def streamed(models: Together, split: Split, size: int) -> Tensor:
 
 
 def in_groups(models: Together, split: Split, size: int) -> Tensor:
-    """Of any metric: outputs of as many rows as fit, then their metric at once, or of one after another."""
+    """Any metric `[rows]`: outputs of as many rows as fit, then their metric, together or one by one."""
     (inputs, targets), population = split, models.population
     values = torch.full((len(models),), torch.nan, dtype=torch.float64, device=population.device)
     together = max(1, OUTPUT_BYTES // max(1, population.output_bytes * length(inputs)))
@@ -89,7 +89,7 @@ def in_groups(models: Together, split: Split, size: int) -> Tensor:
 
 
 def one(models: Together | Alone, row: int, output: Callable[[], Tree], targets: Tree) -> float:
-    """The metric of one row; NaN where that fails, which is noted."""
+    """The metric of one row; NaN, and a failure, if it raises an error."""
     try:
         return float(models.alone(row, Replica.metric, output(), cloned(targets)))
     except Exception as error:
@@ -104,7 +104,7 @@ def alone(models: Together | Alone, row: int, split: Split, size: int) -> Tree:
 
 
 def whole(call: Callable[[Tree], Tree], inputs: Tree, size: int, axis: int) -> Tree:
-    """What `call` returns for all inputs, piece by piece; at once where its outputs are not one for each example."""
+    """`call` on all inputs, piece by piece; in one call if it does not return one output for each example."""
     parts = []
     for i in range(0, length(inputs), size):
         x = cloned(item(inputs, slice(i, i + size)))

@@ -1,4 +1,4 @@
-"""How a population calls the models of its rows: all at once where vmap can; slower, with a word, where it cannot."""
+"""How a population calls its rows' models: together if vmap can, otherwise slower, with a warning."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from autoranger.search.vectorization import Vectorizer, vectorized
 
 
 class Ways:
-    """The ways that are open. Each closes once, whoever finds that it leads nowhere; results stay the same.
+    """How models are called. What turns out not to work is replaced by a slower way with the same results.
 
     Args:
         task: for messages.
 
     Attributes:
-        training: of losses and gradients; None for row after row, each with a model of its own.
+        training: how losses and gradients are computed; None for one row after another, each with its own model.
         outputs: whether models are scored together.
-        metric: whether their metric is.
+        metric: whether metrics are computed together.
         graphs: whether steps are replayed as CUDA graphs, where there are any.
     """
 
@@ -31,7 +31,7 @@ class Ways:
         self._lock = threading.Lock()
 
     def descend(self, way: Vectorizer, slower: Vectorizer | None, error: BaseException) -> None:
-        """Trains in a slower way from now on, if `way` is still how it is done."""
+        """Trains in a slower way from now on, unless another thread has already changed `way`."""
         with self._lock:
             if self.training is way:
                 self.training = slower

@@ -1,4 +1,4 @@
-"""Threads that work side by side, each with its share of the cores; an exception or Ctrl-C stops them all."""
+"""Threads that share the cores. An exception or Ctrl-C stops all of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class Workers:
-    """A pool of `count` threads; with one, everything runs in the caller's own. Use as a context manager."""
+    """A pool of `count` threads; with a count of one, work runs in the caller's thread. Use as a context manager."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -34,7 +34,7 @@ class Workers:
             torch.set_num_threads(self._threads)
 
     def map(self, call: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
-        """Each item with what `call` returns for it, as they are done."""
+        """Yields each item with the result of `call`, in the order in which they finish."""
         if self.count <= 1:
             yield from ((item, call(item)) for item in items)
             return
@@ -43,11 +43,11 @@ class Workers:
             yield futures[future], future.result()
 
     def stopped(self) -> bool:
-        """Whether the work should end early: long calls ask now and then."""
+        """Whether work should end early; long calls ask now and then."""
         return self._stop.is_set()
 
     def locked(self, call: Callable[[int], None]) -> Callable[[int], None]:
-        """`call`, by one thread at a time."""
+        """`call` behind a lock, for one thread at a time."""
 
         def one_at_a_time(value: int) -> None:
             with self._lock:
@@ -57,7 +57,7 @@ class Workers:
 
 
 class Counted:
-    """A function of an amount of work that remembers the sum, so that it can be taken back."""
+    """Reports amounts of work, and remembers their sum, so that it can be taken back."""
 
     def __init__(self, call: Callable[[int], None]) -> None:
         self.call, self.sum = call, 0
@@ -67,6 +67,6 @@ class Counted:
         self.call(work)
 
     def take_back(self) -> None:
-        """Undoes what has been counted."""
+        """Takes back all that has been reported."""
         self.call(-self.sum)
         self.sum = 0

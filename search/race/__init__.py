@@ -1,5 +1,6 @@
-"""Which candidates are trained, how long and on how many seeds: rounds from which the best go on.
+"""The race: which candidates are trained, for how long and on how many seeds.
 
-`plan` says what a race costs, `explore` what opens it where there are too many candidates for all, `race` runs it,
-`objectives` are what it can be about, and `compete` leads to finalists on fresh seeds.
+`plan` lays the rounds out and says what they cost, `race` runs them, `explore` is a first round in which a sampler
+chooses the candidates, `objectives` are what can be maximised, `sanity` checks the metric before a race, and `compete`
+trains the finalists on fresh seeds.
 """

@@ -1,4 +1,4 @@
-"""What a search trains: the default with every rate, a race of candidates, and its finalists on fresh seeds."""
+"""What a search trains: a sweep of the default's learning rate, a race, and the finalists on fresh seeds."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from autoranger.search.race.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a race led to, on fresh seeds.
+class Finals:
+    """The finalists of a race, trained on fresh seeds.
 
     Args:
         configs: the finalists, each with its best learning rate of the race.
-        roles: which of them are the baselines.
-        seeds: fresh ones.
+        roles: indices of the baselines among them, by role.
+        seeds: the fresh seeds.
         scores: metric `[F, S]` of the splits valid and test.
     """
 
@@ -34,12 +34,12 @@ class Found:
     scores: Scores
 
 
-def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], list[int]]) -> Found:
+def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], list[int]]) -> Finals:
     """Runs a race, and trains its finalists on fresh seeds.
 
     Raises:
-        SearchError: where everything diverged.
-        OutOfTime: where there is no time for the first round or the last trainings.
+        SearchError: if every training diverged.
+        OutOfTime: if there is no time for the first round or the last trainings.
     """
     clock = race.clock
     with clock.until(clock.race_end(plan)):
@@ -51,11 +51,11 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     clock.verdict(len(configs), len(seeds))
     with clock.until(clock.end):
         scores = final(race, configs, seeds, plan.steps)
-    return Found(configs, roles, seeds, scores)
+    return Finals(configs, roles, seeds, scores)
 
 
 def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> Scores:
-    """The metric `[F, S]` of the finalists on the valid and the test split: trained, or recalled, and recorded."""
+    """The metric `[F, S]` of the finalists on the splits valid and test. Results of an earlier session are reused."""
     record, clock = race.record, race.clock
     done = record.recall_verdict(steps, seeds)
     fresh = [config for config in configs if config not in done]
@@ -75,10 +75,10 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
 
 
 def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Standings:
-    """Trains the default with every learning rate, and more where its best lies on an edge: what is always known.
+    """Trains the default with every learning rate, and with more if its best lies on the edge of the grid.
 
     Raises:
-        SearchError: where there is no time for it.
+        SearchError: if the budget is too short for it.
     """
     clock = race.clock
     rung = Rung(steps=steps, seeds=len(seeds), keep=1, lrs=len(lrs))
@@ -89,8 +89,8 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
             scores = race.round({default: list(lrs)}, rung, seeds)
     except OutOfTime:
         raise SearchError(
-            f"in {clock.budget:g} s there is no time for {len(lrs)} trainings of {steps} steps, which would tell the "
-            f"best learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
+            f"in {clock.budget:g} s there is no time for the {len(lrs)} trainings of {steps} steps that find the best "
+            f"learning rate of full Ranger21; give it a --budget of {clock.needed_to_sweep(len(lrs), steps):.0f}s "
             "or more, or make the task's steps fewer or its model smaller."
         ) from None
     clock.learn(clock.done - done, clock.elapsed - began)
@@ -98,6 +98,6 @@ def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: 
 
 
 def require_reached(population: Trainer) -> None:
-    """ConfigError where the objective is a target that no training has reached."""
+    """Raises ConfigError if the objective is a target that no training has reached."""
     if isinstance(population, Reaching):
         population.check()

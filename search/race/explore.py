@@ -1,4 +1,4 @@
-"""A first round in which a sampler chooses what to train: ask, train, tell, batch by batch."""
+"""A first round in which a sampler chooses what to train, batch by batch: ask, train, tell."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ BATCH = 16
 
 
 class InSpace(BaseSampler):
-    """Another sampler, its proposals moved to the nearest candidate of a space that has not been proposed before.
+    """Wraps a sampler: moves each of its proposals to the nearest candidate of the space not proposed before.
 
     A sampler of Optuna knows neither that components exclude each other nor the grid of learning rates, and proposes a
-    promising point again to average its noise. Here every candidate is trained once in a round, all with the same
-    seeds, and those that are left see more seeds in the rounds that follow. The first proposals have the switches of
-    what is known by name, whatever the other sampler says.
+    promising point again to average its noise. A round trains each candidate once, all with the same seeds; those that
+    go on see more seeds in later rounds. The first proposals take their switches from `Space.landmarks`.
 
     Args:
-        sampler: the other one.
+        sampler: the sampler to wrap.
         space: of the candidates.
         lrs: the grid of learning rates, increasing.
         seed: of the moves.
@@ -76,7 +75,7 @@ class InSpace(BaseSampler):
         self.sampler.after_trial(study, trial, state, values)
 
     def place(self, params: Mapping[str, Any]) -> Config:
-        """The candidate nearest to some parameters; of components that exclude each other a random one stays on."""
+        """The candidate nearest to the parameters. Of components that exclude each other a random one stays on."""
         order = [str(name) for name in self.rng.permutation(self.space.components)]
         nearest = min(self.lrs, key=lambda lr: abs(np.log(lr / params["lr"])))
         config = replace(self.space.arm(compatible(name for name in order if params[name])), lr=nearest)
@@ -85,7 +84,7 @@ class InSpace(BaseSampler):
         return config
 
     def _neighbour(self, config: Config) -> Config:
-        """The candidate one learning rate further up or down, or with one component turned."""
+        """The candidate with the next higher or lower learning rate, or with one component switched."""
         step = int(self.rng.integers(-len(self.space.components), 3))
         if step > 0:
             at = self.lrs.index(config.lr) + (1 if step == 1 else -1)
@@ -97,13 +96,13 @@ class InSpace(BaseSampler):
 
 
 class Explorer:
-    """Candidates of a space that a sampler proposes, in a study of its own in memory.
+    """Asks a sampler for candidates of a space, by a study in memory.
 
     Args:
         space: of the candidates.
         lrs: the grid of learning rates, increasing.
-        sampler: proposes.
-        seed: of all that is random here; the sampler has its own.
+        sampler: proposes candidates.
+        seed: of the moves in `InSpace`; the sampler has its own.
     """
 
     def __init__(self, space: Space, lrs: Sequence[float], sampler: BaseSampler, seed: int) -> None:
@@ -112,7 +111,7 @@ class Explorer:
         self._asked: dict[Config, Trial] = {}
 
     def ask(self, count: int) -> list[Config]:
-        """That many new candidates, fewer where the space has no more, and those that nothing has been told of yet."""
+        """`count` new candidates, or as many as the space still has, and those asked for before but not yet told."""
         for _ in range(min(count, self.sampler.most - len(self.sampler.proposed))):
             trial = self.study.ask(self.sampler.distributions)
             config = self.space.config(trial.params)
@@ -121,7 +120,7 @@ class Explorer:
         return list(self._asked)
 
     def tell(self, values: Mapping[Config, float]) -> None:
-        """The metric of candidates, those asked for or others; not finite where the training diverged."""
+        """Tells the sampler the metric of candidates, asked for or not; not finite if the training diverged."""
         for config, metric in values.items():
             state = TrialState.COMPLETE if np.isfinite(metric) else TrialState.FAIL
             told = [metric] if state == TrialState.COMPLETE else None
@@ -133,7 +132,7 @@ class Explorer:
                 self.sampler.proposed.add(config)
 
     def expected(self) -> dict[Config, float]:
-        """What the sampler expects of every candidate that did not diverge; its value where it has no model."""
+        """The sampler's expectation of every candidate that did not diverge; its metric if the sampler has no model."""
         trials = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         values = [float(trial.value or 0.0) for trial in trials]
         if trials and isinstance(self.sampler.sampler, ModelSampler):
@@ -143,17 +142,17 @@ class Explorer:
 
 @dataclass(frozen=True)
 class Exploration:
-    """The opening in which a sampler chooses half of the candidates, and chance the other half.
+    """The opening in which a sampler chooses half of the candidates; the other half is random.
 
-    The random half is the baseline that a sampler has to beat, and a hedge against a sampler that is misled: its best
-    arm stays in the race. The sampler does not see it before all is trained; then its model ranks them all, and the
-    leaders get further learning rates where theirs lie on an edge.
+    The random half is a baseline for the sampler, and a hedge against one that is misled: its best arm stays in the
+    race. The sampler learns of it only when all is trained. Its model then ranks all candidates, and leaders whose best
+    learning rate lies on the edge of the grid get further ones.
 
     Args:
         space: of the candidates.
         lrs: the grid of learning rates, increasing.
-        sampler: chooses.
-        arms: for how many of them there is time, with a grid of learning rates each.
+        sampler: chooses half of the candidates.
+        arms: number of arms for whose grid of learning rates there is time.
         seed: of the random half.
         name: of the sampler.
     """
@@ -202,12 +201,12 @@ class Exploration:
         return scores
 
     def leaders(self, expected: Mapping[Config, float]) -> list[Config]:
-        """The arms of candidates, by what is expected of them at their best rate, best first."""
+        """The arms of the candidates, best first by the expectation at each arm's best rate."""
         ranked = sorted(expected, key=lambda config: -expected[config])
         return list(dict.fromkeys(map(self.space.subset, ranked)))
 
     def random(self, count: int) -> list[Config]:
-        """Different random candidates."""
+        """`count` different random candidates."""
         rng = np.random.default_rng([self.seed, 1])
         count, drawn = min(count, self.space.size * len(self.lrs)), dict[Config, None]()
         while len(drawn) < count:

@@ -1,4 +1,4 @@
-"""What a search maximises: the task's metric, its loss, or how few steps a target takes. Higher is always better."""
+"""What a search maximises: the task's metric, minus its loss, or minus the steps to a target."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from autoranger.search.population.population import Population, Scores
 from autoranger.search.tasks.task import Task
 
 METRIC = "metric"
-"""The objective that a search has if nothing else is said: the task's metric at the end of a training."""
+"""The default objective: the task's metric at the end of a training."""
 
 LOSS = "loss"
-"""The objective that looks at the task's loss instead."""
+"""The objective of a low loss at the end of a training."""
 
 POINTS = 20
-"""Looks at the validation data on the way to a target; between them the curve is taken to be straight."""
+"""Points of the validation curve from which steps to a target are interpolated."""
 
 
 class Reaching:
     """A population whose validation score is minus the steps that a training takes to a target.
 
-    A run that never gets there counts as its whole length, and as much again for every |target| that it lacks, so that
-    runs too short for the target are still told apart. Other splits are scored by the metric at the end, as ever.
+    A run that does not reach the target counts as its whole length times 1 plus its relative distance to the target, so
+    that runs too short for the target still differ. Other splits are scored by the metric at the end.
 
     Args:
-        population: trains.
-        target: of the task's metric.
+        population: trains the candidates.
+        target: value of the task's metric.
     """
 
     def __init__(self, population: Population, target: float) -> None:
@@ -54,7 +54,7 @@ class Reaching:
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         **unchanged: Any,
     ) -> Scores:
-        """As `Population.train`, which gets everything else as it is."""
+        """See `Population.train`, which gets all other arguments unchanged."""
 
         def converted(scores: Scores) -> Scores:
             self.best = max(self.best, np.max(scores["curve"], where=np.isfinite(scores["curve"]), initial=-np.inf))
@@ -73,7 +73,7 @@ class Reaching:
         return converted(trained)
 
     def check(self) -> None:
-        """ConfigError where no training so far has reached the target: then there is nothing to compare."""
+        """Raises ConfigError if no training has reached the target, so that there is nothing to compare."""
         if self.best < self.target:
             raise ConfigError(
                 f"no training reached {self.target:g}; the best came to {self.best:.4g}. Name a lower value in the "
@@ -82,7 +82,7 @@ class Reaching:
 
 
 def steps_to(target: float, curves: Values, steps: int) -> Values:
-    """Steps `[K, S]` until curves `[K, S, P]`, evenly spaced over `steps`, reach a target; NaN where a run diverged."""
+    """Steps `[K, S]` until curves `[K, S, P]`, evenly spaced over `steps`, reach a target; NaN if a run diverged."""
     points = curves.shape[-1]
     reached = curves >= target
     first = reached.argmax(axis=-1)
@@ -96,8 +96,8 @@ def steps_to(target: float, curves: Values, steps: int) -> Values:
     return found
 
 
-def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
-    """The task with an objective for its metric, and what makes its population train for it.
+def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
+    """The task with the objective as its metric, and a function that makes its population train for it.
 
     Args:
         task: of the search.

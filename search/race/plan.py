@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from autoranger.components.core.errors import ConfigError
 
 LISTED = 256
-"""Subsets that the standard plan trains all of: those of Ranger21."""
+"""Largest number of subsets that the standard plan trains all of: those of Ranger21."""
 
 PROTECTED = 3
 """Arms that stay in every round whatever their rank: full Ranger21, AdamW and the best of random ones."""
 
 SURVIVORS = 1 / 3
-"""Share of the subsets that goes on after the first round, where nothing is known of a task."""
+"""Share of the subsets that goes on after the first round, unless a task says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Rung:
         steps: length of each training; schedules are scaled to it.
         seeds: trainings of each candidate.
         keep: arms that go on to the next round.
-        lrs: learning rates of each arm to begin with, those nearest to its best of the round before.
+        lrs: learning rates of each arm to begin with: those nearest to its best one of the round before.
     """
 
     steps: int
@@ -52,9 +52,9 @@ class Plan:
     steps: int
 
     def cost(self, arms: int, lrs: int, first: int = 0, scoring: float = 0.0) -> int:
-        """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs`, without its extensions.
+        """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs` rates, not extended.
 
-        Scoring a training once takes as long as `scoring` steps of it; at the end that is done on two splits.
+        Scoring a training once takes as long as `scoring` of its steps; the verdict scores two splits.
         """
         entrants, total = min(self.arms, arms), 0.0
         for number, rung in enumerate(self.rungs[first:], start=first):
@@ -89,7 +89,7 @@ def make_plan(
 def plan_for(
     steps: int, arms: int, lrs: int, affordable: float, survivors: float = SURVIVORS, scoring: float = 0.0
 ) -> Plan | None:
-    """The largest plan of the ladder that costs at most `affordable` candidate-steps; None where none does.
+    """The largest plan of a fixed ladder that costs at most `affordable` candidate-steps; None if none does.
 
     With little time the race takes fewer entrants and the verdict fewer seeds, never shorter runs: a short proxy
     selects another optimizer. With much time there are more seeds. The ladder is coarse, so that a repetition
@@ -116,7 +116,7 @@ def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
 
 
 def parse_budget(text: str, name: str = "budget") -> float:
-    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; ConfigError, by its name, for anything else."""
+    """Seconds in a duration such as `90`, `90s`, `10m` or `1.5h`; raises ConfigError, by `name`, for anything else."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([smh]?)", text.strip())
     seconds = float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if seconds <= 0:

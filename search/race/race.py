@@ -1,9 +1,9 @@
 """The race: rounds of growing length and seeds, in which arms drop out until the finalists are left.
 
 Every round trains from scratch on new seeds, with schedules scaled to its own length (a truncated schedule is another
-optimizer). An arm is judged at its best learning rate, and that best may not lie on an edge: for every arm that would
-go on, the grid is extended until both neighbours of its best rate have been tried in the same round. The first round is
-an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses (`Exploration`).
+optimizer). An arm is judged at its best learning rate, which must not lie on the edge of the grid: for every arm that
+would go on, the grid is extended until both neighbours of its best rate have been tried in the same round. The first
+round is an *opening*: it trains every arm of a list (`Grid`), or what a sampler chooses (`Exploration`).
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class Opening(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """How many arms and learning rates: their product is the number of trainings with one seed."""
+        """Numbers of arms and of learning rates; their product is the number of trainings per seed."""
 
     def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
-        """The scores of the arms that may go on; the best one of random candidates is protected from then on."""
+        """Trains the round. Returns the arms that may go on, and protects the best arm of random candidates."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Grid:
         return len(self.arms), len(self.lrs)
 
     def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
-        """See `Opening`. A random search of as many candidates would have trained the same ones."""
+        """See `Opening`. A random search would have trained the same candidates, so that its best arm is the grid's."""
         entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
         scores = race.round(entrants, plan.rungs[0], seeds)
         race.protected[RANDOM] = max(self.arms, key=lambda arm: best_value(scores[arm]))
@@ -81,8 +81,8 @@ class Race:
         population: trains the candidates.
         record: where trials go.
         protected: arms that stay in every round and are finalists whatever their rank: the baselines, by their roles.
-        clock: told what happens, and asked whether there is time.
-        cost: of an arm, where a cheaper one is worth something: arms that no other one beats in both stay in the race.
+        clock: is told what happens, and asked whether there is time.
+        cost: of an arm; None if it does not matter. Arms on the Pareto front of metric and cost stay in the race.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Race:
         return getattr(self.population, "failures", {})  # a table of results has none
 
     def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Standings:
-        """Trains every arm with its learning rates, and with more for those that would be kept.
+        """Trains every arm with its learning rates, and those that would go on with further ones (see `extend`).
 
         Args:
             arms: learning rates to try, by arm.
@@ -118,9 +118,9 @@ class Race:
         return scores
 
     def extend(self, scores: Standings, rung: Rung, seeds: Sequence[int]) -> None:
-        """Trains leaders of a round with further rates, until both neighbours of each one's best have been tried.
+        """Trains a round's leaders with further rates, until both neighbours of each one's best have been tried.
 
-        Where there is no time for that, the rates of the grid have to do.
+        Without time for that, the rates of the grid have to do.
         """
         while True:
             leaders = self.survivors(scores, rung.keep)
@@ -134,13 +134,13 @@ class Race:
                 return
 
     def survivors(self, scores: Standings, keep: int) -> list[Config]:
-        """The best `keep` arms, best first, those on the Pareto front, and the protected ones."""
+        """The arms that go on: the best `keep`, best first, those on the Pareto front, and the protected ones."""
         ranked = sorted(scores, key=lambda arm: -best_value(scores[arm]))
         front = pareto({arm: best_value(scores[arm]) for arm in ranked}, self.cost) if self.cost else ()
         return list(dict.fromkeys([*ranked[:keep], *front, *self.protected.values()]))
 
     def run(self, opening: Opening, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
-        """All rounds of a plan; with a time budget, rounds that would leave no time for the verdict are left out.
+        """Runs the rounds of a plan, without those that a time budget does not allow before the verdict.
 
         Args:
             opening: the first round; the best arm of a random search in it becomes a protected one.
@@ -151,8 +151,8 @@ class Race:
             the scores of the finalists and the protected arms in the last round, best first.
 
         Raises:
-            SearchError: where every training of the first round diverged.
-            OutOfTime: where there is no time for the first round.
+            SearchError: if every training of the first round diverged.
+            OutOfTime: if there is no time for the first round.
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
@@ -177,7 +177,7 @@ class Race:
     def train(
         self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Standings
     ) -> None:
-        """Trains candidates, or recalls them, into `scores`, the record and the progress."""
+        """Trains candidates, or recalls their results; adds these to `scores`, the record and the progress."""
 
         def note(configs: Sequence[Config], values: Values) -> None:
             self.record.reasons |= {config: self.failures[config] for config in configs if config in self.failures}
@@ -207,7 +207,7 @@ class Race:
 
 
 def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]) -> None:
-    """SearchError where every candidate failed on some seed, with a reason where one is known."""
+    """Raises SearchError if every candidate failed on some seed, with a reason if one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
         why = f" One of them: {next(iter(failures.values()))}." if failures else ""
@@ -219,7 +219,7 @@ def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]
 
 
 def pareto(merits: Mapping[T, float], cost: Callable[[T], float]) -> list[T]:
-    """Of things with finite merits those that cost less than all that are as good or better, best first."""
+    """The Pareto front, best first: what has a finite merit and costs less than everything as good or better."""
     front, lowest = [], np.inf
     for thing in sorted(merits, key=lambda thing: (-merits[thing], cost(thing))):
         if np.isfinite(merits[thing]) and cost(thing) < lowest:
@@ -229,27 +229,27 @@ def pareto(merits: Mapping[T, float], cost: Callable[[T], float]) -> list[T]:
 
 
 def value(scores: Values) -> float:
-    """What a candidate is ranked by: its mean over seeds, or minus infinity where any of them diverged."""
+    """What a candidate is ranked by: its mean over seeds, or minus infinity if any of them diverged."""
     return float(scores.mean()) if np.isfinite(scores).all() else -np.inf
 
 
 def mean(scores: Values) -> float:
-    """Mean of the runs that did not diverge, NaN where none is left."""
+    """Mean of the runs that did not diverge, NaN if none is left."""
     return float(np.nanmean(scores)) if np.isfinite(scores).any() else float("nan")
 
 
 def best_lr(by_lr: dict[float, Values]) -> float:
-    """The learning rate with the best value; the smaller one of equals."""
+    """The learning rate with the best value; of equals the smaller one."""
     return max(sorted(by_lr), key=lambda lr: value(by_lr[lr]))
 
 
 def best_value(by_lr: dict[float, Values]) -> float:
-    """The value at the best learning rate; minus infinity where there is none yet."""
+    """The value at the best learning rate; minus infinity if there is none yet."""
     return max(map(value, by_lr.values()), default=-np.inf)
 
 
 def nearest(by_lr: dict[float, Values], count: int) -> list[float]:
-    """The best learning rate and those around it, `count` in all, the better side first."""
+    """The best learning rate and its neighbours, `count` in all, the better side first."""
     best = best_lr(by_lr)
     ranked = sorted(by_lr, key=lambda lr: (abs(round(2 * np.log10(lr / best))), -value(by_lr[lr]), lr))
     return sorted(ranked[:count])

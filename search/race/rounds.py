@@ -1,4 +1,4 @@
-"""The name under which a study keeps the results of a round, and what it says."""
+"""The name under which a study keeps the results of a round, and how to read it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ NAME = re.compile(r"steps=(\d+) seeds=(\d+)\+(\d+)")
 
 @dataclass(frozen=True, order=True)
 class Round:
-    """Trainings that can be compared: of one length, on the same seeds.
+    """Trainings of one length on the same seeds, which can be compared.
 
     Args:
         steps: of each training.
-        first_seed, seeds: the first of the seeds, which follow each other, and how many they are.
+        first_seed, seeds: the first seed and the number of seeds, which are consecutive.
     """
 
     steps: int
@@ -29,7 +29,7 @@ class Round:
 
     @classmethod
     def parse(cls, name: str) -> Round | None:
-        """The round of a name; None where it is no such name."""
+        """The round with this name; None for any other name."""
         match = NAME.fullmatch(name)
         return cls(*map(int, match.groups())) if match else None
 
@@ -40,5 +40,5 @@ class Round:
 
     @property
     def work(self) -> int:
-        """Training steps of a candidate in it."""
+        """Training steps that each candidate takes in it."""
         return self.steps * self.seeds

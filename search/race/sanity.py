@@ -1,4 +1,4 @@
-"""Before a search: does training make the metric better at all? One where lower is better would export the worst."""
+"""A check before a search that training improves the metric. With one where lower is better, the worst would win."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
-from autoranger.search.race.objectives import LOSS, prepared
+from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.verdict.statistics import paired_difference
 
 SEEDS, LEVEL = 8, 0.01
-"""Seeds on which no training has to be better, and the level of that test: a metric that is noise is hardly refused."""
+"""Seeds on which training must be worse than none, and the level of that test: a noisy metric is hardly refused."""
 
 
 def check_metric(
@@ -30,19 +30,19 @@ def check_metric(
 ) -> None:
     """Trains AdamW, and compares it with the same model trained at rate 0.
 
-    Only where some rate makes the metric worse on the first seeds it is asked which rate has the lowest loss, and
-    whether that one makes it worse on fresh seeds, too. A rate that is too high proves nothing.
+    If some learning rate makes the metric worse on the first seeds, the rate with the lowest loss is tried on fresh
+    ones. The task is refused only if that rate makes the metric worse, too: one that is too high proves nothing.
 
     Args:
         population: of the task.
         plain: AdamW.
-        lrs, steps: of the trainings.
+        lrs, steps: learning rates and length of the trainings.
         seeds: gives that many that have not been used.
         first: seeds to begin with.
         progress: called with the number of candidate-steps done since the last call.
 
     Raises:
-        ConfigError: where AdamW makes the loss better and the metric worse.
+        ConfigError: if AdamW makes the loss better and the metric worse.
     """
     arms, chosen = [replace(plain, lr=lr) for lr in (0.0, *lrs)], seeds(first)
     untrained, *trained = population.train(arms, chosen, steps, progress=progress)["valid"]
@@ -50,7 +50,7 @@ def check_metric(
     if not any(worse):
         return
     with warnings.catch_warnings(action="ignore"):  # said before, if at all
-        by_loss = Population(prepared(population.task, LOSS)[0])
+        by_loss = Population(with_objective(population.task, LOSS)[0])
     by_loss.pulse = population.pulse
     before, *after = by_loss.train(arms, chosen, steps, progress=progress)["valid"]
     sane = max(range(len(lrs)), key=lambda i: after[i].mean() if np.isfinite(after[i]).all() else -np.inf)

@@ -22,7 +22,7 @@ DEFAULT = "bayes"
 
 
 def cmaes(seed: int | None) -> BaseSampler:
-    """Optuna's CMA-ES, whose package Optuna itself would miss only at the first proposal."""
+    """Optuna's CMA-ES. Importing its package here fails now, not at the first proposal."""
     import_module("cmaes")
     return optuna.samplers.CmaEsSampler(seed=seed, with_margin=True)
 
@@ -37,11 +37,11 @@ SAMPLERS: dict[str, Callable[[int | None], BaseSampler]] = {
     "cmaes": cmaes,
     "random": optuna.samplers.RandomSampler,
 }
-"""From a seed, or None for one from the operating system, to a new sampler."""
+"""Functions from a seed, or None for a random one, to a new sampler."""
 
 
 def named(name: str = DEFAULT, seed: int | None = None) -> BaseSampler:
-    """A new sampler by its name; ConfigError for one that is not in `SAMPLERS`, or whose package is not installed."""
+    """A new sampler by its name in `SAMPLERS`; raises ConfigError for any other, or if its package is not installed."""
     if name not in SAMPLERS:
         raise unknown("sampler", name, SAMPLERS)
     try:

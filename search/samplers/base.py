@@ -1,4 +1,4 @@
-"""What the samplers share: reading a study, the first trials, and what happens where there is no model."""
+"""The base of our samplers: reads a study, and proposes the first trials, before there is a model."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from autoranger.search.arrays import Values
 from autoranger.search.samplers.encoding import Axis, Encoding, Points
 
 STARTUP = 10
-"""Trials before there is a model."""
+"""Number of trials before the model is used."""
 
 SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
 @dataclass(frozen=True)
 class History:
-    """What a study knows about a space.
+    """What a study knows about a search space.
 
     Args:
         rows: points of the finished trials `[n, P]`, oldest first.
-        values: their values `[n]`, higher is better; minus infinity where a trial failed.
-        pending: points `[m, P]` of trials that run.
+        values: their values `[n]`, higher is better; minus infinity if a trial failed.
+        pending: points `[m, P]` of running trials.
     """
 
     rows: Points
@@ -43,24 +43,23 @@ class History:
     pending: Points
 
     def seen(self) -> set[tuple[float, ...]]:
-        """The points that have been tried or are running."""
+        """The points of finished and running trials."""
         return {tuple(row) for row in [*self.rows, *self.pending]}
 
 
 class ModelSampler(BaseSampler):
-    """A sampler that proposes from what a study has seen, for any search space.
+    """A sampler with a model of the study's trials, for any search space.
 
     Parameters that all finished trials share are proposed together; others (those of conditional spaces) are drawn at
-    random. The first trials are the reference, the same with every switch turned, then random switches; their scales
-    are spread evenly. Trials that failed, or whose value is not a number, count as no better than the worst; trials
-    that run are taken to confirm the model, so that a batch does not repeat itself. A study with several objectives is
-    reduced to one by weights that are random in every trial (Knowles 2006).
+    random. The first trial is the reference, the second has every switch the other way, and further ones have random
+    switches; scales are covered evenly. Trials that failed, or whose value is NaN, count as no better than the worst.
+    Running trials are assumed to confirm the model, so that a batch does not repeat itself. A study with several
+    objectives is reduced to one by weights that are random in every trial (Knowles 2006).
 
     Args:
-        seed: of all that is random; from the operating system where None.
-        startup: trials before the model is used.
-        reference: values that are believed to be good. For switches that are named after components it is full
-            Ranger21.
+        seed: of all random numbers; a random one if None.
+        startup: number of trials before the model is used.
+        reference: values believed to be good. By default full Ranger21, for switches named after components.
     """
 
     def __init__(
@@ -73,11 +72,11 @@ class ModelSampler(BaseSampler):
         self._known: dict[str, dict[int, tuple[Points, list[float]]]] = {}
 
     def reseed_rng(self) -> None:
-        """A new random state, for another process."""
+        """Draws a new random state, for another process."""
         self.rng = np.random.default_rng()
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial | None) -> dict[str, BaseDistribution]:
-        """The parameters that are proposed together for a new trial, or are known after all trials."""
+        """The parameters that are proposed together: for a new trial, or, without one, after all trials."""
         shared = self._spaces.setdefault(study.study_name, IntersectionSearchSpace(include_pruned=True))
         space = shared.calculate(study)
         if not space:
@@ -119,8 +118,8 @@ class ModelSampler(BaseSampler):
     def recommend(self, study: Study) -> dict[str, Any]:
         """The parameters of the trial that the model thinks best.
 
-        The best of many noisy values is too good, so that is often not `study.best_trial`: a model knows better, since
-        it weighs every trial by those like it.
+        Often that is not `study.best_trial`: the best of many noisy values is partly luck, which the model discounts
+        by the trials nearby.
 
         Raises:
             ConfigError: for a study with several objectives, or without a completed trial.
@@ -131,9 +130,9 @@ class ModelSampler(BaseSampler):
         return done[int(np.argmax(self.expectations(study, done)))].params
 
     def expectations(self, study: Study, trials: Sequence[FrozenTrial]) -> list[float]:
-        """What the model expects of completed trials of a study of one objective; higher is better.
+        """The model's expectation of completed trials of a study of one objective; higher is better.
 
-        In no unit: good for comparing the trials of one call. Where there is no model yet, their own merits.
+        It has no unit, and serves to compare the trials of one call. Before there is a model it is the trials' values.
         """
         space = self.infer_relative_search_space(study, None)
         history = self.history(study, None, space)
@@ -146,14 +145,14 @@ class ModelSampler(BaseSampler):
         return [float(x) for x in expected]
 
     def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
-        """What the model expects of points `[n, P]` that have been evaluated; higher is better."""
+        """The model's expectation of points `[n, P]` that have been evaluated; higher is better."""
         values = {tuple(row): list[float]() for row in rows}
         for row, value in zip(history.rows, history.values, strict=True):
             values.get(tuple(row), []).append(value)
         return np.array([np.mean(values[tuple(row)]) for row in rows])
 
     def history(self, study: Study, trial: FrozenTrial | None, space: Mapping[str, BaseDistribution]) -> History:
-        """What a study knows about a space, as seen by a new trial."""
+        """What a study knows about a space, for a new trial."""
         encoding, done, pending = Encoding(space), list[tuple[Points, list[float]]](), []
         known = self._known.setdefault(f"{study.study_name} {sorted(space.items(), key=lambda item: item[0])}", {})
         for other in study.get_trials(deepcopy=False):
@@ -176,7 +175,7 @@ class ModelSampler(BaseSampler):
         )
 
     def first(self, name: str, axis: Axis, number: int) -> Any:
-        """A value for one of the first trials, by its number."""
+        """A parameter's value in one of the first trials, by the trial's number."""
         believed = self.believed(name, axis)
         if axis.choices:
             if number < 2 and believed is not None:
@@ -190,7 +189,7 @@ class ModelSampler(BaseSampler):
         return axis.decode((order[number % self.startup] + self.rng.random()) / self.startup)
 
     def believed(self, name: str, axis: Axis) -> Any:
-        """The reference's value of a parameter, or None where nothing is known of it."""
+        """The reference's value of a parameter, or None if nothing is known of it."""
         if self.reference is not None:
             return self.reference.get(name)
         distribution = axis.distribution
@@ -200,7 +199,7 @@ class ModelSampler(BaseSampler):
 
 
 def fits(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
-    """Whether a trial has values for a space, of the same kind."""
+    """Whether a trial has values for all parameters of a space, with distributions of the same kind."""
     for name, distribution in space.items():
         own = trial.distributions.get(name)
         if own is distribution:
@@ -213,7 +212,7 @@ def fits(trial: FrozenTrial, space: Mapping[str, BaseDistribution]) -> bool:
 
 
 def merits(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> list[float]:
-    """A trial's values, higher is better; minus infinity where there are none. The last report of a pruned one."""
+    """A trial's values, higher is better: minus infinity if there are none, the last report of a pruned trial."""
     values: Sequence[float] = trial.values if trial.state != TrialState.FAIL and trial.values else []
     if not values and trial.state == TrialState.PRUNED and trial.intermediate_values and len(directions) == 1:
         values = [trial.intermediate_values[max(trial.intermediate_values)]]
@@ -234,10 +233,10 @@ def scalarized(values: Values, rng: np.random.Generator) -> Values:
 
 
 def standardized(values: Values) -> Values:
-    """Values with mean 0 and variance 1, those far below the median moved up to as far below as the best is above.
+    """Values with mean 0 and variance 1; those further below the median than the best is above it are raised first.
 
-    A learning rate that is ten times too high costs more than all subsets differ. What lies below is only known to be
-    bad, so that the model has its resolution where the best ones are.
+    A learning rate that is ten times too high costs more than all differences between subsets. Raised values are only
+    known to be bad, and the model keeps its resolution for the good ones.
     """
     finite = np.isfinite(values)
     top, middle = values[finite].max(), float(np.median(np.where(finite, values, -np.inf)))

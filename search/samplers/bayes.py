@@ -14,29 +14,29 @@ from autoranger.search.samplers.encoding import Encoding, Points
 from autoranger.search.samplers.process import Data, Process
 
 MOST_CANDIDATES = 2048
-"""Points of which all are looked at in every trial; of a larger space as many, at random and next to the best."""
+"""Most points that are considered in every trial; in a larger space random ones and neighbours of the best."""
 
 MOST_OBSERVED = 400
-"""Trials that the model holds; of more the best half and the latest half of that many."""
+"""Most trials in the model; of more, the best and the latest half of that many."""
 
 GROWTH = 1.2
-"""By what factor the observations grow between two fits of the model's parameters."""
+"""Factor by which the observations grow between two fits of the model's parameters."""
 
 CONTENDERS = 300
-"""Points among which a Thompson draw decides, those with the highest mean plus `OPTIMISM` standard deviations."""
+"""Number of points for a Thompson draw: those with the highest mean plus `OPTIMISM` standard deviations."""
 
 OPTIMISM = 2.5
 
 CAUTION = 1.0
-"""Standard deviations by which a recommendation is judged below its mean."""
+"""Standard deviations below its mean at which a point is judged for a recommendation."""
 
 
 class BayesSampler(ModelSampler):
-    """Proposes by one of two rules, each in half of the trials, from the same model (see `process`).
+    """Bayesian optimisation by two rules, each in half of the trials, with one model (see `process`).
 
-    The one takes the largest augmented expected improvement (Huang et al. 2006): the expected improvement over the best
-    posterior mean of any point evaluated, times 1 − √(σ² / (s² + σ²)) with the posterior standard deviation s and the
-    variance σ² of the noise. It goes for what is nearly known, and looks at it again. The other takes the best point of
+    The first rule takes the largest augmented expected improvement (Huang et al. 2006): the expected improvement over
+    the best posterior mean of any point evaluated, times 1 − √(σ² / (s² + σ²)) with the posterior standard deviation s
+    and the variance σ² of the noise. It exploits, and repeats promising points. The other rule takes the best point of
     a function drawn from the posterior (Thompson 1933), which explores what the first would overlook.
 
     Args:
@@ -73,14 +73,14 @@ class BayesSampler(ModelSampler):
         return chosen
 
     def estimate(self, encoding: Encoding, history: History, rows: Points) -> Values:
-        """The posterior mean of points `[n, P]` less `CAUTION` standard deviations: one lucky value is not enough."""
+        """The posterior mean of points `[n, P]` minus `CAUTION` standard deviations: one lucky value is not enough."""
         data = observed(history)
         means, deviations = self._fitted(encoding, data).posterior(data, rows)
         cautious: Values = means - CAUTION * deviations
         return cautious
 
     def _fitted(self, encoding: Encoding, data: Data) -> Process:
-        """The process of a space, its parameters fitted anew where there are notably more observations."""
+        """The process of a space. Its parameters are fitted again when there are notably more observations."""
         key, count = repr([(name, axis.distribution) for name, axis in encoding.axes.items()]), int(data.counts.sum())
         process, fitted = self._models.get(key, (Process(encoding.choices), 0))
         if not fitted <= count < max(fitted + 4, fitted * GROWTH):
@@ -90,7 +90,7 @@ class BayesSampler(ModelSampler):
 
 
 def observed(history: History) -> Data:
-    """What a model learns from: all that is known, or the best and the latest of very many trials."""
+    """The trials that the model learns from: all, or of very many the best and the latest."""
     values, rows = standardized(history.values), history.rows
     if len(values) > MOST_OBSERVED:
         half = MOST_OBSERVED // 2

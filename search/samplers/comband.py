@@ -12,7 +12,7 @@ from autoranger.search.samplers.base import STARTUP, History, ModelSampler, stan
 from autoranger.search.samplers.encoding import Encoding, Points
 
 HORIZON = 256
-"""Trials for which the rates are set."""
+"""Number of trials for which the rates are set."""
 
 MOST_ACTIONS = 4096
 BINS = 8
@@ -22,8 +22,8 @@ BINS = 8
 class ComBandSampler(ModelSampler):
     """Plays combinations with probabilities that fall exponentially in their estimated cost.
 
-    An action is a point, as the 0-1 vector v of the values that its parameters take; its cost is taken to be linear in
-    v. After a cost c the vector of costs is estimated, without bias, by c·P⁺v with P = E[v vᵀ] under the probabilities
+    An action is a point, written as the 0-1 vector v of its parameters' values; its cost is assumed to be linear in v.
+    After a cost c the vector of costs is estimated, without bias, by c·P⁺v with P = E[v vᵀ] under the probabilities
     that v was drawn with: (1 − γ)·q + γ·uniform, with q ∝ exp(−η · sum of the estimates · v).
 
     Costs are the trials' values, scaled to lie between 0 and 1. With B² the number of parameters, λ the smallest
@@ -62,7 +62,7 @@ class ComBandSampler(ModelSampler):
         return np.log(self.probabilities(encoding, history, points)[: len(rows)])
 
     def probabilities(self, encoding: Encoding, history: History, points: Points) -> Values:
-        """The probability of each of the actions `[N, P]` after a history, as if it had been played in its order."""
+        """The probability of each action `[N, P]` after a history, as if its trials had been played in their order."""
         actions, played = (encoding.indicators(rows, BINS) for rows in (points, history.rows))
         values = standardized(history.values)
         costs = (values.max() - values) / max(np.ptp(values), 1e-12)

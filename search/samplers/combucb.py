@@ -15,10 +15,10 @@ BINS = 8
 class CombUcbSampler(ModelSampler):
     """Gives each parameter the value with the highest upper confidence bound, mean + √(1.5 ln t / n).
 
-    The algorithm is one for semi-bandits, which see what every item contributes. A trial has one value, so each item (a
-    parameter's value) is credited with the whole: its mean is over all trials that had it, which suits effects that
-    add up and misleads where parameters interact. Trials that run count as seen, with the mean of their items, which is
-    what keeps a batch from repeating itself.
+    The algorithm is for semi-bandits, which see what every item contributes. A trial has one value, so that each item
+    (a parameter's value) is credited with all of it: its mean is over all trials that had it. This suits effects that
+    add up, and misleads if parameters interact. Running trials count as finished with the mean of their items, so that
+    a batch does not repeat itself.
     """
 
     def propose(self, encoding: Encoding, history: History) -> Points:

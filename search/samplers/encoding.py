@@ -1,4 +1,4 @@
-"""Any Optuna search space as numbers: switches, whose choices have no order, and scales from 0 to 1."""
+"""Encodes any Optuna search space as numbers: switches, whose choices have no order, and scales from 0 to 1."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from numpy.typing import NDArray
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 Points = NDArray[np.float64]
-"""Points of a space `[n, P]`: the number of the choice of a switch, the position on a scale."""
+"""Points of a space `[n, P]`: the index of a switch's choice, or the position on a scale."""
 
 MOST_LEVELS = 64
-"""Values of a scale that are listed; with more it counts as continuous."""
+"""Most values of a scale that are listed; with more it counts as continuous."""
 
 WIDE = 10.0
-"""Ratio of the largest to the smallest of positive choices from which on their scale is logarithmic."""
+"""Ratio of the largest to the smallest positive choice from which on a scale is logarithmic."""
 
 
 class Axis:
     """One parameter.
 
-    A list of three or more numbers that increase or decrease is a scale like any other, a logarithmic one where it
-    spans a factor of ten: a grid of learning rates has an order even where it is written as a categorical parameter.
+    A categorical parameter of three or more numbers that increase or decrease is a scale, too, logarithmic if it spans
+    a factor of ten: a grid of learning rates has an order.
 
     Attributes:
-        choices: how many a switch has; 0 for a scale.
-        levels: positions of a scale with few values, numbers of a switch's choices; None for a continuous scale.
+        choices: number of a switch's choices; 0 for a scale.
+        levels: positions of a scale with few values, or indices of a switch's choices; None for a continuous scale.
     """
 
     def __init__(self, distribution: BaseDistribution) -> None:
@@ -63,7 +63,7 @@ class Axis:
         return float(self.distribution.to_internal_repr(value)) if self.choices else self.position(float(value))
 
     def decode(self, x: float) -> Any:
-        """The parameter's value nearest to a number, a plain Python one that the distribution contains."""
+        """The value of the distribution nearest to a number."""
         distribution = self.distribution
         if isinstance(distribution, CategoricalDistribution):
             assert self.levels is not None
@@ -78,7 +78,7 @@ class Axis:
         return round(value) if isinstance(distribution, IntDistribution) else float(value)
 
     def snap(self, x: Points) -> Points:
-        """The numbers nearest to `x` that stand for a value."""
+        """The numbers nearest to `x` that encode a value."""
         if self.levels is None:
             return np.clip(x, 0.0, 1.0)
         found: Points = self.levels[np.abs(self.levels - x[:, None]).argmin(axis=1)]
@@ -106,7 +106,7 @@ class Encoding:
         return math.prod(math.inf if axis.levels is None else len(axis.levels) for axis in self.axes.values())
 
     def grid(self, levels: Sequence[Points | None] | None = None) -> Points:
-        """Every point of the space, or all combinations of other levels for some axes."""
+        """All points of the space, or all combinations with other levels for some axes."""
         own = [axis.levels for axis in self.axes.values()]
         used = own if levels is None else [o if x is None else x for o, x in zip(own, levels, strict=True)]
         return np.stack(np.meshgrid(*used, indexing="ij"), axis=-1).reshape(-1, len(used))
@@ -119,7 +119,7 @@ class Encoding:
         return np.stack(columns, axis=1)
 
     def near(self, row: Points, rng: np.random.Generator, spread: float = 0.1) -> Points:
-        """Points that differ from one in a single parameter: every other choice, and steps up and down a scale."""
+        """Points that differ from one point in a single parameter: other choices, and steps up and down a scale."""
         changed = []
         for p, axis in enumerate(self.axes.values()):
             if axis.levels is None:
@@ -136,9 +136,9 @@ class Encoding:
         """Candidates: the whole space where it has at most `most` points, otherwise random ones and neighbours.
 
         Args:
-            most: points, about.
+            most: approximate number of points.
             rng: for the random ones.
-            around: points `[n, P]` whose neighbours, and theirs, are taken in.
+            around: points `[n, P]` whose neighbours, and theirs, are included.
         """
         if self.size <= most:
             return self.grid()
@@ -155,7 +155,7 @@ class Encoding:
         return np.concatenate([base, around, *steps])
 
     def levels(self, bins: int) -> list[Points]:
-        """The values of every axis, a continuous scale as the middles of some bins."""
+        """The levels of every axis; of a continuous scale the middles of some bins."""
         middles = (np.arange(bins) + 0.5) / bins
         return [middles if axis.levels is None else axis.levels for axis in self.axes.values()]
 
@@ -167,7 +167,7 @@ class Encoding:
         return np.stack([rng.choice(values, most) for values in levels], axis=1)
 
     def indicators(self, rows: Points, bins: int) -> Points:
-        """Points `[n, P]` as 0-1 vectors with a place for each value of `levels`; the nearest value has a one."""
+        """Points `[n, P]` as 0-1 vectors with an entry for each of `levels`: 1 for the nearest, 0 for the others."""
         columns = []
         for p, values in enumerate(self.levels(bins)):
             nearest = np.abs(rows[:, p, None] - values).argmin(axis=1)
@@ -181,7 +181,7 @@ class Encoding:
         return np.array([values[part.argmax()] for values, part in zip(levels, parts, strict=True)])
 
     def spread(self, row: Points, bins: int, rng: np.random.Generator) -> Points:
-        """A point with each continuous scale anywhere in its bin."""
+        """A point with each continuous scale moved at random within its bin."""
         continuous = np.array([axis.levels is None for axis in self.axes.values()])
         return np.where(continuous, row + (rng.random(len(row)) - 0.5) / bins, row)
 

@@ -41,12 +41,12 @@ PRIORS = {
 
 @dataclass(frozen=True)
 class Data:
-    """Observations, repeated ones of a point together.
+    """Observations, summed up for each point.
 
     Args:
         rows: n different points `[n, P]`.
-        means: of the observations of each.
-        counts: of the observations of each.
+        means: mean of the observations of each point.
+        counts: their number.
         scatter: sum of squares of all observations about their point's mean.
     """
 
@@ -65,7 +65,7 @@ class Data:
         return cls(points, means, counts, float(((values - means[index]) ** 2).sum()))
 
     def add(self, rows: Array, means: Array) -> Data:
-        """With one more observation at each of some points."""
+        """The data with one more observation at each of some points."""
         counts = np.concatenate([self.counts, np.ones(len(rows))])
         return Data(np.concatenate([self.rows, rows]), np.concatenate([self.means, means]), counts, self.scatter)
 
@@ -88,11 +88,11 @@ class Process:
         self.cuts = np.cumsum([3, d, 1, s])
 
     def parts(self, theta: Array) -> list[Array]:
-        """The amplitudes, lengths, c, weights and noise of the logarithms `theta`."""
+        """The parameters with logarithms `theta`: amplitudes, lengths, c, weights and noise."""
         return np.split(np.exp(theta), self.cuts)
 
     def fit(self, data: Data) -> None:
-        """Sets the parameters to the maximum of their posterior density, from where they are."""
+        """Sets the parameters to a maximum of their posterior density, starting from their present values."""
         bounds = list(zip(self.center - 4 * self.spread, self.center + 4 * self.spread, strict=True))
         objective = self._objective(data)
         options = {"maxiter": ITERATIONS}

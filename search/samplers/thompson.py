@@ -17,7 +17,7 @@ Array = NDArray[np.float64]
 MOST_CANDIDATES = 4096
 
 PENALTY = 0.1
-"""Prior mean of what it costs to turn a switch away from the reference, in standard deviations of the values."""
+"""Prior mean of the cost of turning a switch away from the reference, in standard deviations of the values."""
 
 # Prior variances: of the intercept, a switch, a scale's slope and curvature, and of products of two of these.
 INTERCEPT, SINGLE, PRODUCT = 4.0, 1.0, 0.25
@@ -65,7 +65,7 @@ class Features:
 
     Args:
         encoding: of the space.
-        reference: value of each axis, None where unknown.
+        reference: value of each axis, None if unknown.
     """
 
     def __init__(self, encoding: Encoding, reference: list[object]) -> None:

@@ -1,1 +1,1 @@
-"""What has been trained, in an Optuna study: written as it comes, whole or not at all, and read by who resumes."""
+"""Results in an Optuna study. They are written as they come, whole or not at all, and reused when a search resumes."""

@@ -1,4 +1,4 @@
-"""What a study has of a candidate: the results of its rounds, in trials that are finished or not."""
+"""What a study knows of a candidate: the results of its rounds, in finished and running trials."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from autoranger.search.arrays import Values
 from autoranger.search.race.rounds import Round
 
 Results = dict[str, list[float | None]]
-"""The metric of every seed, None where the run diverged, by the name of the round."""
+"""The metric of every seed by the name of the round; None for a run that diverged."""
 
 
 @dataclass
 class Entry:
-    """What a study has of a candidate.
+    """What a study knows of a candidate.
 
     Args:
-        trial: number, in the storage, of its trial that is not finished; None where there is none.
-        state: of its trial that is finished, if there is one.
-        earlier: results of its rounds in finished trials, by the rounds' names.
-        here: those in the trial that is not finished.
+        trial: id in the storage of its running trial; None if there is none.
+        state: of its finished trial; None if there is none.
+        earlier: results in finished trials, by the rounds' names.
+        here: results in the running trial.
     """
 
     trial: int | None = None
@@ -33,17 +33,17 @@ class Entry:
 
     @property
     def last(self) -> float:
-        """The mean metric of the last round; NaN where a run diverged, or where there is none."""
+        """The mean metric of the last round; NaN if a run diverged or there is no round."""
         *_, values = [[None], *self.earlier.values(), *self.here.values()]
         return float(to_array(values).mean())
 
 
 def to_array(values: Sequence[float | None]) -> Values:
-    """Results as they were before they were written: NaN for None."""
+    """Results as an array, NaN for None."""
     return np.array([np.nan if v is None else v for v in values])
 
 
 def means(results: Results) -> dict[int, float]:
-    """The mean metric of each round in which not every run diverged, by what has been spent on it."""
+    """The mean metric of each round in which some run did not diverge, by the work of the round."""
     found = {Round.parse(name): to_array(values) for name, values in results.items()}
     return {r.work: float(np.nanmean(v)) for r, v in found.items() if r is not None and np.isfinite(v).any()}

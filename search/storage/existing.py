@@ -1,4 +1,4 @@
-"""Studies that exist already: found and opened for reading, without a trace."""
+"""Studies that exist already, opened for reading without changing anything."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from autoranger.search.storage.record import FRONT
 from autoranger.search.storage.storage import existing_storage
 
 NAMED = 5
-"""Studies that are named where the one asked for does not exist."""
+"""Number of studies named in a message if the one asked for does not exist."""
 
 
 def find_study(name: str, place: str) -> Study:
-    """The study of a search; nothing is created or changed.
+    """The study of a search. Nothing is created or changed.
 
     Raises:
-        DataError: where there is no such storage, or it cannot be read.
-        ConfigError: where it has no such study, or one that no search has made.
+        DataError: if there is no such storage, or it cannot be read.
+        ConfigError: if it has no such study, or the study was not made by a search.
     """
     try:
         storage = existing_storage(place)
@@ -43,7 +43,7 @@ def find_study(name: str, place: str) -> Study:
 
 
 def listed(name: str, names: Sequence[str]) -> str:
-    """The names that a storage has, a few of them, those like `name` first."""
+    """Some names of studies in a storage, in words, those most like `name` first."""
     if not names:
         return "it has none"
     near = sorted(names, key=lambda other: -SequenceMatcher(None, name, other).ratio())

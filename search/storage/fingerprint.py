@@ -1,4 +1,4 @@
-"""What a task does, in a few numbers: a search goes on only with the task that it began with."""
+"""A task's behaviour in a few numbers, so that a search is resumed only with the task that it began with."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 
 STEPS = 3
-"""Training steps: enough to meet the model, its initialisation, the loss, the batches and their changes."""
+"""Training steps: enough to depend on model, initialisation, loss, batches and `augment`."""
 
 SAME = 1e-5
-"""Relative difference that rounding on another machine may make."""
+"""Largest relative difference that rounding on another machine may make."""
 
 
 def fingerprint(population: Population, config: Config) -> dict[str, Any]:
-    """Checksums of a task's data, and what a short training of one candidate comes to."""
+    """Checksums of a task's data, and the loss and metric of a short training of one candidate."""
     judged = copy.copy(population)
     judged.task = copy.copy(population.task)
     judged.task.metric = population.task.loss  # type: ignore[method-assign]
@@ -31,7 +31,7 @@ def fingerprint(population: Population, config: Config) -> dict[str, Any]:
 
 
 def checksum(data: Any) -> int:
-    """Of all tensors in nested sequences and mappings: their types, shapes and contents."""
+    """The checksum of all tensors in nested sequences and mappings: their types, shapes and contents."""
     if isinstance(data, Tensor):
         content = data.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
         return zlib.crc32(content, zlib.crc32(f"{data.dtype} {tuple(data.shape)}".encode()))
@@ -40,7 +40,7 @@ def checksum(data: Any) -> int:
 
 
 def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """What is not as it was, in words; empty where all is."""
+    """What has changed, in words; empty if nothing has."""
     if "code" in now:  # all that is known of a user's own training
         return "" if before.get("code") == now["code"] else "the code of its training"
     others = [f"its {name} data" for name, sum_ in now["data"].items() if before["data"].get(name) != sum_]
@@ -52,7 +52,7 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 def close(one: float | None, other: float | None) -> bool:
-    """Whether two numbers, None where they are not finite, are the same to rounding."""
+    """Whether two numbers are the same to rounding, or both None, as numbers that are not finite are."""
     if one is None or other is None:
         return one is other
     return math.isclose(one, other, rel_tol=SAME, abs_tol=1e-9)

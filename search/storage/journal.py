@@ -1,8 +1,8 @@
-"""A journal file of Optuna's that outlives kills, full disks and power cuts, with a lock that works everywhere.
+"""An Optuna journal file that survives kills, full disks and power cuts, with a lock that works everywhere.
 
-The format is Optuna's, one JSON object a line, so that all its tools read it. What differs from its own backend: a
-record that is cut off at the end of the file is taken away before the next one is written, instead of spoiling it; a
-write that fails leaves the file as it was; and the lock needs no symbolic links, and is free once its owner has ended.
+The format is Optuna's, one JSON object a line, so that all its tools read it. Three things differ from Optuna's own
+backend: a record cut off at the end of the file is removed before the next one is written, a write that fails leaves
+the file unchanged, and the lock needs no symbolic links and is released when its owner has ended.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from autoranger.components.core.errors import DataError, reason
 from autoranger.search.storage.process import ended, this_process, undisturbed
 
 SYNCED = 1.0
-"""Seconds between two waits for the disk: what a power cut may cost. A killed process loses nothing that is written."""
+"""Seconds between two calls of fsync, which is what a power cut may cost. A killed process loses nothing."""
 
 GRACE = 10.0
-"""Seconds after which a lock counts as left behind, where nobody can tell whether its owner lives."""
+"""Seconds after which a lock counts as left behind if nobody can tell whether its owner lives."""
 
 PATIENCE = 3.0
-"""Seconds of waiting for a lock after which the user is told."""
+"""Seconds of waiting for a lock after which the user is warned."""
 
 
 class Journal(BaseJournalBackend):
@@ -45,7 +45,7 @@ class Journal(BaseJournalBackend):
         self._synced = time.monotonic()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The records from that number on. A last line without an end is being written, or never will be."""
+        """The records from a number on. A last line without an end is still being written, or cut off."""
         number, at = log_number_from, self._starts[log_number_from]
         with self.path.open("rb") as file:
             file.seek(at)
@@ -84,7 +84,7 @@ class Journal(BaseJournalBackend):
 
 
 def parsed(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None where there is none."""
+    """The record in a line; None if there is none."""
     try:
         record = json.loads(line)
     except ValueError:
@@ -93,13 +93,13 @@ def parsed(line: bytes) -> dict[str, Any] | None:
 
 
 def write(file: BinaryIO, content: bytes) -> None:
-    """Writes all of it: the system may take a part at a time."""
+    """Writes all of the content, of which the system may take a part at a time."""
     while content:
         content = content[file.write(content) :]
 
 
 def repair(file: BinaryIO) -> int:
-    """Ends the file with a whole record, and says where that is. A last one that only lacks its line's end gets it."""
+    """Removes a cut-off record, or adds a missing end of line, at the end of a file; returns the file's length."""
     size, tail = file.seek(0, os.SEEK_END), b""
     while len(tail) < size and b"\n" not in tail:
         length = min(size, max(1, 2 * len(tail)))
@@ -117,8 +117,8 @@ def repair(file: BinaryIO) -> int:
 class Lock:
     """Exclusive use of a file among threads, processes and machines. Use as a context manager.
 
-    It is a file beside it, of the name that Optuna's own locks have, so that each waits for the other. One that a dead
-    process has left behind is removed: at once where it can be seen to be dead, else after `GRACE` seconds.
+    The lock is a file beside it with the name of Optuna's own locks, so that each respects the other. A lock that a
+    dead process has left behind is removed: at once if the process can be seen to be dead, else after `GRACE` seconds.
 
     Args:
         path: of the file that is locked.
@@ -152,7 +152,7 @@ class Lock:
             self.path.unlink(missing_ok=True)
 
     def _taken(self) -> bool:
-        """Takes the lock, unless somebody has it."""
+        """Takes the lock if it is free, and returns whether it did."""
         try:
             handle = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
@@ -168,7 +168,7 @@ class Lock:
         return True
 
     def _seen(self) -> tuple[int, int] | None:
-        """Which lock is there, of ours or Optuna's; None where there is none any more."""
+        """Identifies the present lock, ours or Optuna's; None if there is none."""
         try:
             found = self.path.lstat()
         except FileNotFoundError:
@@ -176,7 +176,7 @@ class Lock:
         return found.st_ino, found.st_mtime_ns
 
     def _holder(self) -> str:
-        """Who has written a lock of ours; empty for any other."""
+        """The owner of a lock of ours; empty for any other lock."""
         try:
             return "" if self.path.is_symlink() else self.path.read_bytes()[:400].decode(errors="replace")
         except OSError:
@@ -187,7 +187,7 @@ class Lock:
         return bool(ended(self._holder()))
 
     def _remove(self, found: tuple[int, int]) -> None:
-        """Takes a lock away that has been left behind, and no other that has taken its place meanwhile."""
+        """Removes a lock that has been left behind, but not another one that has meanwhile taken its place."""
         aside = self.path.with_name(f"{self.path.name}.{os.getpid()}-{time.monotonic_ns()}")
         try:
             self.path.rename(aside)

@@ -1,4 +1,4 @@
-"""Which process holds something, so that others can tell whether it still lives; and signals that wait for a write."""
+"""Names of processes, by which others can tell whether they still live; and signals that wait for a write."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from types import FrameType
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGXCPU", "SIGBREAK") if hasattr(signal, name)
 )
-"""What asks a process to end: Ctrl-C, a scheduler or `kill`, a closed terminal, a limit of time."""
+"""Signals that ask a process to end: from Ctrl-C, a scheduler or `kill`, a closed terminal, a time limit."""
 
 
 def this_process() -> str:
-    """The name of this process among all machines: host, number and birth, as one word each."""
+    """The name of this process among all machines: host, process id and time of birth."""
     return f"{host()} {os.getpid()} {birth(os.getpid()) or '-'}"
 
 
 def ended(process: str) -> bool | None:
-    """Whether the process of a name has ended; None where that cannot be told from here."""
+    """Whether the process with this name has ended; None if that cannot be told from here."""
     words = process.split()
     if len(words) != 3 or words[0] != host() or not words[1].isdecimal():
         return None
@@ -45,7 +45,7 @@ def host() -> str:
 
 
 def birth(number: int) -> str | None:
-    """When a process began, in the system's own unit; empty for one that has ended, None where it cannot be known."""
+    """When a process began, in the system's unit; empty if it has ended, None if that cannot be known."""
     if not Path("/proc/self/stat").exists():
         return None
     try:
@@ -59,7 +59,7 @@ def birth(number: int) -> str | None:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Signals that ask this process to end wait until the block is done, so that nothing in it is done by half."""
+    """Delays signals that ask this process to end until the block is done."""
     if threading.current_thread() is not threading.main_thread():  # others never see a signal
         yield
         return

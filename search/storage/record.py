@@ -1,4 +1,4 @@
-"""Trials in an Optuna study: what has been trained, readable by every Optuna tool, and reused when a search resumes."""
+"""A search's trials in an Optuna study: readable by every Optuna tool, and reused when the search resumes."""
 
 from __future__ import annotations
 
@@ -29,43 +29,43 @@ from autoranger.search.storage.process import ended, this_process
 from autoranger.search.storage.storage import writing
 
 FRONT = "-front"
-"""What the name of a study with a cost for its second objective ends with."""
+"""The suffix of the name of a study of metric and cost."""
 
 
 FINGERPRINT = "fingerprint"
-"""The setting that says what the task does (see `fingerprint`)."""
+"""The setting with the task's fingerprint (see `fingerprint`)."""
 
 VERDICT = "verdict"
-"""The attribute of a study that keeps what the verdict's trainings came to."""
+"""The attribute of a study with the results of the verdict's trainings."""
 
 SEARCHING = "searching"
-"""The attribute of a study that says which process is searching."""
+"""The attribute of a study with the process that is searching."""
 
 
 class Record:
     """The trials of one search. A candidate is one trial, and each of its rounds an intermediate value.
 
-    An intermediate value's step counts the training steps of the round (steps × seeds); the metric of each seed is in
-    the trial's attribute `rounds`. A trial's value is the mean metric on the fresh seeds of the verdict, or of its last
-    round where it got no further. The best of the complete trials is what has been exported: what looks better, but has
-    not been shown to be, is pruned, as everything is before there is a verdict. Failed are those of whose last round a
-    run failed; why is in the trial's attribute `failed`.
+    The step of an intermediate value counts the training steps of its round (steps × seeds); the trial's attribute
+    `rounds` has the metric of each seed. A trial's value is the mean metric on the fresh seeds of the verdict, or in
+    its last round if it got no further. The best of the complete trials is the exported config: trials that look better
+    without having been shown to be are pruned. A trial fails if a run of its last round failed; its attribute `failed`
+    says why.
 
-    A result is written as soon as it is there, into a trial that runs until the search ends. One that is interrupted
-    leaves pruned trials, one that is killed running ones, and one that resumes goes on with these. A result is written
-    once: where a pruned trial's candidate goes on, what is new goes into a second trial.
+    Results are written as they come, into trials that run until the search ends. A search that is interrupted leaves
+    pruned trials, and one that is killed leaves running ones; both can be resumed. Results are written once: those that
+    a candidate gets after its trial has been pruned go into a second trial.
 
     Args:
         storage: of the study.
         name: of the study.
         space: of the candidates.
-        settings: all that determines the results; a search resumes only with the same.
-        resume: whether to continue the study of that name: its values are not trained again.
+        settings: everything that determines the results. A search resumes only with the same settings.
+        resume: whether to continue the study of that name, without training again what it has.
 
     Raises:
-        ConfigError: where a study of that name exists and is not to be resumed, or cannot be, or is finished, or where
+        ConfigError: if a study of that name exists and is not to be resumed, cannot be resumed or is finished, or if
             another process is searching in it.
-        DataError: where the storage cannot be written, then and later.
+        DataError: if the storage cannot be written, here and in every method.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Record:
             self.study.set_user_attr("settings", settings)
 
     def _check(self, settings: Mapping[str, Any]) -> None:
-        """ConfigError where the study cannot be continued with these settings."""
+        """Raises ConfigError if the study cannot be continued with these settings."""
         name, noted = self.study.study_name, self.study.user_attrs
         if "settings" not in noted and (
             self.study.get_trials(deepcopy=False) or self.study.directions != [StudyDirection.MAXIMIZE]
@@ -126,7 +126,7 @@ class Record:
             )
 
     def _claim(self) -> None:
-        """Makes this process the one that searches; ConfigError where another one does."""
+        """Registers this process as the one that searches; raises ConfigError if another one does."""
         name, me, holder = self.study.study_name, this_process(), self.study.user_attrs.get(SEARCHING)
         if holder not in (None, me) and not ended(holder):
             where, number, _ = [*str(holder).split(), "?", "?", "?"][:3]
@@ -159,23 +159,23 @@ class Record:
 
     @property
     def plan(self) -> Plan | None:
-        """The plan of an earlier session."""
+        """The plan of an earlier session; None if there is none."""
         noted = self.study.user_attrs.get("plan")
         return None if noted is None else from_data(Plan, noted, "plan")
 
     def recall(self, config: Config, steps: int, seeds: Sequence[int]) -> Values | None:
-        """The metric `[S]` of a candidate's round where an earlier session has recorded it."""
+        """The metric `[S]` of a candidate's round; None unless an earlier session has recorded it."""
         entry = self._entries.get(config, Entry())
         values = (entry.earlier | entry.here).get(Round.of(steps, seeds).name)
         self.recalled += steps * len(values or [])
         return None if values is None else to_array(values)
 
     def begin(self) -> None:
-        """Notes the time: trials of candidates that are reported for the first time have begun now."""
+        """Notes the time as the beginning of trials that are reported for the first time after it."""
         self._began = datetime.now()
 
     def report(self, config: Config, steps: int, seeds: Sequence[int], values: Values) -> None:
-        """Writes the metric `[S]` of a candidate's round, unless that is there."""
+        """Writes the metric `[S]` of a candidate's round, unless the study has it."""
         entry, round_ = self._entries.setdefault(config, Entry()), Round.of(steps, seeds)
         if round_.name in entry.earlier or round_.name in entry.here:
             return
@@ -189,7 +189,7 @@ class Record:
                 self.storage.set_trial_intermediate_value(entry.trial, round_.work, float(np.nanmean(values)))
 
     def _trial(self, config: Config, entry: Entry) -> FrozenTrial:
-        """A trial that runs, with the results that no other trial has."""
+        """A running trial with the results that no other trial has."""
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
@@ -201,11 +201,11 @@ class Record:
         return trial
 
     def conclude(self, exported: Config, verdict: Mapping[Config, float]) -> None:
-        """Ends all trials, with a verdict.
+        """Ends all trials after the verdict.
 
         Args:
             exported: what the search recommends.
-            verdict: mean metric of it, and of all that it has been compared with, on fresh seeds.
+            verdict: mean metric on fresh seeds of all finalists.
         """
         for config, entry in self._entries.items():
             value = verdict.get(config, entry.last)
@@ -216,7 +216,7 @@ class Record:
             self._finish(config, entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
 
     def _finish(self, config: Config, entry: Entry, state: TrialState, value: float) -> None:
-        """Ends a candidate's trial, if it runs."""
+        """Ends a candidate's running trial, if it has one."""
         if entry.trial is None:
             return
         finite = bool(np.isfinite(value))
@@ -228,27 +228,27 @@ class Record:
         entry.trial, entry.state, entry.earlier, entry.here = None, state, entry.earlier | entry.here, {}
 
     def name_metric(self, name: str) -> None:
-        """Tells other tools what the value of a trial is."""
+        """Names the value of trials, for other tools."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             with writing():
                 self.study.set_metric_names([name])
 
     def note(self, **facts: Any) -> None:
-        """Writes what is known of the search as attributes of the study; what is not finite becomes None."""
+        """Writes facts about the search as attributes of the study; numbers that are not finite become None."""
         with writing():
             for name, fact in facts.items():
                 self.study.set_user_attr(name, to_json(fact))
 
     def recall_verdict(self, steps: int, seeds: Sequence[int]) -> dict[Config, dict[str, Values]]:
-        """The metric `[S]` of every split, by finalist, as far as an earlier session has recorded it."""
+        """The metric `[S]` of every split, by finalist, for those that an earlier session has recorded."""
         noted = self.study.user_attrs.get(VERDICT, {})
         found = noted.get("results", []) if noted.get("round") == Round.of(steps, seeds).name else []
         self.recalled += steps * len(seeds) * len(found)
         return {Config.from_dict(r["config"]): {split: to_array(v) for split, v in r["scores"].items()} for r in found}
 
     def report_verdict(self, steps: int, seeds: Sequence[int], scores: Mapping[Config, Mapping[str, Values]]) -> None:
-        """Writes the results of the verdict's trainings so far."""
+        """Writes the results of the verdict's trainings that are done so far."""
         results = [
             {"config": config.to_dict(), "scores": {split: v.tolist() for split, v in by_split.items()}}
             for config, by_split in scores.items()
@@ -257,12 +257,12 @@ class Record:
 
     @property
     def verdict_seeds(self) -> int | None:
-        """With how many seeds an earlier session has begun the verdict; None where it has not."""
+        """The number of seeds with which an earlier session began the verdict; None if it did not."""
         seeds: int | None = self.study.user_attrs.get(VERDICT, {}).get("seeds")
         return seeds
 
     def front(self) -> Study:
-        """An empty study of metric and cost, beside this one; ConfigError where there is another one of its name."""
+        """A new study of metric and cost beside this one; raises ConfigError if its name is taken."""
         name = self.study.study_name + FRONT
         if name in optuna.get_all_study_names(self.storage):
             before = optuna.load_study(study_name=name, storage=self.storage)
@@ -282,7 +282,7 @@ class Record:
             study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))
 
     def close(self) -> None:
-        """Ends the trials that still run, as pruned: the study is complete and readable whenever a search ends."""
+        """Ends running trials as pruned, so that the study is complete whenever a search ends."""
         for config, entry in self._entries.items():
             self._finish(config, entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})

@@ -1,4 +1,4 @@
-"""Where studies are kept: a journal file, or whatever Optuna has for an address, opened to search or to read."""
+"""Opens Optuna storages, for searching or reading: a journal file, or a database by its URL."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from autoranger.components.core.errors import DataError, first_line, reason
 from autoranger.search.storage.journal import Journal
 
 JOURNAL = "autoranger.journal"
-"""Where studies are kept if nothing else is said."""
+"""The default storage."""
 
 BUSY = 60
-"""Seconds that a search waits for another one's write to an SQLite database."""
+"""Seconds that a search waits while another one writes to the same SQLite database."""
 
 
 def open_storage(place: str | None) -> BaseStorage:
-    """The Optuna storage at an URL or in a journal file, made where there is none; DataError where it cannot be."""
+    """The Optuna storage at a URL or in a journal file, created if missing; raises DataError if that fails."""
     place = place or JOURNAL
     try:
         if place.startswith("sqlite:"):
@@ -43,7 +43,7 @@ def open_storage(place: str | None) -> BaseStorage:
 
 
 def existing_storage(place: str) -> BaseStorage:
-    """The Optuna storage in a journal file or at an URL, for reading; DataError where there is none yet."""
+    """The existing Optuna storage in a journal file or at a URL; raises DataError if there is none."""
     file: str | None = place
     if "://" in place:
         from sqlalchemy.engine import make_url
@@ -58,7 +58,7 @@ def existing_storage(place: str) -> BaseStorage:
 
 
 def journal(path: Path) -> BaseStorage:
-    """The storage in a journal file; DataError where a file is there, and is no journal of Optuna's."""
+    """The storage in a journal file; raises DataError if the file is not an Optuna journal."""
     if not path.is_file():
         raise DataError(f"{path} is not a file; name another with --storage.")
     with path.open("rb") as file:
@@ -72,7 +72,7 @@ def journal(path: Path) -> BaseStorage:
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """A database that cannot be written is a DataError, as a journal that cannot be."""
+    """Raises DataError if the database cannot be written within it."""
     try:
         yield
     except StorageInternalError as error:

@@ -1,4 +1,4 @@
-"""Tasks: one file each, with its data, model, loss and metric. A new file here is found by name."""
+"""Tasks: one file each, with data, model, loss and metric. A new file in this folder is found by its task's name."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def installed() -> dict[str, EntryPoint]:
 
 
 def available() -> dict[str, type[Task]]:
-    """All tasks that have a name, of this folder and of installed packages; warns of those that do not load."""
+    """All named tasks of this folder and of installed packages; warns about those that fail to load."""
     tasks = {}
     for name, entry in installed().items():
         try:
@@ -46,11 +46,24 @@ def available() -> dict[str, type[Task]]:
     return tasks | shipped()
 
 
+def introduce(spec: str) -> None:
+    """Imports what a task of this name, file or module is defined in, so that the components there are known."""
+    place, _ = split(spec)
+    if spec in shipped():
+        return
+    if (entry := installed().get(spec)) is not None:
+        load_entry(entry)
+    elif is_file(place):
+        load_file(Path(place))
+    else:
+        load_module(place)
+
+
 def find(spec: str) -> type[Task]:
     """The task class of a name, `file.py:Class` or `module:Class` (the class may be left out where it is the only one).
 
-    Names are those of the shipped tasks and then those of entry points. A file, a module or an entry point is imported,
-    so its code runs. ConfigError where there is no such task.
+    Names of shipped tasks come before those of entry points. A file, a module or an entry point is imported, so its
+    code runs. Raises ConfigError if there is no such task.
     """
     known, others = shipped(), installed()
     if spec in known:
@@ -58,7 +71,7 @@ def find(spec: str) -> type[Task]:
     if spec in others:
         return load_entry(others[spec])
     place, attribute = split(spec)
-    in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
+    in_file = is_file(place)
     if not attribute and not in_file:
         raise unknown("task", spec, {*known, *others})
     module = load_file(Path(place)) if in_file else load_module(place)
@@ -73,15 +86,20 @@ def find(spec: str) -> type[Task]:
 
 
 def split(spec: str) -> tuple[str, str]:
-    """The file or module of `place:Class`, and the class, empty where there is none: folders may have colons, too."""
+    """Splits `place:Class` into the file or module and the class, empty if not given. Folders may contain colons."""
     place, colon, attribute = spec.rpartition(":")
     return (place, attribute) if colon and (attribute.isidentifier() or not attribute) else (spec, "")
+
+
+def is_file(place: str) -> bool:
+    """Whether a place is a file, or would be one if it were there, and not a module."""
+    return Path(place).suffix.lower() == ".py" or Path(place).is_file()
 
 
 def create(spec: str, device: str, data_dir: Path | None) -> Task:
     """The task of a name, file or module (see `find`), for a device.
 
-    What its file and its constructor draw from the global generators is the same every time.
+    Random numbers that its file and its constructor draw from the global generators are the same every time.
     """
     place = torch.device(device)
     with forked(place):
@@ -98,7 +116,7 @@ def create(spec: str, device: str, data_dir: Path | None) -> Task:
 
 
 def load_entry(entry: EntryPoint) -> type[Task]:
-    """The task class behind an entry point; ConfigError where it does not load or is none."""
+    """The task class behind an entry point; raises ConfigError if it does not load or is not a task."""
     package = entry.dist.name if entry.dist else "a package"
     try:
         chosen = entry.load()
@@ -120,7 +138,7 @@ def tasks_in(module: ModuleType) -> dict[str, type[Task]]:
 
 
 def load_file(path: Path, kind: str = "task") -> ModuleType:
-    """The module in a file of the user's; ConfigError where it is missing or does not run."""
+    """The module in a file of the user's; raises ConfigError if it is missing or does not run."""
     if not path.is_file():
         raise ConfigError(f"there is no {kind} file {path}; name a file that exists, or a task of `autoranger tasks`.")
     name = f"autoranger_task_{path.stem}"
@@ -139,7 +157,7 @@ def load_file(path: Path, kind: str = "task") -> ModuleType:
 
 
 def load_module(name: str) -> ModuleType:
-    """An importable module; ConfigError where it does not import."""
+    """An importable module; raises ConfigError if it does not import."""
     try:
         return import_module(name)
     except Exception as error:

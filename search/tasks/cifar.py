@@ -79,7 +79,7 @@ class Cifar(Task):
 
 
 def batches_folder(data_dir: Path | None) -> Path:
-    """The folder with the binary files, the user's or downloaded; DataError where a folder is named and has none."""
+    """The folder with the binary files, the user's or downloaded; raises DataError if a named folder lacks them."""
     needs = f"{FOLDER}/ with data_batch_1.bin to data_batch_5.bin and test_batch.bin (from {URL})"
     return files.find_folder("CIFAR-10", FILES, data_dir, needs=needs, folder=FOLDER) or unpacked()
 
@@ -99,7 +99,7 @@ def unpacked() -> Path:
 
 
 def read_batch(path: Path) -> tuple[Tensor, Tensor]:
-    """One binary file: images `[10000, 3, 32, 32]` in bytes and labels `[10000]`; DataError where it is damaged."""
+    """One binary file: images `[10000, 3, 32, 32]` in bytes and labels `[10000]`; raises DataError if it is damaged."""
     raw = np.frombuffer(files.read_file(path, URL), dtype=np.uint8)
     if raw.size != RECORDS * RECORD:
         raise DataError(f"{path} has {raw.size:,} bytes instead of {RECORDS * RECORD:,}; get it again from {URL}.")

@@ -29,7 +29,7 @@ SHA256 = {
     "t10k-images-idx3-ubyte": "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
     "t10k-labels-idx1-ubyte": "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
 }
-"""Checksums of the compressed files, which are called as here with `.gz` added."""
+"""Checksums of the compressed files, by their names without `.gz`."""
 
 
 class Fashion(Task):
@@ -85,7 +85,7 @@ def convolutional() -> nn.Module:
 
 
 def read_split(part: str, count: int, data_dir: Path | None) -> tuple[Tensor, Tensor]:
-    """Images `[count, 28, 28]` in bytes and labels `[count]` of the part `train` or `t10k`; DataError where damaged."""
+    """Images `[count, 28, 28]` in bytes and labels `[count]` of `train` or `t10k`; raises DataError if damaged."""
     images = read_idx(locate(f"{part}-images-idx3-ubyte", data_dir), (count, 28, 28))
     path = locate(f"{part}-labels-idx1-ubyte", data_dir)
     labels = read_idx(path, (count,)).long()
@@ -95,7 +95,7 @@ def read_split(part: str, count: int, data_dir: Path | None) -> tuple[Tensor, Te
 
 
 def locate(name: str, data_dir: Path | None) -> Path:
-    """A file of the data set, compressed or not, as the user or the system has it, or downloaded."""
+    """The path of a file of the data set, compressed or not: the user's, the system's, or downloaded."""
     names, needs = (name, f"{name}.gz"), f"{FOLDER}/ with {name}.gz (from {ORIGIN})"
     found = files.find_folder("Fashion-MNIST", names, data_dir, needs=needs, folder=FOLDER, system=SYSTEM)
     if found is None:
@@ -104,7 +104,7 @@ def locate(name: str, data_dir: Path | None) -> Path:
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> Tensor:
-    """An idx file of bytes, compressed or not; DataError where it is damaged or has another shape.
+    """An idx file of bytes, compressed or not; raises DataError if it is damaged or has another shape.
 
     The format: two zero bytes, 8 for unsigned bytes, the number of dimensions, each one as a big-endian 32-bit number,
     then the data.

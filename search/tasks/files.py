@@ -1,4 +1,4 @@
-"""Where data files come from: a folder that the user names, one of the system, or a download with a pinned checksum.
+"""Finds data files: in the user's folder, in one of the system's, or by a download with a pinned checksum.
 
 Every failure is a DataError of one sentence that says what to do.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from autoranger.components.core.errors import DataError, first_line
 
 VARIABLE = "AUTORANGER_DATA"
-"""Environment variable with the folder of the user's data files, for where none is given."""
+"""Environment variable with the user's folder of data files, used if no `data_dir` is given."""
 
 
 def find_folder(
@@ -29,17 +29,18 @@ def find_folder(
 
     Args:
         what: name of the data set.
-        names: files, of which one must be there for a folder to count; whoever reads them notices the others' absence.
-        data_dir: where the user says that they are; then nowhere else counts.
-        needs: what a named folder must hold and where to get it, for messages.
-        folder: the files' usual folder, below the one that is named.
-        system: folders to look into where the user gives no `data_dir`, after `AUTORANGER_DATA`.
+        names: files of the data set. A folder counts if it has one of them; others that are missing are noticed on
+            reading.
+        data_dir: the user's folder; if given, no other is tried.
+        needs: for messages, what a folder must hold and where to get it.
+        folder: subfolder of the user's folder in which the files may be.
+        system: folders to try after `AUTORANGER_DATA` if there is no `data_dir`.
 
     Returns:
-        The folder, or None where no folder is named and the system has none: time to download.
+        The folder; None if the user names none and the system has none, so that the files must be downloaded.
 
     Raises:
-        DataError: where a folder is named and the files are not in it.
+        DataError: if the user names a folder that does not have the files.
     """
     variable = os.environ.get(VARIABLE)
     named = data_dir or (Path(variable) if variable else None)
@@ -53,10 +54,10 @@ def find_folder(
 
 
 def download(what: str, url: str, sha256: str) -> Path:
-    """The file behind an address, in the user's cache: downloaded once, checked every time.
+    """The file at a URL, downloaded once into the user's cache, and checked every time.
 
     Raises:
-        DataError: without network, or where the file is another one.
+        DataError: if the download fails, or the checksum is wrong.
     """
     import pooch
 
@@ -72,7 +73,7 @@ def download(what: str, url: str, sha256: str) -> Path:
 
 
 def read_file(path: Path, origin: str) -> bytes:
-    """The bytes of a file; DataError where it cannot be read."""
+    """The bytes of a file; raises DataError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -80,7 +81,7 @@ def read_file(path: Path, origin: str) -> bytes:
 
 
 def read_checked(path: Path, sha256: str, origin: str) -> bytes:
-    """The bytes of a file of which only one version is right; DataError where this is another."""
+    """The bytes of a file with a known checksum; raises DataError if it has another one."""
     content = read_file(path, origin)
     if hashlib.sha256(content).hexdigest() != sha256:
         raise DataError(f"{path} is damaged or another file (its SHA-256 is not {sha256[:12]}…); get it from {origin}.")

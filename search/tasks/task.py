@@ -1,4 +1,4 @@
-"""What a search needs to know of a task: data, model, loss, metric, and the length of an honest proxy run."""
+"""The base class of tasks: data, model, loss, metric, and the length of a proxy run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ Metric = TypeVar("Metric", bound=Callable[..., Any])
 
 
 def averages(metric: Metric) -> Metric:
-    """Marks a metric as a mean over examples, as accuracy is: batch by batch it is as good as all at once, and faster.
+    """Marks a metric as a mean over examples, so that it can be computed batch by batch, which is faster.
 
-    F1, AUC, R² and the like are none, and need no mark.
+    Accuracy is one. F1, AUC, R² and the like are not, and need no mark.
     """
     metric.__dict__["averages"] = True
     return metric
 
 
 def default(task: Task, name: str) -> bool:
-    """Whether a task's method of this name is that of the base class."""
+    """Whether a task inherits the method of this name from the base class."""
     return name not in vars(task) and getattr(type(task), name) is getattr(Task, name)
 
 
@@ -42,16 +42,15 @@ class Task:
         metric_name: what `metric` is; higher is better.
         batch_size: examples per step.
         steps: length of a proxy run at which candidates are compared in the end.
-        survivors: share of the subsets that goes on after the first round of a search, at half of `steps`: how far down
-            the best one may be ranked there (studies/09_race_and_verdict measures it). On the safe side where unknown.
-        lr_range: lowest and highest learning rate to begin with; the search goes beyond where a leader's best lies on
-            the edge.
-        full_steps: length of a training to the end, on which to confirm what proxies have found; ten times `steps`
-            where None.
+        survivors: share of the subsets that goes on after the first round of a search, which has half of `steps`. The
+            default is on the safe side; studies/09_race_and_verdict measures it.
+        lr_range: lowest and highest learning rate to begin with; the search goes beyond it if a leader's best rate lies
+            on the edge.
+        full_steps: length of a full training, for `compare --full`; ten times `steps` if None.
 
     Args:
-        device: where the models will be trained; a task may choose a smaller proxy for a CPU, where it is `small`.
-        data_dir: where the user keeps data files, if anywhere.
+        device: on which models will be trained. A task may choose a smaller proxy for a CPU, where `small` is True.
+        data_dir: the user's folder of data files; None if there is none.
     """
 
     name: ClassVar[str] = ""
@@ -70,43 +69,44 @@ class Task:
         self.small = self.device.type == "cpu"
 
     def full(self) -> Self:
-        """This task at its full length. Override it where the full model is a larger one, too."""
+        """This task at its full length. Override it if the full model is a larger one."""
         task = copy.copy(self)
         task.steps = self.full_steps or 10 * self.steps
         return task
 
     def data(self) -> Mapping[str, Any]:
-        """The splits `train`, `valid` and `test`, the same in every call. DataError where files are missing.
+        """The splits `train`, `valid` and `test`, the same in every call. Raises DataError if files are missing.
 
         Each is `(inputs, targets)` of N examples: tensors, arrays, lists or frames of numbers. Several inputs are a
-        tuple, which the model gets as arguments, or a dictionary, which it gets as keyword arguments where they are
-        called so, else as it is. A map-style `torch.utils.data.Dataset` of pairs, or a loader of one, is read once.
+        tuple, passed to the model as arguments, or a dictionary, passed as keyword arguments if the model has arguments
+        of these names, otherwise as one argument. A map-style `torch.utils.data.Dataset` of pairs, or a loader of one,
+        is read once.
         """
         raise ConfigError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
 
     def model(self) -> nn.Module:
         """A new model in every call, initialised from the global generators of torch, NumPy or Python.
 
-        `loss` and `metric` may use it, as in a penalty on its weights, where it is kept as an attribute of the task.
+        `loss` and `metric` may use it, for a penalty on its weights, if it is kept as an attribute of the task.
         """
         raise ConfigError(f"{type(self).__name__}.model is missing: return a new nn.Module.")
 
     def loss(self, output: Any, target: Any) -> Tensor:
-        """Mean training loss of a batch, a scalar; cross entropy of `[B, …, classes]` scores and `[B, …]` labels.
+        """Mean training loss of a batch, a scalar. Default: cross entropy of scores `[B, …, classes]`, labels `[B, …]`.
 
-        Written out because `cross_entropy` under vmap takes three times as long, a fifth of a small model's step.
+        It is written out because `cross_entropy` under vmap takes three times as long, a fifth of a small model's step.
         """
         scores: Tensor = output.logsumexp(dim=-1) - output.gather(-1, target[..., None].long())[..., 0]
         return scores.mean()
 
     @averages
     def metric(self, output: Any, target: Any) -> Any:
-        """Quality of the outputs for a whole split, one number, higher is better; accuracy.
+        """Quality of the outputs for a whole split: one number, higher is better. Default: accuracy.
 
-        It gets all outputs of one candidate at once, and may compute with NumPy or scikit-learn.
+        It gets all outputs of one candidate at once, and may use NumPy or scikit-learn.
         """
         return (output.argmax(dim=-1) == target).float().mean()
 
     def augment(self, inputs: Any) -> Any:
-        """Random changes of a training batch of one seed, from the global generators; none."""
+        """Randomly changes a training batch of one seed, by the global generators. Default: no change."""
         return inputs

@@ -1,4 +1,4 @@
-"""How messages call a task, and what they say of an error in its code."""
+"""How messages name a task, and describe an error in its code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from autoranger.components.core.errors import first_line
 from autoranger.search.tasks.task import Task
 
 FOREIGN = (str(Path(torch.__file__).parent), str(Path(__file__).parents[1]), f"{os.sep}site-packages{os.sep}", "<")
-"""Where code is not a task's: torch, this package, other packages."""
+"""Parts of paths of code that is not the task's: torch, this package, other packages."""
 
 
 def about(task: Task) -> str:
@@ -30,5 +30,5 @@ def reason(error: BaseException) -> str:
 
 
 def too_large(task: Task, what: str) -> str:
-    """That something does not fit into memory."""
+    """A message that something does not fit into memory."""
     return f"{about(task)}: {what} does not fit into the memory of {task.device}; make model or batch smaller."

@@ -1,4 +1,4 @@
-"""Comparing a few configs on a task: a learning-rate sweep for each at equal budget, then paired runs on new seeds."""
+"""Compares configs on a task: a sweep of the learning rate for each, then paired runs on new seeds."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ CURVE_POINTS = 10
 
 @dataclass(frozen=True)
 class Side:
-    """One config of a comparison.
+    """One of the configs that are compared.
 
     Args:
-        name: as the user called it.
-        config: with the learning rate that it ran with.
+        name: the user's name for it.
+        config: with the learning rate of the runs.
         valid, test: mean metric over the seeds.
         diverged: seeds on which the training diverged.
         curve: mean validation metric `[10]` at tenths of the training.
@@ -80,14 +80,14 @@ def compare_configs(
     Args:
         task: what to train.
         configs: by name, two or more.
-        seeds: of the comparison; none of them is used in the sweep.
-        sweep: whether each gets the best learning rate of a grid, extended until its best is not on the edge; else each
-            keeps its own.
-        seed: of everything.
-        progress: listens.
+        seeds: number of seeds of the comparison, none of which is used in the sweep.
+        sweep: whether each config gets the best learning rate of a grid, which is extended while the best is on its
+            edge; otherwise each keeps its own.
+        seed: of all random numbers.
+        progress: is told how the comparison goes.
 
     Raises:
-        ConfigError: where there are fewer than two configs, or two differ only in a rate that is swept.
+        ConfigError: if there are fewer than two configs, or two that differ only in the swept learning rate.
     """
     if len(configs) < 2:
         raise ConfigError("a comparison needs two different configs; name two files or presets.")
@@ -121,7 +121,7 @@ def compare_configs(
 def sweep_rates(
     population: Population, configs: Mapping[str, Config], clock: Clock, seeds: list[int]
 ) -> dict[str, Config]:
-    """The configs with their best learning rates; ConfigError where two are the same but for the rate."""
+    """The configs with their best learning rates; raises ConfigError if two differ only in the rate."""
     arms = {name: replace(config, lr=1.0) for name, config in configs.items()}
     for a, b in combinations(arms, 2):
         if arms[a] == arms[b]:

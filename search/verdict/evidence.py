@@ -1,4 +1,4 @@
-"""The finalists on fresh seeds, which of them is exported, and the evidence that goes with its config."""
+"""Judges the finalists on fresh seeds, and makes the evidence that goes with the exported config."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def judge(
     roles: Mapping[str, int],
     cost: Callable[[Config], float] | None = None,
 ) -> dict[Config, Finalist]:
-    """The finalists by config, best first; the winner is exported, or the default where there is none.
+    """The finalists by config, best first. The winner is exported, or the default if there is none.
 
     Args:
         configs: of the finalists.
         scores: metric `[F, S]` of the splits valid and test.
-        roles: which of the finalists are the baselines; the default and AdamW must be among them.
-        cost: of a config, if that matters. It decides nothing.
+        roles: indices of the baselines among the finalists; the default and AdamW must be there.
+        cost: of a config; None if it does not matter. It does not influence the verdict.
     """
     valid, test, default = scores["valid"], scores["test"], roles[DEFAULT]
     rivals = max(1, len(configs) - 1)
@@ -70,14 +70,14 @@ def judge(
 def compared(
     settings: Settings, plan: Plan, opening: str, seeds: Sequence[int], finalists: Sequence[Finalist]
 ) -> Evidence:
-    """The evidence of a comparison.
+    """The evidence of a search with a comparison.
 
     Args:
         settings: of the search.
         plan: what was trained.
-        opening: who chose what the first round trained.
-        seeds: fresh ones.
-        finalists: what was compared on them.
+        opening: name of the first round's opening.
+        seeds: the fresh seeds.
+        finalists: their results.
     """
     best = next(finalist for finalist in finalists if finalist.exported)
     assert best.against_default is not None
@@ -106,14 +106,14 @@ def compared(
 def uncompared(
     settings: Settings, default: Config, swept: Standings, seeds: Sequence[int], needed: float | None
 ) -> tuple[Config, Finalist, Evidence]:
-    """What is exported where there is no time for a comparison: the default at the best rate of a sweep, and why.
+    """The result without time for a comparison: the default at the best rate of a sweep, and the evidence that says so.
 
     Args:
         settings: of the search.
         default: the arm.
-        swept: its metric at each rate.
+        swept: its results at each rate.
         seeds: of the sweep.
-        needed: seconds that a comparison would take, where that is known.
+        needed: budget in seconds that a comparison would take; None if that is not known.
     """
     by_rate, steps = swept[default], settings.steps
     best, lrs, unknown = replace(default, lr=best_lr(by_rate)), sorted(by_rate), float("nan")
@@ -129,6 +129,6 @@ def uncompared(
 
 
 def versions() -> dict[str, str]:
-    """What runs here."""
+    """Versions of the packages and of Python."""
     packages = ("autoranger", "torch", "numpy", "optuna")
     return {name: version(name) for name in packages} | {"python": platform.python_version()}

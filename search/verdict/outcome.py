@@ -1,7 +1,7 @@
-"""What a search leaves behind: its settings, the finalists, and the evidence that goes with the exported config.
+"""What a search returns and writes: its settings, the finalists, and the evidence that goes with the exported config.
 
-A config file has the evidence as a table, and a study has everything, in its attributes. `Evidence.read` checks what
-comes from either of them.
+The exported file has the evidence as a table; the study's attributes have all of it. `Evidence.read` reads and checks
+both.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ DEFAULT, ADAMW = "default", "adamw"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a search was asked for; it resumes only with the same.
+    """What a search was asked for. It resumes only with the same settings.
 
     Args:
         task: its name.
         metric: name of what is maximised.
-        steps, batch_size, lr_range: the task's proxy trainings; of a user's own training the batch size is not known.
+        steps, batch_size, lr_range: of the proxy trainings; a user's own training has no batch size.
         device: type of the device.
-        seed: of everything.
+        seed: of all random numbers.
         budget: seconds; None for no limit.
         sampler, objective: by name.
-        cost: what an optimizer costs, by name; None where that does not matter.
+        cost: by name; None if it does not matter.
         components: ids of the space's components.
     """
 
@@ -55,16 +55,16 @@ class Finalist:
     """A candidate of the verdict.
 
     Args:
-        config: the fields of its `Config`, with its best learning rate of the race. The components need not be
-            registered here, so that a study can be read wherever it is.
+        config: the fields of its `Config`, with its best learning rate of the race. Its components need not be
+            registered, so that a study can be read without them.
         exported: whether it is what the search recommends.
-        roles: the baselines that it is: "default", "adamw", "random"; none, one or several.
-        valid, test: mean metric over the fresh seeds. Test data are touched here, once, and decide nothing.
+        roles: of the baselines, those that it is: "default", "adamw", "random".
+        valid, test: mean metric over the fresh seeds. Test data are used only here, and decide nothing.
         diverged: seeds on which the training diverged.
         against_default, against_adamw: paired differences of the validation metric to the space's default (full
             Ranger21) and to AdamW, each at its own best learning rate; None without a comparison.
-        cost: of its optimizer; None where the search does not look at it.
-        on_front: whether no other finalist is both better and no more expensive; None where there is no cost.
+        cost: of its optimizer; None if the search does not look at it.
+        on_front: whether no other finalist is both better and no more expensive; None if there is no cost.
     """
 
     config: Mapping[str, Any]
@@ -96,7 +96,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Baseline:
-    """What the exported config was compared with: its best learning rate, and its mean metric over the fresh seeds."""
+    """A baseline of the comparison: its best learning rate, and its mean metric over the fresh seeds."""
 
     lr: float
     valid: float
@@ -105,16 +105,16 @@ class Baseline:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The finalists on fresh seeds, as far as the exported one is concerned.
+    """How the exported config compares with the other finalists on fresh seeds.
 
     Args:
-        opening: who chose what the first round trained: "grid" or a sampler.
+        opening: what chose the first round's candidates: "grid", or the name of a sampler.
         seeds: the first and the last of the fresh seeds.
-        comparisons: how many there are; the intervals hold for all of them together.
-        confidence: of the intervals, both ends taken together.
+        comparisons: their number; the intervals hold for all of them together.
+        confidence: of the intervals, both ends together.
         valid, test: mean metric of the exported config.
         baselines: by role.
-        against_default, against_adamw: how much better the exported config is.
+        against_default, against_adamw: how much better the exported config is than these.
     """
 
     opening: str
@@ -130,13 +130,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Sweep:
-    """Learning rates of full Ranger21: all that is known where there was no time for a comparison.
+    """A sweep of full Ranger21's learning rate: all that is known without a comparison.
 
     Args:
         seeds: the first and the last of the seeds.
         lrs: the rates.
-        valid: mean metric with each of them; NaN where all trainings diverged.
-        needed: budget in seconds that a comparison would take; None where that is not known.
+        valid: mean metric at each rate; NaN if all trainings diverged.
+        needed: budget in seconds that a comparison would take; None if that is not known.
     """
 
     seeds: tuple[int, int]
@@ -152,10 +152,10 @@ class Evidence:
     Args:
         verdict: in words.
         settings: of the search.
-        plan: what was trained: shorter than planned where time was short.
-        versions: of what the search ran with, by name.
-        comparison: of the finalists; None where there was no time for one.
-        sweep: what there is instead; None where there is a comparison.
+        plan: what was trained, which may be less than planned.
+        versions: of Python and of the packages, by name.
+        comparison: of the finalists; None if there was no time for it.
+        sweep: what there is instead of a comparison; otherwise None.
     """
 
     verdict: str
@@ -171,11 +171,11 @@ class Evidence:
 
     @classmethod
     def read(cls, data: Any) -> Evidence:
-        """The evidence of a config file or a study; ConfigError where it is not what a search writes."""
+        """Reads the evidence of a config file or a study; raises ConfigError if it is not what a search writes."""
         return from_data(cls, data, EVIDENCE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a file; what is not known is left out."""
+        """The evidence as plain data for a file, without what is not known."""
         return to_toml(self)
 
 
@@ -184,14 +184,14 @@ class Outcome:
     """What a search found.
 
     Args:
-        config: to be exported: the winner, or the default where nothing beats it significantly, or where there was no
-            time for a comparison.
-        finalists: all candidates of the verdict, best validation metric first. The baselines are among them: the
-            default (full Ranger21) and AdamW, both with the same sweep of learning rates as the others had, and the
-            best of random candidates: all of the first round's, or half of them where a sampler chose the others.
-            Without a comparison it is the default alone, of which no metric is known.
-        evidence: what the exported file says about the config.
-        seconds: how long it took.
+        config: to be exported: the winner, or the default if nothing beats it significantly or there was no time for a
+            comparison.
+        finalists: best validation metric first. They include the baselines: the default (full Ranger21) and AdamW, both
+            with the same sweep of learning rates as all others, and the best of random candidates (all of the first
+            round's, or half of them if a sampler chose the others). Without a comparison there is only the default,
+            without a metric.
+        evidence: for the exported file.
+        seconds: how long the search took.
         work: candidate-steps trained.
     """
 

@@ -1,4 +1,4 @@
-"""The statistics of a verdict: paired differences on fresh seeds, with intervals and tests that always agree."""
+"""Statistics of a verdict: paired differences on common seeds, with intervals and tests that always agree."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from scipy import stats
 from autoranger.search.arrays import Values
 
 LEVEL = 0.05
-"""Chance that the verdict names a winner where nothing is better than the default, at most."""
+"""Largest probability that the verdict names a winner if nothing is better than the default."""
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Difference:
     Args:
         effect: mean of the paired differences, in the units of the metric.
         low, high: confidence interval of the mean (Student's t).
-        p: p-value of the paired t-test that goes with the interval: at most the level just where 0 is not inside.
-        seeds: pairs.
+        p: p-value of the paired t-test. It is at most the level exactly if the interval leaves out 0.
+        seeds: number of pairs.
     """
 
     effect: float
@@ -43,14 +43,14 @@ def paired_difference(
 ) -> Difference:
     """The paired difference a − b over seeds `[S]`.
 
-    A run that diverged (NaN) counts as the worst value seen in either. Fewer than two seeds say nothing.
+    A run that diverged (NaN) counts as the worst value of both. With fewer than two seeds the interval is infinite.
 
     Args:
         a, b: metric on common seeds.
         level: of the test.
-        comparisons: made together: interval and p-value hold for all of them (Bonferroni's correction).
-        alternative: "two-sided" asks whether a and b differ, "greater" whether a is better. Then each end of the
-            interval by itself is wrong with a chance of `level`, so that the test looks at the lower end alone.
+        comparisons: number of comparisons for which interval and p-value hold together (Bonferroni's correction).
+        alternative: "two-sided" tests whether a and b differ, "greater" whether a is better. With the latter each end
+            of the interval by itself is wrong with probability `level`, and the test uses the lower end alone.
     """
     both = np.stack([a, b])
     worst = np.nanmin(both) if np.isfinite(both).any() else 0.0
@@ -70,7 +70,7 @@ def paired_difference(
 
 
 def against(finalists: Values, other: Values, comparisons: int, level: float = LEVEL) -> list[Difference]:
-    """How much better each finalist `[F, S]` is than another candidate `[S]`, itself perhaps one of them.
+    """How much better each finalist `[F, S]` is than a candidate `[S]`, which may be one of them.
 
     The lower ends of the intervals hold for all comparisons together, and so do the upper ones.
     """
@@ -78,6 +78,6 @@ def against(finalists: Values, other: Values, comparisons: int, level: float = L
 
 
 def winner(differences: Sequence[Difference]) -> int | None:
-    """Index of the finalist that beats the default, the best mean among those whose interval is above 0; or None."""
+    """Index of the finalist with the best mean among those whose interval is above 0; None if there is none."""
     better = [i for i, difference in enumerate(differences) if difference.low > 0]
     return max(better, key=lambda i: differences[i].effect, default=None)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-RULES = {"best_trial": "best trial", "recommended": "recommended"}
+RULES = {"best_trial": "best trial", "recommended": "recommended", "modelled": "by the model of bayes"}
+LINES = {"best_trial": "-", "recommended": "--", "modelled": ":"}
 
 
 def rows(record: dict[str, Any]) -> dict[tuple[str, str], dict[str, dict[str, Any]]]:
@@ -47,9 +48,12 @@ def draw(record: dict[str, Any], budgets: tuple[int, ...], path: Path) -> None:
         for name, result in samplers.items():
             for rule in RULES:
                 if rule in result:
-                    own = rule == "recommended"
+                    own = rule != "best_trial"
                     color = f"C{names.index(name)}"
-                    style = {"linestyle": "--" if own else "-", "linewidth": 2.5 if name == "bayes" else 1.2}
+                    style = {
+                        "linestyle": {"best_trial": "-", "recommended": "--", "modelled": ":"}[rule],
+                        "linewidth": 2.5 if name == "bayes" else 1.2,
+                    }
                     label = f"{name}, {RULES[rule]}" if own else name
                     panel.plot(budgets, result[rule]["median"], color=color, marker=".", label=label, **style)
         panel.set(title=problem, xscale="log", xticks=budgets, xticklabels=budgets)

@@ -1,15 +1,16 @@
 """Simple regret against evaluations: our samplers and their peers, on tables.
 
-usage: python studies/08_sample_efficiency/run.py [--seeds 100] [--slow 20] [--problems …] [--samplers …] [--draw]
+usage: python studies/08_sample_efficiency/run.py [--seeds 100] [--slow 20] [--control 40] [--problems …] [--draw]
 
 An evaluation is the validation metric of one candidate at the end of a training with one random seed, looked up in a
 table; a candidate is a subset with a learning rate of the table's grid. After 32, 64, 128 and 256 evaluations each
 sampler recommends one, and its regret is how much less its true mean (over the table's seeds) is than the best one's.
 Everybody recommends the best trial, as `study.best_trial` does; who has a recommendation of its own (`recommend` of our
-samplers, SMAC's incumbent) is judged by that as well. PriorBand trains shorter runs too, which cost their share of an
-evaluation; its prior is full Ranger21, which ours starts with. SMAC and NePS are left out where they are not installed
-(pip install smac neural-pipeline-search). Results are kept in record.json; what is there is not run again. `--draw`
-only makes the figure and the table.
+samplers, SMAC's incumbent) is judged by that as well. A control tells how much of this is due to the model, and how
+much to the choice of trials: the default sampler's model recommends one of the trials of TPE and of random search.
+PriorBand trains shorter runs too, which cost their share of an evaluation; its prior is full Ranger21, which ours
+starts with. SMAC and NePS are left out where they are not installed (pip install smac neural-pipeline-search). Results
+are kept in record.json; what is there is not run again. `--draw` only makes the figure and the table.
 """
 
 from __future__ import annotations
@@ -31,12 +32,14 @@ import optuna
 from autoranger.search.attribution.table import Table
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.samplers.base import ModelSampler
+from autoranger.search.samplers.bayes import BayesSampler
 from autoranger.search.space import lr_grid
 
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"
 BUDGETS = (32, 64, 128, 256)
 SLOW = ("comband", "gp", "smac", "priorband")
+CONTROLS = ("tpe", "random")
 PEERS = {"smac": "smac", "priorband": "neps"}
 
 Result = tuple[dict[str, Any], float]
@@ -63,6 +66,13 @@ class Study:
     def recommended(self) -> dict[str, Any] | None:
         sampler = self.study.sampler
         return sampler.recommend(self.study) if isinstance(sampler, ModelSampler) else None
+
+
+class Modelled(Study):
+    """Any sampler of Optuna, and what the default sampler's model makes of its trials."""
+
+    def recommended(self) -> dict[str, Any] | None:
+        return BayesSampler(seed=0).recommend(self.study)
 
 
 class Smac:
@@ -206,10 +216,18 @@ def measure(name: str, tables: list[Table], seeds: int) -> dict[str, Any]:
     return {"seeds": seeds, "seconds": round(seconds, 1), "best_trial": summary(runs[:, :, 0])} | own
 
 
+def control(name: str, tables: list[Table], seeds: int) -> dict[str, Any]:
+    """What the default sampler's model recommends from the trials of another sampler, over many seeds."""
+    players = (Modelled(name, tables[-1], seed) for seed in range(seeds))
+    runs = np.array([regrets(p, tables, np.random.default_rng([s, 1])) for s, p in enumerate(players)])
+    return {"control_seeds": seeds, "modelled": summary(runs[:, :, 1])}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=100)
     parser.add_argument("--slow", type=int, default=20, help=f"seeds of {', '.join(SLOW)}")
+    parser.add_argument("--control", type=int, default=40, help=f"seeds of the control of {' and '.join(CONTROLS)}")
     parser.add_argument("--problems", nargs="+")
     parser.add_argument("--samplers", nargs="+", default=[*(n for n in SAMPLERS if n != "cmaes"), *PEERS])
     parser.add_argument("--draw", action="store_true")
@@ -232,6 +250,11 @@ def main() -> None:
             done[name] = measure(name, tables, args.slow if name in SLOW else args.seeds)
             args.record.write_text(json.dumps(record, indent=1) + "\n")
             print(f"{problem:24} {name:10} {done[name]}", flush=True)
+        for name in CONTROLS:
+            if name in record.get(problem, {}) and "modelled" not in record[problem][name]:
+                record[problem][name] |= control(name, tables, args.control)
+                args.record.write_text(json.dumps(record, indent=1) + "\n")
+                print(f"{problem:24} {name:10} {record[problem][name]['modelled']}", flush=True)
     from figure import draw, markdown
 
     print(markdown(record, BUDGETS))
