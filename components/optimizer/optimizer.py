@@ -68,7 +68,8 @@ class ComposedOptimizer(Optimizer):
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
-        self.config, self.compile = config, compile
+        self.config = config
+        self.compile: Compile = compile
         self._bound: Bound | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
@@ -181,5 +182,6 @@ def step_aside(cls: Any) -> None:
     What would be made of a step is made again for each learning rate, and is slower than what the step is.
     """
     if not getattr(cls.step, "steps_aside", False):
-        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
-        cls.step.steps_aside = True
+        aside: Any = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        aside.steps_aside = True
+        cls.step = aside

@@ -53,7 +53,7 @@ class Task:
         data_dir: the user's folder of data files; None if there is none.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     metric_name: str = "accuracy"
