@@ -35,6 +35,12 @@ class ComposedOptimizer(Optimizer):
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
     aside: of a compiled training step, the optimizer's is what it is without.
 
+    >>> config = Config(lr=0.1, components={"explore_exploit": {}})
+    >>> groups = [{"params": torch.nn.Linear(2, 1).parameters(), "lr": 0.25}]
+    >>> optimizer = ComposedOptimizer(groups, config, total_steps=50)
+    >>> optimizer.param_groups[0]["lr"], optimizer.get_last_lr()
+    (0.25, [0.25])
+
     Args:
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
         config: the optimizer as data.
