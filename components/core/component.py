@@ -30,7 +30,11 @@ Settings = Mapping[str, Value]
 
 
 class Stage(enum.IntEnum):
-    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first."""
+    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first.
+
+    >>> Stage.GRADIENT < Stage.UPDATE
+    True
+    """
 
     RATE = 0  # scalars only: the factor on the learning rate, the momentum
     GRADIENT = 1  # the gradient, before anything has seen it
@@ -43,7 +47,12 @@ class Stage(enum.IntEnum):
 
 
 class Role(enum.Enum):
-    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it."""
+    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it.
+
+    >>> from autoranger.components.madgrad import Madgrad
+    >>> Role.DIRECTION in Madgrad.replaces
+    True
+    """
 
     FIRST_MOMENT = "first moment"
     SECOND_MOMENT = "second moment"
@@ -62,6 +71,9 @@ class Signals(NamedTuple):
 
     Large signals have the shape `[K, B, R, C]` (see `rows`), scalars any shape that broadcasts to it. A component
     returns a copy with the signals that it changes; in the rate stage only the scalars are there.
+
+    >>> def forward(self, x: Signals) -> Signals:
+    ...     return x._replace(grad=x.grad.sign())
     """
 
     theta: Tensor  # parameters
@@ -120,6 +132,11 @@ class Hyper:
         choices: the valid names of a categorical hyperparameter; its buffer holds the index.
 
     Read on a component *instance* it is that instance's buffer of shape `[K, 1, 1, 1]`.
+
+    >>> clip = Hyper(0.01, low=1e-3, high=0.1, log=True, positive=True)
+    >>> clip.check(0, "clip")
+    Traceback (most recent call last):
+    autoranger.components.core.errors.ConfigError: clip is 0, but must be a number above 0.
     """
 
     default: Value
@@ -198,6 +215,19 @@ class Component(nn.Module):
             are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
     and `forward`. The class docstring's first line is what `autoranger components` shows.
+
+    >>> from autoranger import Component, Config, Hyper, Signals, Stage
+    >>> class SignOfTheGradient(Component):
+    ...     "Keep only the sign of the gradient, times `scale`."
+    ...
+    ...     stage = Stage.GRADIENT
+    ...     source = "arXiv 1802.04434"
+    ...     scale = Hyper(1.0, low=0.1, high=10.0, log=True)
+    ...
+    ...     def forward(self, x: Signals) -> Signals:
+    ...         return x._replace(grad=self.scale * x.grad.sign())
+    >>> Config(components={"sign_of_the_gradient": True}).components
+    {'sign_of_the_gradient': {'scale': 1.0}}
 
     Args:
         settings: for each of the K candidates its hyperparameters, or None where the component is off.
