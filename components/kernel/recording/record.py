@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
 from autoranger.components.core.private import TorchDispatchMode
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.fold import FoldedProgram
