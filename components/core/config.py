@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from autoranger.components.core.component import Component, Settings, Value, conflicts, plain_number, registry
+from autoranger.components.core.component import Component, Settings, Value, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.hyper import plain_number
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 

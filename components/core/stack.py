@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.private import buffers
+from autoranger.components.core.shards import Shards
 
 
 class Slot(nn.Module):
@@ -40,13 +41,16 @@ class Stack(nn.Module):
         theta: the parameters `[K, B, R, C]` as the first step finds them; Lookahead starts from them.
         matrix: see `Signals`.
         group: which of the step's groups of scalars they use.
+        shards: how they are spread over processes, where they are; `theta` is then what is here.
     """
 
     count: Tensor
 
-    def __init__(self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int) -> None:
+    def __init__(
+        self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int, shards: Shards | None = None
+    ) -> None:
         super().__init__()
-        self.matrix, self.group, self.shape = matrix, group, theta.shape
+        self.matrix, self.group, self.shards, self.shape = matrix, group, shards, theta.shape
         self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
         self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
         self.slots = nn.ModuleList(self.by_id.values())

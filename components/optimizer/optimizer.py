@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -15,6 +16,7 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
 
 if TYPE_CHECKING:
@@ -173,7 +175,8 @@ class ComposedOptimizer(Optimizer):
             found.update(map(id, group["params"]))
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
-            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, self._bound)
+            others, before = partial(partners, self), self._bound
+            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, before, others)
         return self._bound
 
     def _recount(self) -> None:

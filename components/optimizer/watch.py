@@ -85,8 +85,8 @@ def reader(params: Sequence[Tensor], addresses: Sequence[int]) -> Callable[[], S
 
 
 def ends(p: Tensor, address: int) -> tuple[int, int]:
-    """The addresses of the first and the last number of a tensor; zeros where it has no memory."""
-    if not address:
+    """The addresses of the first and the last number of a tensor; zeros where it has none."""
+    if not address or not p.numel():
         return 0, 0
     last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
     return address, address + last * p.element_size()

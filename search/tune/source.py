@@ -8,7 +8,6 @@ import os
 import pickle
 import sys
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,34 @@ from autoranger.search.tune.trial import Trial
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-@dataclass(frozen=True)
 class Named:
-    """A function by the name of its file or module, as other processes can find it.
+    """A function by the name of its file or module, as other processes can find it; imported once in each.
 
     Args:
         spec: `train.py:train` or `package.module:train`.
     """
 
-    spec: str
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self._found: Train | None = None
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str]]:
+        return Named, (self.spec,)
 
     def prepare(self) -> Train:
         """The function; ConfigError where there is none."""
+        if self._found is None:
+            self._found = self._import()
+        return self._found
+
+    def _import(self) -> Train:
         place, attribute = split(self.spec)
         attribute = attribute or "train"
         in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
         if in_file and not Path(place).is_file():
             raise ConfigError(f"there is no file {place}; name a Python file and its function, as in train.py:train.")
-        known = sys.modules.get(f"autoranger_task_{Path(place).stem}") if in_file else None
-        module: Any = known or (load_file(Path(place), "training") if in_file else load_module(place))
-        found = getattr(module, attribute, None)
+        module = load_file(Path(place), "training") if in_file else load_module(place)
+        found: Any = getattr(module, attribute, None)
         if found is None:
             functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
             raise unknown(f"function in {place}", attribute, functions)

@@ -78,7 +78,8 @@ class Kernel:
         """
         self.step.steps.add_(1)
         self.recording.compute_signals()
-        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() for x in grads]
+        # A gradient without numbers is one all the same: 0 means that there is none.
+        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() or 1 for x in grads]
         if places != self._places:  # most are where they were in the step before
             for tensor, theta, grad in zip(self._tensors, *places, strict=True):
                 tensor.theta, tensor.grad = theta, grad

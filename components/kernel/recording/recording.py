@@ -12,6 +12,7 @@ from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
 from autoranger.components.kernel.recording.known import record
+from autoranger.components.kernel.recording.local import require_local
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.schedule import Schedule
 
@@ -45,6 +46,7 @@ class Recording:
             self.schedules = schedules(step, dtype, rounded, rates=False)
             self._signals = {name: torch.empty_like(step.lr) for name in SCALARS}
             self.scalars = scalar_inputs(step, rates=False) | {SIGNAL + name: x for name, x in self._signals.items()}
+        require_local(step, self.schedules)
 
     def compute_signals(self) -> None:
         """Computes what comes out of the rate stage where that is not recorded, once a step has been counted."""
