@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -342,13 +344,47 @@ def test_a_compiler_that_knows_few_options_will_do(
 ) -> None:
     """Without the machine's own instructions, threads, or both; the second process finds what it has made."""
     real = building.find_compiler()
-    known = f'real="$(echo "$@" | sed s/-mcpu=native//)"; echo "$*" >> {tmp_path}/commands; exec {real} $real'
+    known = (
+        f'real="$(echo "$@" | sed s/-mcpu=native//)"; echo "$*" >> {tmp_path}/commands; exec {shlex.join(real)} $real'
+    )
     compiler_of(monkeypatch, tmp_path, f'case "$*" in *--version*) ;; {refused}) exit 1;; esac\n{known}')
     for _ in range(2):
         building.build_with.cache_clear()
         assert_agree(run(FULL, SMALL, compile=True), run(FULL, SMALL, compile=False), 1e-9)
     (command,) = (line for line in (tmp_path / "commands").read_text().splitlines() if "--version" not in line)
     assert [word for word in command.split() if word.startswith(("-march", "-mcpu", "-fopenmp"))] == taken.split()
+
+
+def test_cxx_may_have_spaces_or_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "my compiler"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(program))
+    assert building.find_compiler() == (str(program),)
+    monkeypatch.setenv("CXX", f" {sys.executable} -E -s")
+    assert building.find_compiler() == (sys.executable, "-E", "-s")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++, which plays Zig's part")
+def test_the_package_ziglang_is_a_compiler(
+    compilations: Compilations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only where there is no other."""
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__init__.py").touch()
+    (tmp_path / "ziglang" / "__main__.py").write_text(
+        "import os, sys\n"
+        "assert sys.argv.pop(1) == 'c++'\n"
+        f"os.environ['PATH'] = {os.environ['PATH']!r}\n"
+        f"os.execv({shutil.which('g++')!r}, ['g++', *sys.argv[1:]])\n"
+    )
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "ziglang" not in building.find_compiler()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert building.find_compiler() == (sys.executable, "-m", "ziglang", "c++")
+    assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
+    assert compilations.count == 1
 
 
 def test_what_a_compiler_has_against_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
