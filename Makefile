@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS:%=--constraint %) --editable
 
-.PHONY: search test lint types unit clean
+.PHONY: search test lint types unit pages clean
 
 search: $(VENV)/installed
 	$(BIN)/autoranger search --task digits
@@ -20,11 +20,17 @@ lint: $(VENV)/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# Pyright finds no errors either; it needs Node: npx pyright --pythonpath .venv/bin/python
 types: $(VENV)/tested
 	$(BIN)/mypy
 
 unit: $(VENV)/tested
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto
+
+# What is made from the components: they become the project's own, and are asked for a reference (tests/references.py).
+pages: $(VENV)/installed
+	$(BIN)/autoranger components --markdown > components/README.md
+	$(BIN)/autoranger components --stub > components/optimizer/ranger21.pyi
 
 $(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) .

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
     from autoranger.components.core.config import Config, load
     from autoranger.components.core.errors import ConfigError, DataError, SearchError
-    from autoranger.components.optimizer.optimizer import ComposedOptimizer, Ranger21
+    from autoranger.components.optimizer.optimizer import ComposedOptimizer
+    from autoranger.components.optimizer.ranger21 import Ranger21
     from autoranger.components.optimizer.schedule import OwnSchedule
     from autoranger.search import samplers
     from autoranger.search.tasks.task import Task
@@ -44,7 +45,8 @@ HOMES = {
     "components.core.component": ("Component", "Hyper", "Role", "Signals", "Stage"),
     "components.core.config": ("Config", "load"),
     "components.core.errors": ("ConfigError", "DataError", "SearchError"),
-    "components.optimizer.optimizer": ("ComposedOptimizer", "Ranger21"),
+    "components.optimizer.optimizer": ("ComposedOptimizer",),
+    "components.optimizer.ranger21": ("Ranger21",),
     "components.optimizer.schedule": ("OwnSchedule",),
     "search.tasks.task": ("Task",),
     "search.tune.trial": ("Trial",),

@@ -22,6 +22,7 @@ from autoranger.terminal import Aside, Interrupted, Output, interruptible, strea
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
+    from autoranger.search.space import Space
     from autoranger.search.verdict.outcome import Outcome
     from autoranger.session import Session
 
@@ -35,6 +36,9 @@ app = typer.Typer(
 out, err = Output(), Aside(stderr=True)
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
+Known = Annotated[
+    str | None, typer.Option("--task", help="my_task.py, whose own components are meant, too. Its code runs.")
+]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
 Direction = Literal["maximize", "minimize"]
@@ -66,6 +70,9 @@ class Kind(enum.StrEnum):
 OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
 Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")]
 SpaceOption = Annotated[SpaceName, typer.Option("--space", help="Subsets of Ranger21's eight, or of all components.")]
+Add = Annotated[
+    list[str] | None, typer.Option(help="A component to choose from as well; can be given again.", metavar="NAME")
+]
 SamplerOption = Annotated[
     str,
     typer.Option(
@@ -93,6 +100,7 @@ def search(
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
     space: SpaceOption = SpaceName.subsets,
+    add: Add = None,
     sampler: SamplerOption = "auto",
     objective: Annotated[
         str, typer.Option(help="What to improve: metric, loss, or steps:0.95 (steps to that metric).")
@@ -120,13 +128,12 @@ def search(
 
         autoranger search --task digits
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
-        autoranger search --task my_task.py:MyTask --device cuda
+        autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
     from autoranger.arguments import pick_device
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
-    from autoranger.search.space import Space
     from autoranger.search.study import search as run
     from autoranger.search.tasks import create
     from autoranger.session import Session
@@ -135,7 +142,7 @@ def search(
     seconds = None if budget is None else parse_budget(budget)
     chosen = create(task, pick_device(device), data_dir)
     session = Session(chosen.name, out_path, storage, study, resume=resume)
-    chosen_space = Space.extended() if space is SpaceName.extended else Space()
+    chosen_space = choices(space, add)
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
@@ -181,6 +188,7 @@ def tune(
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
     space: SpaceOption = SpaceName.subsets,
+    add: Add = None,
     sampler: SamplerOption = "auto",
     seed: Seed = 0,
     storage: Storage = None,
@@ -201,7 +209,6 @@ def tune(
         autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
     """
     from autoranger.search.race.plan import parse_budget
-    from autoranger.search.space import Space
     from autoranger.search.tune.source import Named, name_of
     from autoranger.search.tune.tune import tune_in
     from autoranger.session import Session
@@ -223,7 +230,7 @@ def tune(
                 workers=workers,
                 timeout=limit,
                 log=log,
-                space=Space.extended() if space is SpaceName.extended else Space(),
+                space=choices(space, add),
                 seed=seed,
                 budget=seconds,
                 sampler=sampler,
@@ -322,8 +329,8 @@ def compare(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
+    chosen = create(task, pick_device(device), data_dir)  # whose file may define components
     sides = {name: load(name) for name in configs}
-    chosen = create(task, pick_device(device), data_dir)
     with Display(err) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
@@ -394,18 +401,23 @@ def tasks(as_json: Json = False) -> None:
 
 @app.command()
 def components(
+    task: Known = None,
     as_json: Json = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print rules and sources as a page.")] = False,
+    as_stub: Annotated[bool, typer.Option("--stub", help="Print them as arguments of Ranger21, for editors.")] = False,
 ) -> None:
     """List the components, in the order in which they act within a step."""
     from autoranger.components.core.component import registry
     from autoranger.components.core.reference import described, markdown
+    from autoranger.components.optimizer.signature import stub
     from autoranger.tables import print_component
 
-    if as_markdown:
-        print_text(markdown())
+    if as_markdown or as_stub:
+        own = registry.own().values()
+        print_text(markdown(own) if as_markdown else stub(own))
         return
-
+    registry.discover()
+    introduce(task)
     if as_json:
         print_json({name: described(cls) for name, cls in registry.items()})
         return
@@ -430,12 +442,14 @@ def presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    task: Known = None,
     as_json: Json = False,
 ) -> None:
     """Explain a config: its components and values, and what the search found about it."""
     from autoranger.components.core.config import load, read
     from autoranger.tables import print_config
 
+    introduce(task)
     config, evidence = read(source) if Path(source).exists() else (load(source), {})
     if as_json:
         print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
@@ -449,6 +463,7 @@ def bench(
     peers: Annotated[bool, typer.Option("--peers", help="Also time Ranger21 of other packages.")] = False,
     rounds: Annotated[int, typer.Option(min=1, help="Timed steps of each optimizer.")] = 30,
     figure: Annotated[Path | None, typer.Option(help="Draw the result to this file (.png, .svg or .pdf).")] = None,
+    task: Known = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
@@ -464,6 +479,7 @@ def bench(
     """
     from autoranger.arguments import pick_device
     from autoranger.bench import bench as run
+    from autoranger.components.core.component import registry
     from autoranger.display import counting
     from autoranger.tables import print_bench
 
@@ -471,6 +487,8 @@ def bench(
         from autoranger.figures import check_figure
 
         check_figure(figure)
+    registry.discover()
+    introduce(task)
     with counting(err, "timing") as progress:
         result = run(model, device=pick_device(device), rounds=rounds, peers=peers, progress=progress)
     if figure is not None:
@@ -481,6 +499,21 @@ def bench(
         print_json(result.to_dict())
     else:
         print_bench(out, result)
+
+
+def choices(space: SpaceName, add: list[str] | None) -> Space:
+    """What a search chooses from."""
+    from autoranger.search.space import Space
+
+    return (Space.extended() if space is SpaceName.extended else Space()).adding(add or ())
+
+
+def introduce(task: str | None) -> None:
+    """Makes the components known that a task's file or module defines."""
+    if task is not None:
+        from autoranger.search.tasks import introduce
+
+        introduce(task)
 
 
 def print_json(value: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,6 +16,8 @@ from autoranger.bench import Bench
 from autoranger.components.core.component import Value, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.reference import extra_bytes
+from autoranger.components.core.registry import origin
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.space import in_words
 from autoranger.search.tasks.task import Task
@@ -68,14 +71,23 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
     console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
     if evidence:
         print_evidence(console, evidence)
-    print_code(console, f'optimizer = autoranger.load("{name}").{build_call(config)}')
+    for line in (*imports(config), f'optimizer = autoranger.load("{name}").{build_call(config)}'):
+        print_code(console, line)
+
+
+def imports(config: Config) -> list[str]:
+    """What a program has to import before it loads a config: the files that define its components."""
+    places = {name: origin(registry[name]) for name in config.components}
+    return [f"import {Path(place).stem}  # has {name}" for name, place in places.items() if place.endswith(".py")]
 
 
 def print_component(console: Console, name: str, settings: Mapping[str, Value]) -> None:
     """Prints a component in two or three lines: name, stage, source, hyperparameters, and what it does."""
     cls = registry[name]
     values = ", ".join(f"{key}={value}" for key, value in settings.items())
-    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}[/]"
+    extra = extra_bytes(cls)
+    state = f", state {extra:+d} bytes a number" if extra else ""
+    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}{state}[/]"
     console.print(title + (f"  {escape(values)}" if values else ""), highlight=False)
     console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))
 

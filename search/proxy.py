@@ -10,7 +10,7 @@ from typing import Any
 from autoranger.components.core.config import Config
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.population import Population
-from autoranger.search.race.objectives import LOSS, prepared
+from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
 from autoranger.search.race.sanity import check_metric
 from autoranger.search.race.trainer import Trainer
@@ -29,14 +29,14 @@ class Proxy:
 
     Args:
         task: what to train.
-        objective: what is better; see `prepared`.
+        objective: what is better; see `with_objective`.
     """
 
     def __init__(self, task: Task, objective: str) -> None:
-        self.about, trained_for = prepared(task, objective)
+        self.about, for_objective = with_objective(task, objective)
         self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
-        self.trainer: Trainer = trained_for(self.population)
+        self.trainer: Trainer = for_objective(self.population)
 
     @property
     def learned(self) -> dict[str, Any]:

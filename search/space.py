@@ -45,8 +45,13 @@ class Space:
 
     @classmethod
     def extended(cls) -> Space:
-        """The space of all registered components."""
+        """The space of all components there are, those of other installed packages among them."""
+        registry.discover()
         return cls(tuple(registry))
+
+    def adding(self, names: Iterable[str]) -> Space:
+        """This space with further components."""
+        return replace(self, components=tuple(dict.fromkeys([*self.components, *names])))
 
     @property
     def size(self) -> int:

@@ -117,7 +117,7 @@ def conduct(
         storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
     """
     chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
-    lrs, trainer, priced = subject.lrs, subject.trainer, None if cost is None else cost.of
+    lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
     asked: dict[str, Any] = {
         "seed": seed,
         "budget": budget,
@@ -131,15 +131,15 @@ def conduct(
     record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, few, found = Standings(), list[int](), None
+    swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
     try:
         subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
         settings, steps = settings_of(subject, asked), subject.about.steps
         record.note(settings=asdict(settings) | identity | subject.learned)
         record.name_metric(f"valid {settings.metric}")
         if budget is not None:
-            few = early(clock.sweep_seeds(len(lrs), steps))
-            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, few)
+            sweep_seeds = early(clock.sweep_seeds(len(lrs), steps))
+            swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
         if record.plan is None:
             subject.check(space.plain, clock, early)
         plan = plan or record.plan or planned(subject, space, clock, sampler)
@@ -148,28 +148,28 @@ def conduct(
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
-            record.note(plan=asdict(plan), opening=opening.name)
-            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, priced)
+            opened_by = opening.name
+            record.note(plan=asdict(plan), opening=opened_by)
+            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
             with suppress(OutOfTime):
-                found = compete(race, opening, plan, fresh)
-        if plan is not None and found is not None:
-            judged = judge(found.configs, found.scores, found.roles, priced)
+                finals = compete(race, opening, plan, fresh)
+        if plan is not None and finals is not None:
+            judged = judge(finals.configs, finals.scores, finals.roles, cost_of)
             best, finalist = next((config, f) for config, f in judged.items() if f.exported)
             if not np.isfinite(finalist.valid):
                 raise SearchError(
                     f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
                     "beats it; name lower rates in the task's lr_range."
                 )
-            done = replace(
-                plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(found.seeds)
-            )  # may be cut short
-            evidence = compared(settings, done, opening.name, found.seeds, list(judged.values()))
+            # Rounds and seeds may have been cut short.
+            done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
+            evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
             merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(trainer)
             require_finite(swept, steps, trainer.failures)
             needed = None if plan else clock.needed(cheapest(subject, space, clock))
-            best, finalist, evidence = uncompared(settings, space.default, swept, few, needed)
+            best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
             judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
         record.conclude(best, merits)
     except (ConfigError, SearchError) as error:

@@ -22,7 +22,7 @@ from autoranger import Config
 from autoranger.components.core.rows import is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.optimizer import binding
-from autoranger.components.optimizer.binding import STACKED_BELOW
+from autoranger.components.optimizer.stacking import STACKED_BELOW
 from autoranger.search.population.memory import keep_freed_memory
 
 Array = NDArray[np.float64]

@@ -7,11 +7,11 @@ Protocol
         grads: for each step the gradient of each parameter, or None where the parameter has none in that step;
         total_steps: T, or None.
     `REFERENCES` has one for each of Ranger21's eight components, by id: one function that follows all their mixtures.
-    A component beyond the eight gets its entry in `references_extended.py`, in a dict `REFERENCES_EXTENDED` of the
-    same shape: a `trajectory` of its own, or one that serves several components. It must follow the component alone;
-    for company in which nobody knows what the component should do it may raise NotImplementedError.
-    Tests call `reference(config)`: the extended entry of the last component that is on and has one, else the naive
-    Ranger21 below. It fails with the name of a component that has neither.
+    `REFERENCES_EXTENDED` of `references_extended.py` has one for each of the project's other components: one function
+    that follows every mixture of all of them.
+    Any other component may have a reference in a file of its own, `tests/reference_<id>.py`, whose `trajectory` must
+    follow the component alone; for company in which nobody knows what it should do it raises NotImplementedError. A
+    component without a reference is tested by its properties.
 
 A parameter without a gradient is left alone: moments, bias corrections and Lookahead count the updates of each
 parameter, while schedules count the steps of the optimizer.
@@ -160,19 +160,25 @@ def look_ahead(config: Config, memory: Memory) -> None:
 REFERENCES: dict[str, Trajectory] = dict.fromkeys(RANGER21, trajectory)
 
 
-def all_references() -> dict[str, Trajectory]:
-    """Those of the eight, and those of the extended components where that file is there."""
+def in_any_company() -> dict[str, Trajectory]:
+    """The references of the project's own components, each of which follows all mixtures of those before it and its."""
     name = "tests.references_extended"  # which imports this module, and is therefore imported late
     return REFERENCES | (import_module(name).REFERENCES_EXTENDED if find_spec(name) else {})
 
 
 def reference(config: Config) -> Trajectory:
-    """The reference that follows this config; fails with the name of a component that has none."""
-    known = all_references()
-    for name in config.components:
-        assert name in known, (
-            f"component '{name}' has no reference: write its reference from the paper, and enter it in "
-            "REFERENCES_EXTENDED of tests/references_extended.py (see tests/references.py)"
-        )
-    extended = [known[name] for name in config.components if name not in REFERENCES]
-    return extended[-1] if extended else trajectory
+    """The reference that follows this config; NotImplementedError, naming the component, where there is none."""
+    known = in_any_company()
+    others = [name for name in config.components if name not in known]
+    if not others:
+        extended = [known[name] for name in config.components if name not in REFERENCES]
+        return extended[-1] if extended else trajectory
+    for name in others:
+        if not find_spec(f"tests.reference_{name}"):
+            raise NotImplementedError(
+                f"{name} has no reference: write one, from its paper, in tests/reference_{name}.py"
+            )
+    if len(others) > 1:
+        raise NotImplementedError(f"no reference follows {' and '.join(others)} together")
+    own: Trajectory = import_module(f"tests.reference_{others[0]}").trajectory
+    return own

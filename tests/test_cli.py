@@ -171,6 +171,8 @@ def test_lists_name_everything(autoranger):
         assert name in text
         assert cls.source in text
     assert "digits" in autoranger("tasks")[1]
+    for option in ("--markdown", "--stub"):
+        assert not [name for name in registry.own() if name not in autoranger("components", option)[1]]
     for preset in PRESETS:
         assert preset in autoranger("presets")[1]
         assert autoranger("show", preset)[0] == 0

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
 
 from autoranger import ComposedOptimizer, Config, ConfigError, Ranger21
-from autoranger.components.optimizer import binding
+from autoranger.components.optimizer import stacking
 from autoranger.components.presets import RANGER21
 from tests.conftest import PROBLEM, SMALL, advance, arrays, assert_close, differ, feed
 from tests.references import reference
@@ -59,12 +59,12 @@ def loss_of(net: nn.Module, seed: int) -> Tensor:
 # Numbers
 
 
-@pytest.mark.parametrize("layout", [0, binding.STACKED_BELOW, 1 << 30], ids=["alone", "default", "stacked"])
+@pytest.mark.parametrize("layout", [0, stacking.STACKED_BELOW, 1 << 30], ids=["alone", "default", "stacked"])
 @pytest.mark.parametrize("components", [{}, dict.fromkeys(RANGER21, True)], ids=["none", "all eight"])
 def test_the_layout_of_the_parameters_makes_no_difference(
     layout: int, components: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binding, "STACKED_BELOW", layout)
+    monkeypatch.setattr(stacking, "STACKED_BELOW", layout)
     config = Config(**NUMBERS, components=components)
     params = PROBLEM.leaves()
     advance(config.build(params, total_steps=PROBLEM.total_steps), params, PROBLEM.grads)
@@ -405,7 +405,7 @@ def test_tensors_of_a_special_kind_are_not_stacked() -> None:
         pass
 
     params = [nn.Parameter(torch.ones(2)), Special(torch.ones(2)), nn.Parameter(torch.ones(2)), Special(torch.ones(2))]
-    assert [len(members) for members in binding.alike(params, {})] == [2, 1, 1]
+    assert [len(members) for members in stacking.alike(params, {})] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("build", [ranger21, lambda params: ADAMW.build(params)], ids=["Ranger21", "ComposedOptimizer"])

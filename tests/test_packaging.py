@@ -141,7 +141,7 @@ def test_a_wheel_has_every_file_once(links: bool, tmp_path: Path) -> None:
         if path.is_relative_to(ROOT / "autoranger")
         else Path("autoranger", path.relative_to(ROOT))
         for path in ours
-        if path.suffix in (".py", ".h", ".html", ".typed")
+        if path.suffix in (".py", ".pyi", ".h", ".html", ".typed")
     }
     assert built == wanted
 

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -16,7 +15,6 @@ import torch
 from torch import nn
 
 from autoranger import Config, ConfigError, load
-from autoranger.components.core.reference import COMMAND, markdown
 from autoranger.components.presets import PRESETS
 from tests.conftest import Array, Problem, advance, arrays, assert_close
 from tests.references import reference
@@ -281,8 +279,3 @@ def test_fields_override_a_preset() -> None:
     assert Config.preset("ranger", lr=3e-4).components == Config.preset("ranger").components
     with pytest.raises(ConfigError, match="did you mean 'ranger_lars'"):
         Config.preset("rangerlars")
-
-
-def test_the_page_of_components_is_up_to_date() -> None:
-    page = Path(__file__).parent.parent / "components" / "README.md"
-    assert page.read_text() == markdown(), f"write it again: {COMMAND} > components/README.md"

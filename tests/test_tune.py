@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import autoranger
-from autoranger import Config, ConfigError, SearchError
+from autoranger import Config, ConfigError, SearchError, cli
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
@@ -245,6 +245,32 @@ def test_a_function_that_there_is_not_is_said_in_a_sentence(tmp_path, monkeypatc
     Path("good.py").write_text("NUMBER = 1\ndef train(trial): ...\ndef nothing(): ...")
     with pytest.raises(ConfigError, match=words):
         Named(place).prepare()
+
+
+def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
+    """As a loader does; and what is defined beside the function can be sent to them."""
+    (tmp_path / "with_loader.py").write_text(
+        textwrap.dedent("""
+        import multiprocessing, torch
+        from torch.utils.data import DataLoader, Dataset
+        class Numbers(Dataset):
+            def __len__(self):
+                return 4
+            def __getitem__(self, i):
+                return float(i)
+        def train(trial):
+            trial.build([torch.ones(1, requires_grad=True)], 4)
+            assert multiprocessing.current_process().name == "autoranger-worker-0"
+            spawned = DataLoader(Numbers(), 4, num_workers=1, multiprocessing_context="spawn")
+            (batch,) = DataLoader(Numbers(), 4, num_workers=1)
+            (again,) = spawned
+            return float((batch + again).sum())
+        """)
+    )
+    function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
+    (result,) = results(Pool(function, 1, 1), [Job(CONFIG, 0)]).values()
+    assert not result.failure
+    assert result.metrics == {"": 12.0}
 
 
 def test_functions_that_other_processes_can_import_are_told_from_others():
@@ -513,3 +539,73 @@ def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
     assert autoranger.load(str(tmp_path / "tuned.toml")).lr > 0
     states = [trial.user_attrs.get("failed") for trial in runs(tmp_path)]
     assert states.count("interrupted") in (1, 2), "what was in training when it was killed"
+
+
+# the command line
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """A function that runs the command line in a folder of its own: status, stdout and stderr."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+
+    def run(*args):
+        monkeypatch.setattr(sys, "argv", ["autoranger", *args])
+        with pytest.raises(SystemExit) as exit_:
+            cli.main()
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err
+
+    return run
+
+
+def test_the_command_tunes_a_function_of_a_file(command):
+    Path("mine.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom tests.trainings import quick as train"
+    )
+    status, out, err = command("tune", "mine.py:train", "--study", "s", "--log", "log", "--workers", "2")
+    assert status == 0, err
+    assert "valid score" in out
+    assert "Written to tuned.toml" in out
+    assert "verdict:" in err
+    status, out, _ = command("show", "tuned.toml")
+    assert status == 0
+    assert "searched on mine" in out
+    status, out, _ = command("report", "s")
+    assert status == 0
+    assert "Shapley value" in out
+    assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["tune", "nowhere.py:train"], "there is no file nowhere.py"),
+        (["tune", "old.py:train", "--timeout", "soon"], "timeout is 'soon'"),
+        (["tune", "old.py:train", "--resume"], "--resume needs the --study"),
+        (["tune", "old.py:train", "--lr-range", "2", "1"], "lies in its lr_range (2.0, 1.0)"),
+        (["new", "task", "old.py"], "old.py exists; choose another name"),
+        (["new", "script", "old"], "old is no name of a Python file; write old.py"),
+    ],
+)
+def test_what_cannot_be_is_said_in_a_sentence(command, args, words):
+    Path("old.py").write_text("def train(trial): ...")
+    status, _, err = command(*args)
+    assert status == 2
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_what_new_writes_runs_as_it_is(command):
+    assert "autoranger tune mine.py:train --budget 5m" in command("new", "script", "mine.py")[1]
+    assert "autoranger search --task task.py:MyTask" in command("new", "task", "task.py")[1]
+    trained = once(Named("mine.py:train"))
+    assert not trained.failure
+    assert 0.8 < trained.metrics[""] <= 1
+    assert trained.shortened
+    text = Path("task.py").read_text()
+    Path("task.py").write_text(text.replace("steps = 200", "steps = 20"))
+    status, out, err = command("compare", "ranger21", "adamw", "--task", "task.py:MyTask", "--seeds", "2")
+    assert status == 0, err
+    assert "valid F1" in out

@@ -47,8 +47,8 @@ def draws(trial):
 
 
 def slow(trial):
-    """Takes a tenth of a second."""
-    time.sleep(0.1)
+    """Takes a moment."""
+    time.sleep(0.05)
     return quick(trial)
 
 

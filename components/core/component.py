@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.private import buffers
+from autoranger.components.core.registry import Registry, same_definition
 from autoranger.components.order import position
 
 Value = float | int | str
@@ -29,7 +30,11 @@ Settings = Mapping[str, Value]
 
 
 class Stage(enum.IntEnum):
-    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first."""
+    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first.
+
+    >>> Stage.GRADIENT < Stage.UPDATE
+    True
+    """
 
     RATE = 0  # scalars only: the factor on the learning rate, the momentum
     GRADIENT = 1  # the gradient, before anything has seen it
@@ -42,7 +47,12 @@ class Stage(enum.IntEnum):
 
 
 class Role(enum.Enum):
-    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it."""
+    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it.
+
+    >>> from autoranger.components.madgrad import Madgrad
+    >>> Role.DIRECTION in Madgrad.replaces
+    True
+    """
 
     FIRST_MOMENT = "first moment"
     SECOND_MOMENT = "second moment"
@@ -61,6 +71,9 @@ class Signals(NamedTuple):
 
     Large signals have the shape `[K, B, R, C]` (see `rows`), scalars any shape that broadcasts to it. A component
     returns a copy with the signals that it changes; in the rate stage only the scalars are there.
+
+    >>> def forward(self, x: Signals) -> Signals:
+    ...     return x._replace(grad=x.grad.sign())
     """
 
     theta: Tensor  # parameters
@@ -119,6 +132,11 @@ class Hyper:
         choices: the valid names of a categorical hyperparameter; its buffer holds the index.
 
     Read on a component *instance* it is that instance's buffer of shape `[K, 1, 1, 1]`.
+
+    >>> clip = Hyper(0.01, low=1e-3, high=0.1, log=True, positive=True)
+    >>> clip.check(0, "clip")
+    Traceback (most recent call last):
+    autoranger.components.core.errors.ConfigError: clip is 0, but must be a number above 0.
     """
 
     default: Value
@@ -176,8 +194,8 @@ class Hyper:
         return float(self.choices.index(value)) if isinstance(value, str) else float(value)
 
 
-registry: dict[str, type[Component]] = {}
-"""Every component class by id, in the order in which they act."""
+registry: Registry[type[Component]] = Registry()
+"""Every component class by id, in the order in which they act; those of other packages once somebody asks for them."""
 
 
 class Component(nn.Module):
@@ -197,6 +215,19 @@ class Component(nn.Module):
             are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
     and `forward`. The class docstring's first line is what `autoranger components` shows.
+
+    >>> from autoranger import Component, Config, Hyper, Signals, Stage
+    >>> class SignOfTheGradient(Component):
+    ...     "Keep only the sign of the gradient, times `scale`."
+    ...
+    ...     stage = Stage.GRADIENT
+    ...     source = "arXiv 1802.04434"
+    ...     scale = Hyper(1.0, low=0.1, high=10.0, log=True)
+    ...
+    ...     def forward(self, x: Signals) -> Signals:
+    ...         return x._replace(grad=self.scale * x.grad.sign())
+    >>> Config(components={"sign_of_the_gradient": True}).components
+    {'sign_of_the_gradient': {'scale': 1.0}}
 
     Args:
         settings: for each of the K candidates its hyperparameters, or None where the component is off.
@@ -220,7 +251,7 @@ class Component(nn.Module):
 
     def __init_subclass__(cls, register: bool = True) -> None:
         super().__init_subclass__()
-        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        cls.id = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", cls.__name__).lower()
         own = {name: hyper for name, hyper in vars(cls).items() if isinstance(hyper, Hyper)}
         cls.hypers = cls.hypers | own
         for name, kind in (("replaces", enum.Enum), ("bypasses", Stage), ("needs", Role)):
@@ -228,7 +259,7 @@ class Component(nn.Module):
                 members = ", ".join(str(member) for member in (Role if kind is enum.Enum else kind))
                 raise ConfigError(f"{cls.id}.{name} holds {wrong[0]!r}, but must hold members such as {members}.")
         if register:
-            if cls.id in registry:
+            if cls.id in registry and not same_definition(cls, registry[cls.id]):
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
             ordered = sorted(registry.values(), key=lambda c: (c.stage, position(c.id, c.acts_before), c.id))
@@ -267,11 +298,12 @@ class Component(nn.Module):
         }
 
     @classmethod
-    def named(cls, name: str) -> type[Component]:
-        """The registered class of this id; ConfigError with the nearest known id where there is none."""
-        if name not in registry:
-            raise unknown("component", name, registry)
-        return registry[name]
+    def named(cls, name: str, others: Iterable[str] = ()) -> type[Component]:
+        """The class of this id; ConfigError with the nearest of the known ids, and of `others`, where there is none."""
+        try:
+            return registry[name]
+        except KeyError:
+            raise unknown("component", name, [*registry, *others]) from None
 
     @classmethod
     def excludes(cls, other: type[Component]) -> str:

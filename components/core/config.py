@@ -16,6 +16,7 @@ import tomli_w
 
 from autoranger.components.core.component import Component, Settings, Value, conflicts, plain_number, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ Compile = bool | Literal["auto"]
 
 EVIDENCE = "evidence"
 """The table of a config file that says where the config comes from; it is not part of the config."""
+
+ORIGIN = "origin"
+"""The table that says where components come from that are not autoranger's; nor is it part of the config."""
 
 
 def check_number(name: str, value: object, *, below: float = math.inf) -> float:
@@ -49,6 +53,16 @@ def check_betas(value: object) -> tuple[float, float]:
 @dataclass(frozen=True)
 class Config:
     """An optimizer as data: AdamW's hyperparameters and the components that are on. Anything else is off.
+
+    >>> config = Config(lr=3e-4, components={"gradient_centralization": {}, "lookahead": {"k": 6}})
+    >>> config.components["lookahead"]
+    {'k': 6, 'alpha': 0.5}
+    >>> config.save("mine.toml")
+    >>> Config.load("mine.toml") == config
+    True
+    >>> optimizer = config.build(torch.nn.Linear(2, 1).parameters())
+    >>> Config.preset("ranger", lr=3e-4).needs_total_steps, Config.preset("ranger21").needs_total_steps
+    ([], ['explore_exploit', 'linear_warmup'])
 
     Args:
         lr: learning rate η, 1e-3.
@@ -78,6 +92,10 @@ class Config:
     def __hash__(self) -> int:
         chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
         return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen))
+
+    def __reduce__(self) -> tuple[type[Config], tuple[Any, ...]]:
+        """A copy is made anew, so that the components of a pickled config are found where it is loaded."""
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))
 
     @property
     def needs_total_steps(self) -> list[str]:
@@ -118,15 +136,22 @@ class Config:
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.
 
+        Where a component is not autoranger's, the table `origin` says which package or file it comes from.
+
         Raises:
             DataError: (a RuntimeError) where it cannot be written.
         """
-        document = self.to_dict() | ({EVIDENCE: dict(evidence)} if evidence else {})
+        origins = {name: place for name in self.components if (place := origin(registry[name]))}
+        more = {ORIGIN: origins, EVIDENCE: dict(evidence or {})}
+        document = self.to_dict() | {name: table for name, table in more.items() if table}
         write_whole(Path(path), tomli_w.dumps(document))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Config:
         """The config in a TOML file, as `save` writes it.
+
+        Components of other installed packages are found. One of a file, such as a task's, is known once that file has
+        been imported, which is never done because a config says so.
 
         Raises:
             DataError: (a RuntimeError) where the file cannot be read.
@@ -172,15 +197,38 @@ def read(path: str | os.PathLike[str]) -> tuple[Config, dict[str, Any]]:
         raise ConfigError(
             f"{path} is not a TOML file ({error}); write one with Config.save or autoranger search."
         ) from None
-    evidence = document.pop(EVIDENCE, {})
+    evidence, origins = document.pop(EVIDENCE, {}), document.pop(ORIGIN, {})
     try:
+        look_for(document.get("components"), origins)
         return Config.from_dict(document), evidence
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
 
 
+def look_for(components: object, origins: object) -> None:
+    """ConfigError where a component is unknown here of which the file says where it comes from."""
+    if not isinstance(components, Mapping) or not isinstance(origins, Mapping):
+        return
+    for name in components:
+        place = origins.get(name)
+        if not (isinstance(place, str) and place.isprintable()) or registry.find(name):
+            continue
+        if place.endswith(".py"):
+            fix = f"import that file first, on the command line by --task {place}"
+        else:
+            fix = "install that package, or import it first"
+        raise ConfigError(f"component '{name}' is of {place!r}, which is not loaded; {fix}.")
+
+
 def load(source: str | os.PathLike[str]) -> Config:
-    """The config in a file, or the preset of that name where there is no such file."""
+    """The config in a file, or the preset of that name where there is no such file.
+
+    >>> load("adamw").weight_decay
+    0.01
+    >>> Config(lr=0.5).save("tuned.toml")
+    >>> load("tuned.toml").lr
+    0.5
+    """
     if str(source) in PRESETS and not Path(source).exists():
         return Config.preset(str(source))
     if not Path(source).exists() and Path(source).suffix != ".toml":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.private import buffers
+from autoranger.components.core.shards import Shards
 
 
 class Slot(nn.Module):
@@ -40,17 +41,27 @@ class Stack(nn.Module):
         theta: the parameters `[K, B, R, C]` as the first step finds them; Lookahead starts from them.
         matrix: see `Signals`.
         group: which of the step's groups of scalars they use.
+        shards: how they are spread over processes, where they are; `theta` is then what is here.
     """
 
     count: Tensor
 
-    def __init__(self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int) -> None:
+    def __init__(
+        self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int, shards: Shards | None = None
+    ) -> None:
         super().__init__()
-        self.matrix, self.group, self.shape = matrix, group, theta.shape
+        self.matrix, self.group, self.shards, self.shape = matrix, group, shards, theta.shape
         self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
         self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
         self.slots = nn.ModuleList(self.by_id.values())
         self.copies = any(slot.copies for slot in self.by_id.values())
+
+    @property
+    def kind(self) -> int:
+        """What a recording depends on: 1 for a matrix, plus 2 where rows are cut between processes, 4 where tensors are."""
+        if not self.shards:
+            return int(self.matrix)
+        return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
 
     def restart_copies(self, b: int, theta: Tensor) -> None:
         """Begins anew, for tensor `b`, the state of components that keep a copy of weights which are no more."""

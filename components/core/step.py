@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +21,10 @@ from autoranger.components.core.component import SCALARS, Component, Signals, St
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.rows import can_look
+from autoranger.components.core.shards import Shards
 from autoranger.components.core.stack import Stack
+from autoranger.components.core.sums import together
+from autoranger.components.core.totals import collect
 
 
 class Step(nn.Module):
@@ -72,10 +77,17 @@ class Step(nn.Module):
         self.sweeps = sweeps([link for link in self.chain if link.component.stage > Stage.RATE])
         self.components = nn.ModuleList(link.component for link in self.chain)
         self.stacks: list[Stack] = []
+        self.partners: Any = None
+        """The processes that hold the other parameters of the model, where these are split between optimizers."""
 
-    def add(self, theta: Tensor, *, matrix: bool, group: int = 0) -> Stack:
+    def add(self, theta: Tensor, *, matrix: bool, group: int = 0, shards: Shards | None = None) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        return self.take(Stack([link.component for link in self.chain], theta, matrix, group))
+        return self.take(Stack([link.component for link in self.chain], theta, matrix, group, shards))
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether any component needs a sum over all tensors of the model."""
+        return any(sweep[0].component.collective for sweep in self.sweeps)
 
     def take(self, stack: Stack) -> Stack:
         """Goes on with a stack that another step of the same components has made."""
@@ -132,10 +144,13 @@ class Step(nn.Module):
                 )
         for sweep in self.sweeps:
             if sweep[0].component.collective:
-                signals = share(sweep[0].component, signals, masks)
-            for i in list(signals):
+                totals = collect(sweep[0].component, signals, scalars, self.stacks, masks, self.partners)
+                signals = {i: x._replace(collected=totals) for i, x in signals.items()}
+            sharded = [i for i in signals if self.stacks[i].shards]
+            shared = run_together(sweep, {i: signals.pop(i) for i in sharded}, self.stacks, masks) if sharded else {}
+            for i in [*signals, *shared]:
                 # Popped, so that in the last sweep the memory of one stack is free before the next one is computed.
-                x = run(sweep, signals.pop(i), self.stacks[i], masks[i])
+                x = shared.pop(i) if i in shared else run(sweep, signals.pop(i), self.stacks[i], masks[i])
                 if sweep is self.sweeps[-1]:
                     write(thetas[i], x.theta, masks[i])
                 else:
@@ -187,6 +202,14 @@ def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device
     return sorted(parts + chosen, key=lambda link: link.component.stage)
 
 
+def state_per_number(config: Config) -> int:
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+
+    A number of state takes 4 bytes, or 8 where the parameter is float64.
+    """
+    return sum(len(link.component.state) for link in chain_of([config], torch.float32, torch.device("cpu")))
+
+
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
     """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
     for link in chosen:
@@ -214,16 +237,6 @@ def of_group(x: Signals, group: int) -> Signals:
     return x._replace(**{name: getattr(x, name)[:, group : group + 1] for name in SCALARS})
 
 
-def share(component: Component, signals: dict[int, Signals], masks: Sequence[Tensor | None]) -> dict[int, Signals]:
-    """Gives every stack what `component.collect` finds in all of them together."""
-    parts = []
-    for i, x in signals.items():
-        mask, found = masks[i], component.collect(x)
-        parts.append([(part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1) for part in found])
-    totals = tuple(torch.stack(part).sum(dim=0)[:, None] for part in zip(*parts, strict=True))
-    return {i: x._replace(collected=totals) for i, x in signals.items()}
-
-
 def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) -> Signals:
     """One stack through one sweep; writes the state."""
     for link in sweep:
@@ -231,6 +244,19 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
         x, changed = link.advance(x, held)
         write_state(held, changed, mask)
     return x
+
+
+def run_together(
+    sweep: Sequence[Link], signals: dict[int, Signals], stacks: Sequence[Stack], masks: Sequence[Tensor | None]
+) -> dict[int, Signals]:
+    """Stacks that are spread over processes through one sweep, side by side; writes the state."""
+    for link in sweep:
+        held = {i: stacks[i].state(link.component) for i in signals}
+        found = together({i: partial(link.advance, x, held[i]) for i, x in signals.items()}, stacks)
+        for i, (x, changed) in found.items():
+            write_state(held[i], changed, masks[i])
+            signals[i] = x
+    return signals
 
 
 def write_state(held: Mapping[str, Tensor], state: Mapping[str, Tensor], mask: Tensor | None) -> None:

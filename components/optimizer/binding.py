@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import chain, compress
 from operator import is_, itemgetter, not_
 from typing import Any
@@ -15,8 +14,8 @@ from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError, warn
-from autoranger.components.core.private import copy_each
-from autoranger.components.core.rows import by_rows, can_look, from_rows, is_matrix, row_shape
+from autoranger.components.core.rows import by_rows, can_look, is_matrix
+from autoranger.components.core.shards import Shards, local, local_gradient
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
 from autoranger.components.kernel.cpp.launch import Kernel
@@ -25,14 +24,12 @@ from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.triton.launch import TritonKernel
 from autoranger.components.optimizer.groups import Group, Numbers
 from autoranger.components.optimizer.held import Held, State, adopt
-from autoranger.components.optimizer.tensors import addresses, are_plain, gradient, kind, plain, share
+from autoranger.components.optimizer.stacking import alike, gather, layout, scatter
+from autoranger.components.optimizer.tensors import addresses, are_plain, gradient, kind, plain
 from autoranger.components.optimizer.watch import Watch
 
 BACKENDS: dict[str, type[Kernel | TritonKernel]] = {"cpu": Kernel, "cuda": TritonKernel}
 """What runs a compiled step, by the type of the device."""
-
-STACKED_BELOW = 1 << 16
-"""Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
 
 
 class Bound:
@@ -48,14 +45,22 @@ class Bound:
         groups, state: its `param_groups` and `state`.
         compile: see `ComposedOptimizer`.
         before: the layout until now; its stacks are kept where nothing has happened to them.
+        partners: finds those of the step; see `Step`.
     """
 
     def __init__(
-        self, config: Config, groups: list[Group], state: State, compile: Compile, before: Bound | None = None
+        self,
+        config: Config,
+        groups: list[Group],
+        state: State,
+        compile: Compile,
+        before: Bound | None = None,
+        partners: Callable[[], Any] = lambda: None,
     ) -> None:
         self.groups = groups
         self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
         self.core = self.numbers.core
+        self.core.partners = partners() if self.core.is_collective else None
         owners = [link.component for link in self.core.chain]
         self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
         self.layout = layout(groups)
@@ -72,16 +77,18 @@ class Bound:
                 self.held.append(self._hold(members, kernels.get(members[0], 0), index, state, known))
                 self.group_of += [index] * len(members)
         self.every = [p for held in self.held for p in held.members]
+        self.sharded = any(held.stack.shards for held in self.held)
         self.turns = [held.turns for held in self.held for _ in held.members]
         self.kinds = [*map(kind, self.every)]
         self.entries = [state[p] for p in self.every]
         self.tensors = [*self._find(self.entries)]
         self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
-        self.kernel = kernel(self.core, self.every, compile)
-        self.interpreter = None if self.kernel else interpreter(self.core, self.every)
+        here = self._here()
+        self.kernel = kernel(self.core, here, compile)
+        self.interpreter = None if self.kernel else interpreter(self.core, here)
         self.scheduled = bool(config.needs_total_steps)
-        self.watch = Watch(self.every) if any(held.stack.copies for held in self.held) else None
+        self.watch = Watch(here) if any(held.stack.copies for held in self.held) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
             self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
@@ -89,7 +96,7 @@ class Bound:
     def _is_at_work(self, p: Tensor, state: State) -> bool:
         """Whether a parameter has a gradient, or had one."""
         if p.grad is not None:
-            return gradient(p) is not None
+            return gradient(p, p.grad) is not None
         return not state.get(p, {}).keys().isdisjoint(self.names)
 
     def in_use(self, state: State) -> dict[Tensor, tuple[Held, int]]:
@@ -112,8 +119,10 @@ class Bound:
             held.stack.group = group
             self.core.take(held.stack)
             return held
-        matrix = is_matrix(members[0].shape, turns)
-        stack = self.core.add(gather(members, turns).contiguous(), matrix=matrix, group=group)
+        matrix, shards = is_matrix(members[0].shape, turns), Shards.of(members[0], turns)
+        turns = 0 if shards else turns
+        theta = gather([*map(local, members)], turns, shards).contiguous()
+        stack = self.core.add(theta, matrix=matrix, group=group, shards=shards)
         return Held(stack, members, [adopt(stack, b, p, state, turns) for b, p in enumerate(members)], turns)
 
     def fits(self, groups: list[Group], state: State) -> bool:
@@ -145,34 +154,42 @@ class Bound:
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        negated = self._negated()
+        negated, here = self._negated(), self._here()
         if self.watch:
-            self._begin_anew(self.watch.changed())
+            self.watch.params = here
+            self._begin_anew(self.watch.changed(), here)
         if self.kernel is not None:
-            self._step_compiled(self.kernel, negated)
+            self._step_compiled(self.kernel, here, negated)
         # The interpreter looks at values, which a step that somebody records must not.
         elif self.interpreter is not None and can_look(self.core.lr):
-            self._step_by_operations(self.interpreter, negated)
+            self._step_by_operations(self.interpreter, here, negated)
         else:
-            self._step_by_operations(self.core, negated)
+            self._step_by_operations(self.core, here, negated)
         if self.watch:
             self.watch.note()
         self.numbers.advance()
         if self.scheduled:
             self._warn_at_the_end()
 
+    def _here(self) -> list[Tensor]:
+        """What this process holds of each parameter."""
+        return [*map(local, self.every)] if self.sharded else self.every
+
+    def _gradients(self) -> list[Tensor | None]:
+        return [*map(local_gradient, self.every)] if self.sharded else [p.grad for p in self.every]
+
     def _negated(self) -> list[bool]:
         """Which parameters go up their gradient; empty where none does."""
         signs = [group["maximize"] for group in self.groups]
         return [signs[index] for index in self.group_of] if any(signs) else []
 
-    def _begin_anew(self, changed: list[int]) -> None:
+    def _begin_anew(self, changed: list[int], here: list[Tensor]) -> None:
         """Lets components that keep a copy of weights begin with those that somebody has put in their place."""
         if changed:
             places = [(held.stack, b) for held in self.held for b in range(len(held.members))]
             for i in changed:
                 stack, b = places[i]
-                stack.restart_copies(b, gather([self.every[i]], self.turns[i]))
+                stack.restart_copies(b, gather([here[i]], self.turns[i], stack.shards))
 
     def _warn_at_the_end(self) -> None:
         """Says once, in the first step after the planned ones, that the schedule has left no learning rate."""
@@ -186,11 +203,11 @@ class Bound:
                 "param_groups to go on."
             )
 
-    def _step_compiled(self, kernel: Kernel | TritonKernel, negated: list[bool]) -> None:
+    def _step_compiled(self, kernel: Kernel | TritonKernel, here: list[Tensor], negated: list[bool]) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
-        thetas, grads = self.every, [p.grad for p in self.every]
+        thetas, grads = here, self._gradients()
         given, dtype = [g for g in grads if g is not None], thetas[0].dtype
-        updated = thetas if len(given) == len(grads) else [p for p in thetas if p.grad is not None]
+        updated = self.every if len(given) == len(grads) else [p for p in self.every if p.grad is not None]
         if any(self.turns) or not are_plain(thetas, dtype):
             thetas = [plain(by_rows(p, turns), dtype) for p, turns in zip(thetas, self.turns, strict=True)]
         if any(self.turns) or not are_plain(given, dtype):
@@ -199,29 +216,32 @@ class Bound:
         if negated:
             grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
         kernel(thetas, grads)
-        if thetas is not self.every:
-            for p, turns, theta in zip(self.every, self.turns, thetas, strict=True):
+        if thetas is not here:
+            for p, turns, theta in zip(here, self.turns, thetas, strict=True):
                 if theta is not p:
                     by_rows(p.detach(), turns).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
         increment_version(updated)
 
-    def _step_by_operations(self, operations: Callable[..., None], negated: list[bool]) -> None:
+    def _step_by_operations(self, operations: Callable[..., None], here: list[Tensor], negated: list[bool]) -> None:
         """The step as operations of torch on stacks of tensors."""
-        thetas, grads, masks, first = [], [], [], 0
+        thetas, grads, masks, members, first = [], [], [], [], 0
+        gradients = self._gradients()
         for held in self.held:
-            members, turns = held.members, held.turns
-            present = [p.grad is not None for p in members]
-            thetas.append(gather(members, turns))
-            grad = gather([gradient(p) for p in members], turns) if any(present) else None
+            mine = slice(first, first + len(held.members))
+            members.append(here[mine])
+            present = [p.grad is not None for p in held.members]
+            thetas.append(gather(members[-1], held.turns, held.stack.shards))
+            given = [gradient(p, g) for p, g in zip(members[-1], gradients[mine], strict=True)]
+            grad = gather(given, held.turns, held.stack.shards) if any(present) else None
             grads.append(-grad if grad is not None and negated and negated[first] else grad)
-            first += len(members)
+            first = mine.stop
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
         operations(thetas, grads, masks)
-        for held, theta, grad in zip(self.held, thetas, grads, strict=True):
+        for held, theta, grad, parts in zip(self.held, thetas, grads, members, strict=True):
             if grad is not None:
-                scatter(theta, held.members, held.turns)
+                scatter(theta, parts, held.turns)
 
 
 def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
@@ -253,41 +273,3 @@ def require_plain(params: list[Tensor]) -> None:
     """UntraceableError where a parameter is of a subclass, of which nobody knows what it does."""
     if any(type(p) not in (Tensor, Parameter) for p in params):
         raise UntraceableError("a parameter is of a special kind")
-
-
-def alike(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[list[Tensor]]:
-    """Parameters grouped for stacking: small ones by what they are, large or special ones alone, no empty ones."""
-    stacks: dict[object, list[Tensor]] = defaultdict(list)
-    for p in params:
-        if p.numel():
-            small = p.numel() < STACKED_BELOW and type(p) in (Tensor, Parameter)
-            stacks[(p.shape, p.dtype, transposed.get(p, 0)) if small else id(p)].append(p)
-    return list(stacks.values())
-
-
-def gather(members: list[Tensor], turns: int = 0) -> Tensor:
-    """The stack `[1, B, R, C]` of equal-shaped tensors: a view where there is one contiguous tensor, else a copy."""
-    rows = row_shape(members[0].shape, turns)
-    if len(members) == 1:
-        return by_rows(members[0].detach(), turns).reshape(1, 1, *rows)
-    return by_rows(torch.stack(members).detach(), turns, lead=1).reshape(1, len(members), *rows)
-
-
-def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
-    """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
-    if share(theta, members[0]):
-        return
-    shape = members[0].shape
-    if turns:
-        values = [from_rows(x, shape, turns).reshape(shape) for x in theta[0]]
-    else:
-        values = [*theta.view(len(members), *shape)]
-    if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once
-        members[0].copy_(values[0])
-    else:
-        copy_each(members, values)
-
-
-def layout(groups: list[Group]) -> list[list[int]]:
-    """Which parameters are in which group."""
-    return [[*map(id, group["params"])] for group in groups]

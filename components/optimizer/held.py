@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.rows import from_rows
+from autoranger.components.core.shards import local
 from autoranger.components.core.stack import Stack
 
 State = dict[Tensor, dict[str, Any]]
@@ -34,7 +36,7 @@ class Held:
         entry, own = state.get(self.members[b]), self.views[b]
         if not isinstance(entry, dict) or any(entry.get(name) is not view for name, view in own.items()):
             return False
-        return all(type(x) is not Tensor or x.data_ptr() == own[n].data_ptr() for n, x in views(self.stack, b))
+        return all(type(x) is not Tensor or x.data_ptr() == local(own[n]).data_ptr() for n, x in views(self.stack, b))
 
 
 def views(stack: Stack, b: int) -> Iterator[tuple[str, Tensor]]:
@@ -46,18 +48,23 @@ def views(stack: Stack, b: int) -> Iterator[tuple[str, Tensor]]:
 
 def adopt(stack: Stack, b: int, p: Tensor, state: State, turns: int) -> dict[str, Tensor]:
     """Copies state that exists into a stack, and makes `state` hold views of the stack, which are returned."""
-    own = {name: x if name == "step" else from_rows(x, p.shape, turns) for name, x in views(stack, b)}
+    shards, shape = stack.shards, local(p).shape
+    own: dict[str, Tensor] = {}
     entry = state.setdefault(p, {})
-    for name, view in own.items():
+    for name, view in views(stack, b):
+        mine = view if name == "step" else from_rows(view, shape, turns)
         if name in entry:
-            value = torch.as_tensor(entry[name], device=p.device)
-            if value.shape not in (view.shape, p.shape if turns else view.shape) and (
-                name != "step" or value.numel() != 1
+            given = torch.as_tensor(entry[name], device=p.device)
+            if shards and name != "step" and math.prod(given.shape) == math.prod(p.shape):
+                given = shards.part(given)
+            if given.shape not in (mine.shape, shape if turns else mine.shape) and (
+                name != "step" or given.numel() != 1
             ):
                 raise ConfigError(
-                    f"the state {name} of a parameter of shape {tuple(p.shape)} has the shape {tuple(value.shape)}; "
+                    f"the state {name} of a parameter of shape {tuple(p.shape)} has the shape {tuple(given.shape)}; "
                     "give it the parameter's, or delete the parameter from optimizer.state to begin anew."
                 )
-            view.copy_(value.reshape(view.shape))
+            mine.copy_(given.reshape(mine.shape))
+        own[name] = shards.wrap(mine) if shards and name != "step" else mine
     entry |= own
     return own

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from autoranger.components.core.component import registry
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError, unknown
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
-from autoranger.components.presets import RANGER21
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
@@ -36,6 +36,12 @@ class ComposedOptimizer(Optimizer):
     State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
     aside: of a compiled training step, the optimizer's is what it is without.
+
+    >>> config = Config(lr=0.1, components={"explore_exploit": {}})
+    >>> groups = [{"params": torch.nn.Linear(2, 1).parameters(), "lr": 0.25}]
+    >>> optimizer = ComposedOptimizer(groups, config, total_steps=50)
+    >>> optimizer.param_groups[0]["lr"], optimizer.get_last_lr()
+    (0.25, [0.25])
 
     Args:
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
@@ -70,7 +76,8 @@ class ComposedOptimizer(Optimizer):
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
-        self.config, self.compile = config, compile
+        self.config = config
+        self.compile: Compile = compile
         self._bound: Bound | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
@@ -168,7 +175,8 @@ class ComposedOptimizer(Optimizer):
             found.update(map(id, group["params"]))
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
-            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, self._bound)
+            others, before = partial(partners, self), self._bound
+            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, before, others)
         return self._bound
 
     def _recount(self) -> None:
@@ -183,53 +191,6 @@ def step_aside(cls: Any) -> None:
     What would be made of a step is made again for each learning rate, and is slower than what the step is.
     """
     if not getattr(cls.step, "steps_aside", False):
-        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
-        cls.step.steps_aside = True
-
-
-class Ranger21(ComposedOptimizer):
-    """Ranger21 (Wright and Demeure 2021, arXiv 2106.13731): AdamW and eight components, each of which can be off.
-
-    Args:
-        params: parameters, named parameters or parameter groups.
-        lr: learning rate, 1e-3; a tensor may be changed in place.
-        betas: decay rates of the moments, (0.9, 0.999).
-        eps: of the denominator, 1e-8.
-        weight_decay: λ, 1e-4.
-        total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
-        maximize: whether to go up the gradient.
-        compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
-        components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
-
-    Raises:
-        ConfigError: (a ValueError) on an unknown component or hyperparameter, a value out of range, no parameters, or
-            a missing `total_steps`.
-    """
-
-    def __init__(
-        self,
-        params: ParamsT,
-        lr: float | Tensor = 1e-3,
-        *,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-4,
-        total_steps: int | None = None,
-        maximize: bool = False,
-        compile: Compile = "auto",
-        **components: bool | Mapping[str, float | int | str],
-    ) -> None:
-        own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile"]
-        for name in components:
-            if name not in registry:
-                raise unknown("component", name, [*registry, *own])
-        chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
-        number: Any = float(lr) if isinstance(lr, Tensor) and lr.numel() == 1 else lr
-        super().__init__(
-            params,
-            Config(number, betas, eps, weight_decay, chosen),
-            total_steps=total_steps,
-            lr=lr,
-            maximize=maximize,
-            compile=compile,
-        )
+        aside: Any = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        aside.steps_aside = True
+        cls.step = aside

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.shards import local
 from autoranger.components.core.step import chain_of
 from autoranger.components.optimizer.groups import chosen
 
@@ -113,5 +114,6 @@ def own_memory(state_dict: StateDict) -> StateDict:
 
 
 def is_part(x: object) -> bool:
-    """Whether a tensor shares its memory with others."""
-    return type(x) is Tensor and x.untyped_storage().nbytes() > x.nbytes
+    """Whether a tensor, or the local part of one, shares its memory with others."""
+    here = local(x) if isinstance(x, Tensor) else None
+    return type(here) is Tensor and here.untyped_storage().nbytes() > here.nbytes

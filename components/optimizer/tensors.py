@@ -34,13 +34,13 @@ def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
     return x.detach().to(dtype).resolve_neg().contiguous()
 
 
-def gradient(p: Tensor) -> Tensor:
+def gradient(p: Tensor, grad: Tensor | None) -> Tensor:
     """The gradient of a parameter, zeros where it has none (the step then leaves the parameter alone)."""
-    if p.grad is None:
+    if grad is None:
         return torch.zeros_like(p)
-    if p.grad.layout != torch.strided:
+    if grad.layout != torch.strided:
         raise ConfigError(SPARSE)
-    return p.grad
+    return grad
 
 
 def addresses(tensors: list[Tensor]) -> list[int]:

@@ -64,7 +64,7 @@ class Watch:
         if self._readable:
             return self._read()
         versions = map(version, self.params)
-        return tuple(version for version in versions for _ in range(2))
+        return tuple(count for count in versions for _ in range(2))
 
 
 def reader(params: Sequence[Tensor], addresses: Sequence[int]) -> Callable[[], Sequence[int]]:
@@ -85,8 +85,8 @@ def reader(params: Sequence[Tensor], addresses: Sequence[int]) -> Callable[[], S
 
 
 def ends(p: Tensor, address: int) -> tuple[int, int]:
-    """The addresses of the first and the last number of a tensor; zeros where it has no memory."""
-    if not address:
+    """The addresses of the first and the last number of a tensor; zeros where it has none."""
+    if not address or not p.numel():
         return 0, 0
     last = sum((size - 1) * stride for size, stride in zip(p.shape, p.stride(), strict=True))
     return address, address + last * p.element_size()

@@ -96,7 +96,7 @@ def steps_to(target: float, curves: Values, steps: int) -> Values:
     return found
 
 
-def prepared(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
+def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
     """The task with the objective as its metric, and a function that makes its population train for it.
 
     Args:

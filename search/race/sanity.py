@@ -11,7 +11,7 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
-from autoranger.search.race.objectives import LOSS, prepared
+from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.verdict.statistics import paired_difference
 
 SEEDS, LEVEL = 8, 0.01
@@ -50,7 +50,7 @@ def check_metric(
     if not any(worse):
         return
     with warnings.catch_warnings(action="ignore"):  # said before, if at all
-        by_loss = Population(prepared(population.task, LOSS)[0])
+        by_loss = Population(with_objective(population.task, LOSS)[0])
     by_loss.pulse = population.pulse
     before, *after = by_loss.train(arms, chosen, steps, progress=progress)["valid"]
     sane = max(range(len(lrs)), key=lambda i: after[i].mean() if np.isfinite(after[i]).all() else -np.inf)

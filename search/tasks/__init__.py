@@ -46,6 +46,19 @@ def available() -> dict[str, type[Task]]:
     return tasks | shipped()
 
 
+def introduce(spec: str) -> None:
+    """Imports what a task of this name, file or module is defined in, so that the components there are known."""
+    place, _ = split(spec)
+    if spec in shipped():
+        return
+    if (entry := installed().get(spec)) is not None:
+        load_entry(entry)
+    elif is_file(place):
+        load_file(Path(place))
+    else:
+        load_module(place)
+
+
 def find(spec: str) -> type[Task]:
     """The task class of a name, `file.py:Class` or `module:Class` (the class may be left out where it is the only one).
 
@@ -58,7 +71,7 @@ def find(spec: str) -> type[Task]:
     if spec in others:
         return load_entry(others[spec])
     place, attribute = split(spec)
-    in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
+    in_file = is_file(place)
     if not attribute and not in_file:
         raise unknown("task", spec, {*known, *others})
     module = load_file(Path(place)) if in_file else load_module(place)
@@ -76,6 +89,11 @@ def split(spec: str) -> tuple[str, str]:
     """Splits `place:Class` into the file or module and the class, empty if not given. Folders may contain colons."""
     place, colon, attribute = spec.rpartition(":")
     return (place, attribute) if colon and (attribute.isidentifier() or not attribute) else (spec, "")
+
+
+def is_file(place: str) -> bool:
+    """Whether a place is a file, or would be one if it were there, and not a module."""
+    return Path(place).suffix.lower() == ".py" or Path(place).is_file()
 
 
 def create(spec: str, device: str, data_dir: Path | None) -> Task:

@@ -8,38 +8,49 @@ import os
 import pickle
 import sys
 import zlib
-from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.tasks import load_file, load_module, split
+from autoranger.search.tasks.words import reason
 from autoranger.search.tune.training import Train, on_gpu
 from autoranger.search.tune.trial import Trial
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
-@dataclass(frozen=True)
 class Named:
-    """A function by the name of its file or module, as other processes can find it.
+    """A function by the name of its file or module, as other processes can find it; imported once in each.
 
     Args:
         spec: `train.py:train` or `package.module:train`.
     """
 
-    spec: str
+    def __init__(self, spec: str) -> None:
+        self.spec = spec
+        self._found: Train | None = None
+
+    def __reduce__(self) -> tuple[type[Named], tuple[str]]:
+        return Named, (self.spec,)
 
     def prepare(self) -> Train:
         """The function; ConfigError where there is none."""
+        if self._found is None:
+            self._found = self._import()
+        return self._found
+
+    def _import(self) -> Train:
         place, attribute = split(self.spec)
         attribute = attribute or "train"
         in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
         if in_file and not Path(place).is_file():
             raise ConfigError(f"there is no file {place}; name a Python file and its function, as in train.py:train.")
-        known = sys.modules.get(f"autoranger_task_{Path(place).stem}") if in_file else None
-        module: Any = known or (load_file(Path(place), "training") if in_file else load_module(place))
-        found = getattr(module, attribute, None)
+        module = load_own(Path(place)) if in_file else load_module(place)
+        found: Any = getattr(module, attribute, None)
         if found is None:
             functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
             raise unknown(f"function in {place}", attribute, functions)
@@ -48,6 +59,25 @@ class Named:
     def __call__(self, trial: Trial) -> Any:
         """See `Train`."""
         return self.prepare()(trial)
+
+
+def load_own(path: Path) -> ModuleType:
+    """The module in a file, by its own name if it has that to itself: processes that the function begins, such as a
+    loader's, can then import it, too.
+    """
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = find_spec(path.stem) if path.stem.isidentifier() else None
+    except ValueError:
+        found = None
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
+        return load_file(path, "training")
+    try:
+        return import_module(path.stem)
+    except Exception as error:
+        raise ConfigError(f"training file {path} fails to import ({reason(error)}).") from error
 
 
 def checked(train: Any, name: str) -> Train:

@@ -30,7 +30,8 @@ from autoranger.bench import MODELS, machine
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp import build, launch
 from autoranger.components.kernel.interpreter import interpret
-from autoranger.components.optimizer.binding import Bound, gather
+from autoranger.components.optimizer.binding import Bound
+from autoranger.components.optimizer.stacking import gather
 
 HERE = Path(__file__).parent
 ROUNDS = 30

@@ -78,7 +78,8 @@ class TritonKernel:
             grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
             active: a mask `[K, tensors]` of those to update, contiguous; None means all.
         """
-        addresses = self._sent([0 if x is None else x.data_ptr() for x in (*thetas, *grads)])
+        # A gradient without numbers is one all the same: 0 means that there is none.
+        addresses = self._sent([0 if x is None else x.data_ptr() or 1 for x in (*thetas, *grads)])
         mask = self._all if active is None else active
         arguments = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
         with torch.cuda.device_of(addresses):  # type: ignore[no-untyped-call]
@@ -160,5 +161,5 @@ def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], 
 
 def rows_of_item(rows: int, columns: int, tile: int) -> int:
     """How many rows of a tensor an item has: whole tiles, of which few are enough for small tensors."""
-    wanted = max(-(-ITEM // columns), -(-rows // MOST_ITEMS))
+    wanted = max(-(-ITEM // max(1, columns)), -(-rows // MOST_ITEMS))
     return -(-wanted // tile) * tile

@@ -1,0 +1,51 @@
+"""Training in several processes equals training in one, and goes on in another number of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch_distributed = pytest.importorskip("torch.distributed")
+if not torch_distributed.is_available() or not torch_distributed.is_gloo_available():
+    pytest.skip("needs gloo", allow_module_level=True)
+
+from tests import processes  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("checkpoint")
+
+
+def test_three_processes_train_as_one_does(saved: Path, compiler: None) -> None:
+    """Every component alone, wrapped models, and a checkpoint that is saved for the next test."""
+    processes.run(3, processes.at_once, str(saved))
+
+
+def test_two_processes_go_on_where_three_have_saved(saved: Path, compiler: None) -> None:
+    if not any(saved.iterdir()):
+        pytest.skip("needs the test before")
+    processes.run(2, processes.save_and_load, "ranger21", str(saved), 2, False)
+
+
+def test_the_guide_can_be_followed(compiler: None) -> None:
+    processes.run(2, processes.follow_guide)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+def test_every_way_to_spread_parameters_trains_as_one_process(size: int, compiler: None) -> None:
+    processes.run(size, processes.train_alike, ["rows", "columns", "mixed"], 30, 20, True)
+
+
+@pytest.mark.slow
+def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
+    processes.run(4, processes.train_alike, ["both"], 10, 5, True, (2, 2))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ranger21", "none"])
+def test_a_checkpoint_goes_on_in_another_number_of_processes(name: str, tmp_path: Path, compiler: None) -> None:
+    for turn, size in enumerate([2, 1, 3]):
+        processes.run(size, processes.save_and_load, name, str(tmp_path), turn, turn == 0)
