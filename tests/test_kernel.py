@@ -27,13 +27,14 @@ from autoranger.components.core.component import registry
 from autoranger.components.core.rows import choose, row_norm, tensor_mean
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cache import cache
+from autoranger.components.kernel.compile import compile_step
 from autoranger.components.kernel.cpp import build as building
-from autoranger.components.kernel.cpp import launch
+from autoranger.components.kernel.cpp.kernel import CppKernel
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.record import Recorder, record
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.optimizer.binding import Bound, kernel
+from autoranger.components.optimizer.layout import ParameterLayout
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (
@@ -114,7 +115,7 @@ def test_candidates_may_differ_in_everything() -> None:
     configs = [FULL, GLOBAL, Config(lr=0.1), with_eight("softplus_denominator"), with_eight("adabelief_variance")]
     ours, theirs = (Candidates(configs, SMALL) for _ in range(2))
     ours.thetas[0][2], theirs.thetas[0][2] = torch.nan, torch.nan
-    compiled = launch.Kernel(ours.core, ours.thetas)
+    compiled = CppKernel(ours.core, ours.thetas)
     active = torch.tensor([True, True, False, True, True])
     for t, grads in enumerate(SMALL.grads):
         mask = active[:, None].repeat(1, len(ours.thetas)) if t > 4 else None
@@ -132,12 +133,12 @@ def test_candidates_may_differ_in_everything() -> None:
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(program=programs(), seed=st.integers(0, 99))
 def test_any_program_is_scheduled_right(program: Program, seed: int) -> None:
-    check_program(program, seed, launch.Kernel)
+    check_program(program, seed, CppKernel)
 
 
 @pytest.mark.parametrize("program", SPECIAL.values(), ids=SPECIAL)
 def test_special_programs_are_scheduled_right(program: Program) -> None:
-    check_program(program, 0, launch.Kernel)
+    check_program(program, 0, CppKernel)
 
 
 @pytest.mark.parametrize(("config", "passes", "sweeps"), [(Config(), 1, 1), (FULL, 2, 1), (GLOBAL, 5, 4)])
@@ -441,7 +442,8 @@ def test_parameters_of_a_special_kind_run_as_operations() -> None:
         pass
 
     params = [Special(torch.ones(3, 2))]
-    assert kernel(Bound(FULL, FULL.build(params, total_steps=3).param_groups, {}, False).core, params, "auto") is None
+    layout = ParameterLayout(FULL, FULL.build(params, total_steps=3).param_groups, {}, False)
+    assert compile_step(layout.core, params, "auto") is None
 
 
 # Beside everything else

@@ -58,7 +58,7 @@ class Stack(nn.Module):
 
     @property
     def kind(self) -> int:
-        """What a recording depends on: 1 for a matrix, plus 2 where rows are cut between processes, 4 where tensors are."""
+        """What a recording depends on: 1 for a matrix, plus 2 if rows are cut between processes, 4 if tensors are."""
         if not self.shards:
             return int(self.matrix)
         return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)

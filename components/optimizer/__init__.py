@@ -1,6 +1,6 @@
 """The step as a `torch.optim.Optimizer`: how a user's parameters, groups and state meet it.
 
-`optimizer` is what users touch. `binding` lays parameters out for the step and notices what has changed since, with
-`groups` for the numbers in parameter groups, `held` for state, `watch` for weights, and `resume` for what is loaded.
+`optimizer` is what users touch. `layout` lays parameters out for the step and notices what has changed since, with
+`groups` for the numbers in parameter groups, `stacked` for state, `watch` for weights, and `resume` for what is loaded.
 `schedule` is the schedule among the components as an LRScheduler.
 """

@@ -25,7 +25,7 @@ from torch.optim import AdamW, Optimizer
 
 from autoranger import Config
 from autoranger.bench import MODELS, TOTAL_STEPS
-from autoranger.components.optimizer import binding
+from autoranger.components.optimizer import layout
 from autoranger.search.timing import take_turns, time_step
 
 ZIG = f"{sys.executable} -m ziglang c++"
@@ -51,7 +51,7 @@ def contestants(params: list[nn.Parameter]) -> tuple[dict[str, Optimizer], dict[
     with compiler(ZIG):
         add("ziglang", config.build(params, TOTAL_STEPS, compile=True))
     add("recorded operations", config.build(params, TOTAL_STEPS, compile=False))
-    with patch.object(binding, "interpreter", lambda *_: None):
+    with patch.object(layout, "interpreter", lambda *_: None):
         add("the step's own operations", config.build(params, TOTAL_STEPS, compile=False))
     return found, first
 
