@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
-from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
 
@@ -78,7 +78,7 @@ class ComposedOptimizer(Optimizer):
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
         self.config = config
         self.compile: Compile = compile
-        self._bound: Bound | None = None
+        self._bound: ParameterLayout | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
@@ -160,7 +160,7 @@ class ComposedOptimizer(Optimizer):
         self._bound = None
         step_aside(type(self))
 
-    def _bind(self) -> Bound:
+    def _bind(self) -> ParameterLayout:
         """Lays the parameters out for the step, as they are now."""
         if not self.param_groups:
             raise ConfigError("there are no parameter groups left; add one by add_param_group.")
@@ -176,7 +176,7 @@ class ComposedOptimizer(Optimizer):
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
             others, before = partial(partners, self), self._bound
-            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, before, others)
+            self._bound = ParameterLayout(self.config, self.param_groups, self.state, self.compile, before, others)
         return self._bound
 
     def _recount(self) -> None:

@@ -13,11 +13,11 @@ from autoranger.components.kernel.recording.program import Level, Node, is_truth
 from autoranger.components.kernel.recording.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
-"""Conditions for which a loop is written twice, so that what a tensor skips costs it nothing."""
+"""Conditions for which a loop is written twice, so that a tensor does not load what it skips."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class Arguments:
     """The order of what the caller passes to a compiled step.
 
     Args:
@@ -33,12 +33,12 @@ class Layout:
     totals: int
 
 
-def lay_out(schedules: Mapping[int, Schedule]) -> Layout:
+def arguments_of(schedules: Mapping[int, Schedule]) -> Arguments:
     """What the passes of all kinds of tensors need."""
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
     own = {"theta", "grad", "updates", "rows", "columns", "steps", *states}
-    return Layout(
+    return Arguments(
         scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
         states=states,
         slots=max(len(s.kept) for s in schedules.values()),
@@ -133,12 +133,12 @@ class Printer:
 
     Args:
         schedule: of the passes.
-        layout: of the arguments.
+        arguments: of the compiled step.
         language: to write in.
     """
 
-    def __init__(self, schedule: Schedule, layout: Layout, language: Language) -> None:
-        self.schedule, self.layout, self.language = schedule, layout, language
+    def __init__(self, schedule: Schedule, arguments: Arguments, language: Language) -> None:
+        self.schedule, self.arguments, self.language = schedule, arguments, language
         self._numbers: dict[Node, int] = {}
 
     def print_pass(self, name: str, number: int) -> list[str]:
@@ -219,7 +219,7 @@ class Printer:
         if node.op == "input":
             if node.name in language.inputs:
                 return language.inputs[node.name]
-            return truth(node, language.scalar.format(self.layout.scalars.index(node.name)))
+            return truth(node, language.scalar.format(self.arguments.scalars.index(node.name)))
         if node.op == "tensor_sum":
             return language.sum_of.format(self.schedule.kept.index(node.args[0]))  # type: ignore[arg-type]
         if node.op == "complete":
@@ -243,12 +243,12 @@ class Printer:
 
 
 def print_passes(
-    schedules: Mapping[int, Schedule], layout: Layout, languages: Mapping[int, Language]
+    schedules: Mapping[int, Schedule], arguments: Arguments, languages: Mapping[int, Language]
 ) -> tuple[list[str], dict[int, list[list[str]]]]:
     """All passes as functions, and for each kind of tensor the names of its passes, by sweep."""
     lines, names = list[str](), dict[int, list[list[str]]]()
     for matrix, schedule in schedules.items():
-        printer = Printer(schedule, layout, languages[matrix])
+        printer = Printer(schedule, arguments, languages[matrix])
         names[matrix] = [[f"pass_{int(matrix)}_{number}" for number in sweep] for sweep in schedule.sweeps]
         for number, name in enumerate(n for sweep in names[matrix] for n in sweep):
             lines += printer.print_pass(name, number)

@@ -16,7 +16,7 @@ from itertools import pairwise
 from autoranger.components.kernel.recording.program import Level, Node, Program, walk
 
 Time = tuple[int, int]
-"""Pass and stage in which a value is there."""
+"""The pass and the stage in which a value is known."""
 
 
 @dataclass
@@ -37,7 +37,7 @@ class Pass:
 
     @property
     def roots(self) -> list[Node | float]:
-        """What it is there for."""
+        """The values for which the pass is made."""
         return [*self.stores.values(), *self.kept, *self.parts.values()]
 
     @property
@@ -84,7 +84,7 @@ class Schedule:
         self.sweeps = [list(range(a, b)) for a, b in pairwise(starts)]
 
     def time(self, node: Node) -> Time:
-        """When a value is there."""
+        """The pass and the stage in which a value is known."""
         if node not in self._times:
             now = max((self.time(a) for a in node.operands), default=(0, 0))
             if node.op == "row_sum":
