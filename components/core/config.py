@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from autoranger.components.core.component import Component, Settings, Value, conflicts, registry
+from autoranger.components.core.component import Component, Settings, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
-from autoranger.components.core.hyper import plain_number
+from autoranger.components.core.hyper import Setting, plain_number
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
@@ -82,7 +82,7 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-4
-    components: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    components: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
@@ -170,7 +170,7 @@ def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def complete(components: object) -> dict[str, dict[str, Value]]:
+def complete(components: object) -> dict[str, dict[str, Setting]]:
     """The components that are on, in the order in which they act, every hyperparameter checked and filled in."""
     if not isinstance(components, Mapping):
         raise ConfigError("components must be a table with one entry for each component that is on.")

@@ -1,4 +1,4 @@
-"""A hyperparameter of a component: its default, what a search explores, what is valid."""
+"""A hyperparameter of a component: which values are valid, and which a search explores."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ from torch import Tensor, nn
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.private import buffers
 
-Value = float | int | str
-Settings = Mapping[str, Value]
+Setting = float | int | str
+"""The value of a hyperparameter."""
+
+Settings = Mapping[str, Setting]
+"""A component's hyperparameters, by name."""
 
 
 def plain_number(value: object) -> int | float | None:
@@ -45,7 +48,7 @@ class Hyper:
     autoranger.components.core.errors.ConfigError: clip is 0, but must be a number above 0.
     """
 
-    default: Value
+    default: Setting
     low: float | None = None
     high: float | None = None
     log: bool = False
@@ -84,7 +87,7 @@ class Hyper:
         lower = f"{'above' if self.positive else 'from'} {self.minimum:g}"
         return f"{kind} {lower}" + (f" to {self.maximum:g}" if math.isfinite(self.maximum) else "")
 
-    def check(self, value: object, where: str) -> Value:
+    def check(self, value: object, where: str) -> Setting:
         """Returns `value` as a plain Python value of the default's type; ConfigError where it is not valid."""
         if self.choices:
             if isinstance(value, str) and value in self.choices:
@@ -95,6 +98,6 @@ class Hyper:
                 return int(number) if self.integer else float(number)
         raise ConfigError(f"{where} is {value!r}, but must be {self.domain}.")
 
-    def encode(self, value: Value) -> float:
+    def encode(self, value: Setting) -> float:
         """The number that the buffer holds."""
         return float(self.choices.index(value)) if isinstance(value, str) else float(value)

@@ -68,7 +68,7 @@ def mixed(device: torch.device, precision: torch.dtype | None) -> Iterator[None]
         yield
 
 
-def full(output: Any, precision: torch.dtype | None) -> Any:
+def upcast(output: Any, precision: torch.dtype | None) -> Any:
     """A model's output for its loss or metric: a low-precision tensor in float32, anything else unchanged."""
     return output.float() if isinstance(output, Tensor) and output.dtype == precision else output
 

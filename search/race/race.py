@@ -38,7 +38,7 @@ class Opening(Protocol):
 
     @property
     def name(self) -> str:
-        """Who chooses what it trains."""
+        """The name of what chooses the candidates."""
         ...
 
     @property
