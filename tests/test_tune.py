@@ -247,6 +247,32 @@ def test_a_function_that_there_is_not_is_said_in_a_sentence(tmp_path, monkeypatc
         Named(place).prepare()
 
 
+def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
+    """As a loader does; and what is defined beside the function can be sent to them."""
+    (tmp_path / "with_loader.py").write_text(
+        textwrap.dedent("""
+        import multiprocessing, torch
+        from torch.utils.data import DataLoader, Dataset
+        class Numbers(Dataset):
+            def __len__(self):
+                return 4
+            def __getitem__(self, i):
+                return float(i)
+        def train(trial):
+            trial.build([torch.ones(1, requires_grad=True)], 4)
+            assert multiprocessing.current_process().name == "autoranger-worker-0"
+            spawned = DataLoader(Numbers(), 4, num_workers=1, multiprocessing_context="spawn")
+            (batch,) = DataLoader(Numbers(), 4, num_workers=1)
+            (again,) = spawned
+            return float((batch + again).sum())
+        """)
+    )
+    function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
+    (result,) = results(Pool(function, 1, 1), [Job(CONFIG, 0)]).values()
+    assert not result.failure
+    assert result.metrics == {"": 12.0}
+
+
 def test_functions_that_other_processes_can_import_are_told_from_others():
     assert sendable(trainings.quick) is not None
     assert sendable(Named("train.py:train")) is not None

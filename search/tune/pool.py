@@ -55,6 +55,7 @@ class Runner(Protocol):
 
     def run(self, jobs: Sequence[Job], listener: Listener) -> Generator[tuple[Job, Result], None, None]:
         """Does trainings, and yields each with what came of it, as they are done."""
+        ...
 
     def close(self) -> None:
         """Ends whatever goes on."""
@@ -67,8 +68,9 @@ class Worker:
         self.number = number
         self.pipe: Connection
         self.pipe, other = context.Pipe()
+        method = multiprocessing.get_start_method()  # as without us; what begins anew would have others do so, too
         self.process = context.Process(
-            target=serve, args=(number, function, other, threads, log), name=f"{NAME}-{number}"
+            target=serve, args=(number, function, other, threads, log, method), name=f"{NAME}-{number}"
         )
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks beside threads
