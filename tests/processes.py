@@ -26,7 +26,7 @@ from torch.distributed.checkpoint.state_dict import (
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, Replicate, Shard
 from torch.nn.parallel import DistributedDataParallel
 
 from autoranger import Config
@@ -72,7 +72,10 @@ def tensors(seed: int) -> dict[str, Tensor]:
 
 def place(x: Tensor, mesh: DeviceMesh, placements: Sequence[Any] | None) -> Tensor:
     """A tensor spread over processes; itself where it is to be everywhere."""
-    return x.clone() if placements is None else distribute_tensor(x, mesh, placements)
+    if placements is None:
+        return x.clone()
+    everywhere = DTensor.from_local(x, mesh, [Replicate()] * mesh.ndim, run_check=False)
+    return everywhere.redistribute(mesh, placements)
 
 
 def whole(x: Tensor) -> Tensor:
