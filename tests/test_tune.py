@@ -576,6 +576,8 @@ def test_the_command_tunes_a_function_of_a_file(command):
     assert status == 0
     assert "Shapley value" in out
     assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
+    assert "has the single trainings of another one; report that: s." in command("report", "s-runs")[2]
+    assert "it has s." in command("report", "t")[2]
 
 
 @pytest.mark.parametrize(
