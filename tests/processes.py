@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
@@ -15,7 +16,13 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 import torch.multiprocessing
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+    set_state_dict,
+)
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
@@ -201,6 +208,19 @@ def train_few() -> None:
     compare(results[1:], results[:1], "few")
 
 
+def follow_guide() -> None:
+    """The examples of docs/distributed.md, in order; what they make is the same in all processes."""
+    guide = (Path(__file__).parents[1] / "docs" / "distributed.md").read_text(encoding="utf-8")
+    found: dict[str, Any] = {"__name__": "example"}
+    for source in re.findall(r"^```python\n(.*?)^```", guide, re.MULTILINE | re.DOTALL):
+        exec(compile(source, "docs/distributed.md", "exec"), found)
+        if "model" in found:
+            flat = torch.cat([whole(p.detach()).flatten() for p in found["model"].parameters()])
+            others = [torch.empty_like(flat) for _ in range(dist.get_world_size())]
+            dist.all_gather(others, flat)
+            assert all(torch.equal(other, flat) for other in others)
+
+
 def at_once(folder: str) -> None:
     """What can be tried in a moment: starting processes takes longer."""
     train_alike(["mixed"], 4, 0, False)
@@ -242,12 +262,8 @@ def resume_full(
     weights, state = get_state_dict(model, optimizer, options=whole_tensors)
     again = spread(net())
     optimizer = config.build(again.parameters(), end)
-    given = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
-    set_state_dict(
-        again,
-        optimizer,
-        model_state_dict=weights if dist.get_rank() == 0 else {},
-        optim_state_dict=state if dist.get_rank() == 0 else {},
-        options=given,
-    )
+    first_alone = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    given = (weights, state) if dist.get_rank() == 0 else ({}, {})
+    set_model_state_dict(again, given[0], options=first_alone)
+    set_optimizer_state_dict(again, optimizer, given[1], options=first_alone)
     return train(again, optimizer, first, end)

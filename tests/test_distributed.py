@@ -29,6 +29,10 @@ def test_two_processes_go_on_where_three_have_saved(saved: Path, compiler: None)
     processes.run(2, processes.save_and_load, "ranger21", str(saved), 2, False)
 
 
+def test_the_guide_can_be_followed(compiler: None) -> None:
+    processes.run(2, processes.follow_guide)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_way_to_spread_parameters_trains_as_one_process(size: int, compiler: None) -> None:

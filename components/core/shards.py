@@ -89,11 +89,11 @@ class Shards:
         """The row that each local row is a piece of; None where they are rows of their own."""
         if not self.turns:
             return None
-        inputs, outputs = self._indices(0), self._indices(1)
+        inputs, outputs = self._located(0), self._located(1)
         group = inputs // (self.shape[0] // self.turns)
         return (group[:, None] * self.shape[1] + outputs).flatten().to(self.mesh.device_type)
 
-    def _indices(self, dim: int) -> Tensor:
+    def _located(self, dim: int) -> Tensor:
         """Where the local part lies along a dimension of the tensor."""
         start, length = 0, self.shape[dim]
         for i, along in self._cuts:

@@ -56,6 +56,13 @@ class Stack(nn.Module):
         self.slots = nn.ModuleList(self.by_id.values())
         self.copies = any(slot.copies for slot in self.by_id.values())
 
+    @property
+    def kind(self) -> int:
+        """What a recording depends on: 1 for a matrix, plus 2 if processes share rows, 4 if they share the tensor."""
+        if not self.shards:
+            return int(self.matrix)
+        return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
+
     def restart_copies(self, b: int, theta: Tensor) -> None:
         """Begins anew, for tensor `b`, the state of components that keep a copy of weights which are no more."""
         for slot in self.by_id.values():

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.adamw import ADAMW, Part
-from autoranger.components.core.component import SCALARS, Component, Signals, Stage, registry
+from autoranger.components.core.component import Component, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.rows import can_look
 from autoranger.components.core.shards import Shards
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.sums import together
 from autoranger.components.core.totals import collect

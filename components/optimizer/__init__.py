@@ -2,5 +2,6 @@
 
 `optimizer` is what users touch. `binding` lays parameters out for the step and notices what has changed since, with
 `groups` for the numbers in parameter groups, `held` for state, `watch` for weights, and `resume` for what is loaded.
-`schedule` is the schedule among the components as an LRScheduler.
+`stacking` makes stacks of parameters, `partners` finds the processes that ZeRO has split them between, and `schedule`
+is the schedule among the components as an LRScheduler.
 """

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import plain_number
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
+from autoranger.components.core.hyper import plain_number
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]

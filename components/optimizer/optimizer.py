@@ -37,6 +37,12 @@ class ComposedOptimizer(Optimizer):
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
     aside: of a compiled training step, the optimizer's is what it is without.
 
+    >>> config = Config(lr=0.1, components={"explore_exploit": {}})
+    >>> groups = [{"params": torch.nn.Linear(2, 1).parameters(), "lr": 0.25}]
+    >>> optimizer = ComposedOptimizer(groups, config, total_steps=50)
+    >>> optimizer.param_groups[0]["lr"], optimizer.get_last_lr()
+    (0.25, [0.25])
+
     Args:
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
         config: the optimizer as data.
@@ -70,7 +76,8 @@ class ComposedOptimizer(Optimizer):
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
-        self.config, self.compile = config, compile
+        self.config = config
+        self.compile: Compile = compile
         self._bound: Bound | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
@@ -184,5 +191,6 @@ def step_aside(cls: Any) -> None:
     What would be made of a step is made again for each learning rate, and is slower than what the step is.
     """
     if not getattr(cls.step, "steps_aside", False):
-        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
-        cls.step.steps_aside = True
+        aside: Any = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        aside.steps_aside = True
+        cls.step = aside

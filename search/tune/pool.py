@@ -55,6 +55,7 @@ class Runner(Protocol):
 
     def run(self, jobs: Sequence[Job], listener: Listener) -> Generator[tuple[Job, Result], None, None]:
         """Does trainings, and yields each with what came of it, as they are done."""
+        ...
 
     def close(self) -> None:
         """Ends whatever goes on."""

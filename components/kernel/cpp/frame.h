@@ -38,7 +38,7 @@ constexpr int64_t BLOCK = 1 << 12;  // so many numbers are added up before the s
 
 // One tensor of all candidates. Pointers are those of candidate 0, the next one's numbers are `stride` further.
 struct Tensor {
-  int64_t rows, columns, matrix, group, stride, count_stride, first_row;
+  int64_t rows, columns, whole_rows, whole_columns, kind, group, stride, count_stride, first_row;
   int64_t* count;
   Storage* theta;
   Storage* grad;
@@ -52,7 +52,7 @@ struct Scalar {
 };
 
 struct Call {
-  int64_t candidates, tensors, threads, rows;
+  int64_t candidates, tensors, threads, rows, first_sweep, last_sweep;
   const Tensor* tensor;
   const Scalar* scalars;
   const int64_t* steps;  // that have been taken, with this one
@@ -121,12 +121,12 @@ inline Number floor_remainder(Number a, Number b) {
   return r != 0 && (r < 0) != (b < 0) ? r + b : r;
 }
 
-template <int SWEEPS, int PASSES>
-void drive(const Pass (&passes)[2][SWEEPS][PASSES], const Call& call) {
+template <int KINDS, int SWEEPS, int PASSES>
+void drive(const Pass (&passes)[KINDS][SWEEPS][PASSES], const Call& call) {
   const int64_t all = call.candidates * call.tensors;
   for (int64_t i = 0; i < all; ++i) {
     const int64_t k = i / call.tensors, j = i % call.tensors;
-    if (call.works(k, j)) ++call.tensor[j].count[k * call.tensor[j].count_stride];
+    if (call.first_sweep == 0 && call.works(k, j)) ++call.tensor[j].count[k * call.tensor[j].count_stride];
   }
 #pragma omp parallel num_threads(call.threads) if (call.threads > 1)
   {
@@ -135,17 +135,17 @@ void drive(const Pass (&passes)[2][SWEEPS][PASSES], const Call& call) {
 #else
     const int64_t team = 1, me = 0;
 #endif
-    for (int sweep = 0; sweep < SWEEPS; ++sweep) {
+    for (int64_t sweep = call.first_sweep; sweep < call.last_sweep; ++sweep) {
       const auto shared = [&](const Tensor& u) { return team > 1 && u.rows * u.columns >= LARGE; };
       for (int64_t i = 0; i < all; ++i) {
         const int64_t k = i / call.tensors, j = i % call.tensors;
         const Tensor& u = call.tensor[j];
         if (!shared(u) || !call.works(k, j)) continue;
-        for (int p = 0; p < PASSES && passes[u.matrix][sweep][p]; ++p) {
+        for (int p = 0; p < PASSES && passes[u.kind][sweep][p]; ++p) {
           if (p > 0) {
 #pragma omp barrier
           }
-          passes[u.matrix][sweep][p](call, u, k, j, u.rows * me / team, u.rows * (me + 1) / team);
+          passes[u.kind][sweep][p](call, u, k, j, u.rows * me / team, u.rows * (me + 1) / team);
         }
       }
 #pragma omp for schedule(dynamic)
@@ -153,8 +153,8 @@ void drive(const Pass (&passes)[2][SWEEPS][PASSES], const Call& call) {
         const int64_t k = i / call.tensors, j = i % call.tensors;
         const Tensor& u = call.tensor[j];
         if (shared(u) || !call.works(k, j)) continue;
-        for (int p = 0; p < PASSES && passes[u.matrix][sweep][p]; ++p)
-          passes[u.matrix][sweep][p](call, u, k, j, 0, u.rows);
+        for (int p = 0; p < PASSES && passes[u.kind][sweep][p]; ++p)
+          passes[u.kind][sweep][p](call, u, k, j, 0, u.rows);
       }
     }
   }

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp.build import build
+from autoranger.components.kernel.cpp.crossing import crossing
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
 from autoranger.components.kernel.recording.inputs import check, spread
 from autoranger.components.kernel.recording.printer import Layout
@@ -31,7 +32,7 @@ class Call(ctypes.Structure):
     """`Call` of frame.h."""
 
     _fields_ = [
-        *((name, NUMBER) for name in ("candidates", "tensors", "threads", "rows")),
+        *((name, NUMBER) for name in ("candidates", "tensors", "threads", "rows", "first_sweep", "last_sweep")),
         *((name, NUMBER) for name in ("tensor", "scalars", "steps", "active", "kept", "parts")),
     ]
 
@@ -51,7 +52,7 @@ class Kernel:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         dtype = check(step, thetas, STORAGE)
-        self.recording = Recording(step, dtype)
+        self.recording = Recording(step, dtype, across=True)
         source, self.layout = printed(tuple(self.recording.schedules.items()), dtype, step.dtype)
         self.function = build(source)
         self._tensors = self._describe_tensors()
@@ -61,9 +62,10 @@ class Kernel:
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
         self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
+        self._crossing = crossing(step, self.recording.schedules, self._kept, self._parts)
         self._places: tuple[list[int], list[int]] = [], []
         self._call = Call(
-            *(candidates, count, 0, rows),
+            *(candidates, count, 0, rows, 0, max(len(s.sweeps) for s in self.recording.schedules.values())),
             *(ctypes.addressof(self._tensors), ctypes.addressof(self._table), step.steps.data_ptr(), 0),
             *(self._kept.data_ptr(), self._parts.data_ptr()),
         )
@@ -86,7 +88,13 @@ class Kernel:
             self._places = places
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
-        self.function(ctypes.addressof(self._call))
+        if self._crossing is None:
+            self.function(ctypes.addressof(self._call))
+        else:
+            for sweep, complete in enumerate(self._crossing):
+                self._call.first_sweep, self._call.last_sweep = sweep, sweep + 1
+                self.function(ctypes.addressof(self._call))
+                complete(places[1])
 
     def _describe_tensors(self) -> Any:
         """An array of `Tensor` of frame.h, complete but for the addresses that change."""
@@ -96,7 +104,8 @@ class Kernel:
             _, tensors, rows, columns = stack.shape
             for b in range(tensors):
                 states = [held[name.removeprefix("state ")][0, b].data_ptr() for name in names]
-                fixed = rows, columns, stack.matrix, stack.group, tensors * rows * columns, tensors, first_row
+                sizes = rows, columns, *(stack.shards.rows if stack.shards else (rows, columns))
+                fixed = *sizes, stack.kind, stack.group, tensors * rows * columns, tensors, first_row
                 entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))
                 first_row += rows
         return (tensor_type(len(names)) * len(entries))(*entries)  # type: ignore[misc]
@@ -104,7 +113,7 @@ class Kernel:
 
 @lru_cache(maxsize=64)
 def printed(
-    schedules: tuple[tuple[bool, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
+    schedules: tuple[tuple[int, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
 ) -> tuple[str, Layout]:
     """`print_step` of the same schedules once."""
     return print_step(dict(schedules), dtype, compute)
@@ -113,6 +122,6 @@ def printed(
 @lru_cache(maxsize=64)
 def tensor_type(states: int) -> type[ctypes.Structure]:
     """`Tensor` of frame.h, with that many states."""
-    numbers = ("rows", "columns", "matrix", "group", "stride", "count_stride", "first_row", "count", "theta", "grad")
-    fields = [*((name, NUMBER) for name in numbers), ("states", NUMBER * max(1, states))]
+    numbers = "rows", "columns", "whole_rows", "whole_columns", "kind", "group", "stride", "count_stride", "first_row"
+    fields = [*((name, NUMBER) for name in (*numbers, "count", "theta", "grad")), ("states", NUMBER * max(1, states))]
     return type("Tensor", (ctypes.Structure,), {"_fields_": fields})

@@ -52,8 +52,8 @@ class Cpp(Language):
     }
     inputs = {
         "updates": "Number(u.count[k * u.count_stride])",
-        "rows": "Number(u.rows)",
-        "columns": "Number(u.columns)",
+        "rows": "Number(u.whole_rows)",
+        "columns": "Number(u.whole_columns)",
         "steps": "Number(*call.steps)",
     }
     scalar = "call.scalar({}, k, u.group)"
@@ -65,6 +65,7 @@ class Cpp(Language):
     keep = "{name}[r] = {value};"
     declare = "const auto {name} = {expression};"
     begin_sum = "Number {} = 0;"
+    own_part = "call.parts_of({}, k)[j]"
     part = "if (begin == 0) call.parts_of({total}, k)[j] = {value};"
 
     def __init__(self, layout: Layout) -> None:
@@ -117,11 +118,11 @@ class Cpp(Language):
         return f"u.states[{known.index(name)}]" if name in known else f"u.{name}"
 
 
-def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: torch.dtype) -> tuple[str, Layout]:
+def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype) -> tuple[str, Layout]:
     """The source, and how to call it.
 
     Args:
-        schedules: for matrices (True), and for others; see `Signals`.
+        schedules: for each kind of tensor; see `Recording`.
         dtype: of parameters and gradients.
         compute: in which to compute, and of the state.
 
@@ -138,16 +139,16 @@ def print_step(schedules: Mapping[bool, Schedule], dtype: torch.dtype, compute: 
     return "\n".join([FRAME.replace("// TYPES", "\n".join(types)), *passes, print_table(names)]), layout
 
 
-def print_table(names: Mapping[bool, list[list[str]]]) -> str:
+def print_table(names: Mapping[int, list[list[str]]]) -> str:
     """The passes of each kind of tensor, by sweep, and the function to call."""
     sweeps = max(map(len, names.values()))
     passes = max(len(sweep) for kind in names.values() for sweep in kind)
     kinds = []
-    for matrix in (False, True):
-        rows = [*names.get(matrix, []), *[[]] * sweeps][:sweeps]
+    for kind in range(max(names) + 1):
+        rows = [*names.get(kind, []), *[[]] * sweeps][:sweeps]
         kinds.append(braces(braces([*row, *["nullptr"] * passes][:passes]) for row in rows))
     return (
-        f"static const Pass passes[2][{sweeps}][{passes}] = {braces(kinds)};\n"
+        f"static const Pass passes[{len(kinds)}][{sweeps}][{passes}] = {braces(kinds)};\n"
         'extern "C" void step(const Call* call) { drive(passes, *call); }\n'
     )
 

@@ -51,7 +51,7 @@ def is_scalar(value: Value) -> bool:
 def depends_on_elements(value: Value) -> bool:
     """Whether a scalar is a sum over a tensor, or made of one."""
     return isinstance(value, Node) and (
-        value.op in ("tensor_sum", "total") or any(map(depends_on_elements, value.operands))
+        value.op in ("tensor_sum", "complete", "total") or any(map(depends_on_elements, value.operands))
     )
 
 

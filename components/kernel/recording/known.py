@@ -21,15 +21,15 @@ OF_MODULES = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
 
-def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) -> Program:
+def record(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
     """The program of a step, see `record.record`, recorded once for all steps that compute the same."""
     components = recipe(step)
     if components is None:
-        return recording.record(step, matrix, dtype, rates)
-    key = components, step.dtype, step.lr.device, matrix, dtype, rates
+        return recording.record(step, kind, dtype, rates)
+    key = components, step.dtype, step.lr.device, kind, dtype, rates
     program = PROGRAMS.get(key)
     if program is None:
-        program = recording.record(step, matrix, dtype, rates)
+        program = recording.record(step, kind, dtype, rates)
         for old in [*PROGRAMS][: max(0, len(PROGRAMS) - MOST + 1)]:  # of a copy: other threads may do the same
             PROGRAMS.pop(old, None)
         PROGRAMS[key] = program

@@ -24,7 +24,7 @@ class Layout:
         scalars: names of the inputs that a candidate or a parameter group has one of.
         states: names of the state tensors.
         slots: how many numbers are kept for each row.
-        totals: how many sums over all tensors there are.
+        totals: how many sums have parts of tensors.
     """
 
     scalars: tuple[str, ...]
@@ -33,7 +33,7 @@ class Layout:
     totals: int
 
 
-def lay_out(schedules: Mapping[bool, Schedule]) -> Layout:
+def lay_out(schedules: Mapping[int, Schedule]) -> Layout:
     """What the passes of all kinds of tensors need."""
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
@@ -42,7 +42,7 @@ def lay_out(schedules: Mapping[bool, Schedule]) -> Layout:
         scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
         states=states,
         slots=max(len(s.kept) for s in schedules.values()),
-        totals=max(len(s.program.totals) for s in schedules.values()),
+        totals=max(len(s.shared) for s in schedules.values()),
     )
 
 
@@ -80,6 +80,7 @@ class Language(ABC):
         store: a template for storing a value through a pointer; `keep` for keeping a row's value by a name.
         declare: a template for giving a value a name; `begin_sum` for a sum that a loop is going to make.
         part: a template for noting a tensor's value as its part of the sum over all tensors of a number.
+        own_part: a template for the part itself, after others have added to it; where sums may cross processes.
     """
 
     operations: Mapping[str, str]
@@ -94,6 +95,7 @@ class Language(ABC):
     declare: str
     begin_sum: str
     part: str
+    own_part: str = ""
 
     @abstractmethod
     def constant(self, value: float) -> str:
@@ -145,7 +147,8 @@ class Printer:
         needed = self.schedule.needed(this.roots, number)
         lines = [self._declare(n, number) for n in needed if n.level == Level.SCALAR]
         for total, part in this.parts.items():
-            lines.append(language.part.format(total=total.name, value=self._value(part)))
+            index = self.schedule.shared.index(total)
+            lines.append(language.part.format(total=index, value=self._value(part)))
         if this.stores or this.kept:
             places = dict.fromkeys([*(p for n in needed if (p := self._place(n, number))), *this.stores])
             body = self._print_row(this, needed, number)
@@ -219,6 +222,8 @@ class Printer:
             return truth(node, language.scalar.format(self.layout.scalars.index(node.name)))
         if node.op == "tensor_sum":
             return language.sum_of.format(self.schedule.kept.index(node.args[0]))  # type: ignore[arg-type]
+        if node.op == "complete":
+            return language.own_part.format(self.schedule.shared.index(node))
         if node.op == "total":
             return language.total_of.format(node.name)
         args = (self.schedule.settle(a, number, known) for a in node.args)
@@ -238,10 +243,10 @@ class Printer:
 
 
 def print_passes(
-    schedules: Mapping[bool, Schedule], layout: Layout, languages: Mapping[bool, Language]
-) -> tuple[list[str], dict[bool, list[list[str]]]]:
+    schedules: Mapping[int, Schedule], layout: Layout, languages: Mapping[int, Language]
+) -> tuple[list[str], dict[int, list[list[str]]]]:
     """All passes as functions, and for each kind of tensor the names of its passes, by sweep."""
-    lines, names = list[str](), dict[bool, list[list[str]]]()
+    lines, names = list[str](), dict[int, list[list[str]]]()
     for matrix, schedule in schedules.items():
         printer = Printer(schedule, layout, languages[matrix])
         names[matrix] = [[f"pass_{int(matrix)}_{number}" for number in sweep] for sweep in schedule.sweeps]

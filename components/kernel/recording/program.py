@@ -23,7 +23,7 @@ class Node:
 
     Args:
         op: "input", or an operation of `printer.Language`; of the sums `row_sum` gives a row's, `tensor_sum` (of
-            rows) a tensor's and `total` that of all tensors.
+            rows) a tensor's, `complete` that of all processes, and `total` that of all tensors.
         args: operands; plain numbers are constants.
         level: what there is one of.
         name: of an input.
@@ -79,11 +79,14 @@ class Program:
         stores: the new value of each input that changes.
         inputs: by name.
         totals: the sums over all tensors, in the order of the step, whether this kind of tensor needs them or not.
+        are_rows_cut, is_cut: whether a row, or a tensor, is spread over processes.
     """
 
     stores: dict[Node, Node | float] = field(default_factory=dict)
     inputs: dict[str, Node] = field(default_factory=dict)
     totals: list[Node] = field(default_factory=list)
+    are_rows_cut: bool = False
+    is_cut: bool = False
     _known: dict[object, Node] = field(default_factory=dict)
 
     def input(self, name: str, level: Level) -> Node:
@@ -105,6 +108,11 @@ class Program:
         if key not in self._known:
             self._known[key] = Node(op, args, level)
         return self._known[key]
+
+    def complete(self, part: Node | float) -> Node | float:
+        """A sum over a row or a tensor, added up over processes where these have parts of it."""
+        is_row = isinstance(part, Node) and part.level == Level.ROW
+        return self.make("complete", part) if (self.are_rows_cut if is_row else self.is_cut) else part
 
     def total(self, part: Node | float) -> Node:
         """The sum over all tensors of what `part` is for this one."""

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
 from autoranger.components.core.private import TorchDispatchMode
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.fold import FoldedProgram
@@ -23,12 +23,12 @@ SHAPES = ((3, 5), (7, 11))
 """Rows and columns to record with. What differs between the two depends on the shape, and must not."""
 
 
-def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) -> Program:
+def record(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
     """The program of a step for tensors of this dtype.
 
     Args:
         step: what to record.
-        matrix: whether the tensors have rows; see `Signals`.
+        kind: of the tensors; see `Stack`.
         dtype: of parameters and gradients; state has the one to compute in.
         rates: whether the rate stage is part of it, and its inputs the step's own numbers ("step: lr" and so on, and
             "steps", their count); else what comes out of that stage is an input ("signal lr" and so on).
@@ -36,16 +36,17 @@ def record(step: Step, matrix: bool, dtype: torch.dtype, rates: bool = False) ->
     Raises:
         UntraceableError: where the step does what no rule covers.
     """
-    programs = [record_at(step, matrix, dtype, shape, rates) for shape in SHAPES]
+    programs = [record_at(step, kind, dtype, shape, rates) for shape in SHAPES]
     if programs[0].signature() != programs[1].signature():
         raise UntraceableError("a component computes with the shape of a tensor; use the functions of `rows` for that")
     return programs[0]
 
 
-def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, int], rates: bool) -> Program:
+def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int], rates: bool) -> Program:
     """The program as recorded with this many rows and columns."""
     candidates, device = step.lr.shape[0], step.lr.device
     recorder = Recorder(shape, (dtype, step.dtype))
+    recorder.program.are_rows_cut, recorder.program.is_cut = bool(kind & 2), bool(kind & 4)
 
     def example(name: str, dtype: torch.dtype) -> Tensor:
         return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
@@ -68,7 +69,9 @@ def record_at(step: Step, matrix: bool, dtype: torch.dtype, shape: tuple[int, in
     theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
     with recorder:
-        x = x._replace(theta=theta.to(step.dtype), grad=grad.to(step.dtype), updates=updates, matrix=matrix, state={})
+        x = x._replace(
+            theta=theta.to(step.dtype), grad=grad.to(step.dtype), updates=updates, matrix=bool(kind & 1), state={}
+        )
         for sweep in step.sweeps:
             if sweep[0].component.collective:
                 x = x._replace(collected=tuple(map(recorder.total, sweep[0].component.collect(x))))
@@ -205,7 +208,7 @@ def add_up(g: Program, x: Value, dims: list[int], keepdim: bool, dtype: torch.dt
     if x.op == "fill":
         return g.make("mul", count(g, x, over), *x.args)
     total = g.make("row_sum", x)
-    return total if over == [3] else g.make("tensor_sum", total)
+    return g.complete(total if over == [3] else g.make("tensor_sum", total))
 
 
 def count(g: Program, x: Node, dims: list[int]) -> Value:

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
@@ -27,26 +27,31 @@ class Recording:
         step: with all its stacks.
         dtype: of parameters and gradients.
         rounded: whether what is stored is rounded, which by default `dtype` tells.
+        across: whether who runs the passes completes sums that cross processes.
 
     Attributes:
-        schedules: the passes for matrices (True) and for other tensors (False), where the step has such.
+        schedules: the passes for each kind of tensor that the step has, `Stack.kind` where they go across processes;
+            else for matrices (1) and for other tensors (0).
         scalars: the buffers that the passes read, by the names of their inputs.
 
     Raises:
         UntraceableError: where the step cannot be recorded.
     """
 
-    def __init__(self, step: Step, dtype: torch.dtype, *, rounded: bool | None = None) -> None:
+    def __init__(self, step: Step, dtype: torch.dtype, *, rounded: bool | None = None, across: bool = False) -> None:
         self.step = step
         rounded = dtype != step.dtype if rounded is None else rounded
         try:
-            self.schedules = schedules(step, dtype, rounded, rates=True)
+            self.schedules = schedules(step, dtype, rounded, True, across)
             self.scalars, self._signals = scalar_inputs(step, rates=True), dict[str, Tensor]()
         except UntraceableError:
-            self.schedules = schedules(step, dtype, rounded, rates=False)
+            self.schedules = schedules(step, dtype, rounded, False, across)
             self._signals = {name: torch.empty_like(step.lr) for name in SCALARS}
             self.scalars = scalar_inputs(step, rates=False) | {SIGNAL + name: x for name, x in self._signals.items()}
-        require_local(step, self.schedules)
+        if step.partners is not None:
+            raise UntraceableError("it sums over tensors that belong to other processes")
+        if not across:
+            require_local(step, self.schedules)
 
     def compute_signals(self) -> None:
         """Computes what comes out of the rate stage where that is not recorded, once a step has been counted."""
@@ -56,10 +61,10 @@ class Recording:
                 signal.copy_(getattr(now, name))
 
 
-def schedules(step: Step, dtype: torch.dtype, rounded: bool, rates: bool) -> dict[bool, Schedule]:
+def schedules(step: Step, dtype: torch.dtype, rounded: bool, rates: bool, across: bool) -> dict[int, Schedule]:
     """The passes for each kind of tensor; UntraceableError where the kinds cannot go through the same sweeps."""
-    kinds = sorted({stack.matrix for stack in step.stacks})
-    found = {matrix: schedule(record(step, matrix, dtype, rates), rounded) for matrix in kinds}
+    kinds = sorted({stack.kind if across else int(stack.matrix) for stack in step.stacks})
+    found = {kind: schedule(record(step, kind, dtype, rates), rounded) for kind in kinds}
     if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     return found

@@ -58,6 +58,7 @@ class Schedule:
         sweeps: how the passes group between sums over all tensors.
         kept: the rows' values that are kept, each in a slot of its own.
         summed: those of them whose sum over the tensor is wanted.
+        crossing: the sums over a tensor that have to be completed by other processes.
     """
 
     def __init__(self, program: Program, *, rounded: bool = False) -> None:
@@ -66,6 +67,8 @@ class Schedule:
         self._sweep_starts = {0}
         values = [v for v in (*program.stores.values(), *program.totals) if isinstance(v, Node)]
         self._row_sums = [n for n in walk(values, lambda node: node.operands) if n.op == "row_sum"]
+        nodes = walk(values, lambda node: node.operands)
+        self.crossing = [n for n in nodes if n.op == "complete" and n.level == Level.SCALAR]
         self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
         self.count = 1 + max([self.time(v)[0] for v in values], default=0)
         while late := self._overwritten_too_early():
@@ -86,9 +89,9 @@ class Schedule:
             now = max((self.time(a) for a in node.operands), default=(0, 0))
             if node.op == "row_sum":
                 now = now[0], now[1] + 1
-            elif node.op in ("tensor_sum", "total"):
+            elif node.op in ("tensor_sum", "complete", "total"):
                 now = now[0] + 1, 0
-                if node.op == "total":
+                if node.op != "tensor_sum":
                     self._sweep_starts.add(now[0])
             self._times[node] = now
         return self._times[node]
@@ -103,7 +106,9 @@ class Schedule:
 
     def is_kept(self, node: Node, number: int) -> bool:
         """Whether pass `number` finds this row's value where an earlier one left it."""
-        return node.level == Level.ROW and node.op != "input" and self.time(node)[0] < number
+        if node.level != Level.ROW or node.op == "input":
+            return False
+        return node.op == "complete" or self.time(node)[0] < number
 
     def is_at_hand(self, node: Node, number: int) -> bool:
         """Whether pass `number` finds this value stored or kept."""
@@ -111,7 +116,7 @@ class Schedule:
 
     def ingredients(self, node: Node, number: int) -> Iterable[Node]:
         """What pass `number` needs to have this value: nothing, where it is at hand."""
-        if self.is_at_hand(node, number) or node.op in ("tensor_sum", "total"):
+        if self.is_at_hand(node, number) or node.op in ("tensor_sum", "complete", "total"):
             return ()
         return node.operands
 
@@ -146,19 +151,26 @@ class Schedule:
     def _plan(self, number: int) -> None:
         """Finds what a pass has to do for itself and for those after it, which are planned already."""
         this = self.passes[number]
-        this.kept = [n for n in self.kept if self.time(n)[0] == number]
-        this.parts = {t: t.args[0] for t in self.program.totals if self._part_time(t) == number}
+        this.kept = [n for n in self.kept if self.time(n)[0] == number and n.op != "complete"]
+        this.parts = {t: t.args[0] for t in self.shared if self._part_time(t) == number}
         for node in self.needed(this.roots, number):
             if node.op == "row_sum" and not self.is_kept(node, number):
                 at = max(self.stage(a, number) for a in node.operands)
                 this.sums.setdefault(at, []).append(node)
             if self.is_kept(node, number):
                 self._keep(node)
+            if node.op == "complete" and node.level == Level.ROW:
+                self._keep(*node.operands)
             if node.op == "tensor_sum":
                 self._keep(*node.operands)
                 self.summed.update(node.operands)
         stored = [self.stage(v, number) for v in this.stores.values() if isinstance(v, Node)]
         this.sums.setdefault(max([*stored, *this.sums], default=0), [])
+
+    @property
+    def shared(self) -> list[Node]:
+        """What each tensor has a part of in a place of its own: sums over all tensors, and those in `crossing`."""
+        return [*self.program.totals, *self.crossing]
 
     def sweep(self, total: Node) -> int:
         """The sweep from which on a sum over all tensors is known."""
