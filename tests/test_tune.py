@@ -58,6 +58,8 @@ class Deaf:
 
 
 def forked(train, size=2, **rest):
+    """A pool of forks, which know from here how a step is run."""
+    once(trainings.draws)
     return Pool(train, size, 1, **rest)
 
 
@@ -167,7 +169,7 @@ def test_trainings_of_a_seed_draw_the_same_random_numbers():
 def test_a_training_may_fail_in_any_way(tmp_path):
     log = tmp_path / "log"
     jobs = [Job(CONFIG, seed) for seed in range(len(trainings.AWKWARD) + 2)]
-    found = results(forked(trainings.awkward, timeout=2.0, log=log), jobs)
+    found = results(forked(trainings.awkward, timeout=5.0, log=log), jobs)
     assert set(found) == set(jobs)
     for job, result in found.items():
         reason = trainings.AWKWARD.get(job.seed, "")
@@ -576,6 +578,8 @@ def test_the_command_tunes_a_function_of_a_file(command):
     assert status == 0
     assert "Shapley value" in out
     assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
+    assert "has the single trainings of another one; report that: s." in command("report", "s-runs")[2]
+    assert "it has s." in command("report", "t")[2]
 
 
 @pytest.mark.parametrize(
