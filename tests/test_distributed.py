@@ -23,14 +23,8 @@ def test_three_processes_train_as_one_does(saved: Path, compiler: None) -> None:
     processes.run(3, processes.at_once, str(saved))
 
 
-def test_two_processes_go_on_where_three_have_saved(saved: Path, compiler: None) -> None:
-    if not any(saved.iterdir()):
-        pytest.skip("needs the test before")
-    processes.run(2, processes.save_and_load, "ranger21", str(saved), 2, False)
-
-
-def test_the_guide_can_be_followed(compiler: None) -> None:
-    processes.run(2, processes.follow_guide)
+def test_two_processes_go_on_where_three_have_saved_and_follow_the_guide(saved: Path, compiler: None) -> None:
+    processes.run(2, processes.go_on, str(saved) if any(saved.iterdir()) else "")
 
 
 @pytest.mark.slow
