@@ -82,17 +82,17 @@ def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
         facts.append(f"Excludes {code(excluded)}.")
     parts = [f"### `{cls.id}`\n", f"{inspect.getdoc(cls)}\n"]
     if cls.hypers:
-        rows = [f"| `{name}` | {plain(h.default)} | {searched(h)} | {h.domain} |" for name, h in cls.hypers.items()]
+        rows = [f"| `{name}` | {short(h.default)} | {searched(h)} | {h.domain} |" for name, h in cls.hypers.items()]
         parts.append("\n".join(["| hyperparameter | default | searched | valid |", "|---|---|---|---|", *rows]) + "\n")
     return "\n".join([*parts, " ".join(facts) + "\n"])
 
 
 def preset_section(name: str, preset: Preset) -> str:
     """One preset: what it is, and its fields that differ from AdamW's."""
-    numbers = [f"{key} {plain(value)}" for key, value in preset.fields.items() if key != "components"]
+    numbers = [f"{key} {short(value)}" for key, value in preset.fields.items() if key != "components"]
     chosen = [
         f"`{key}`"
-        + (f" ({', '.join(f'{k} {plain(v)}' for k, v in value.items())})" if isinstance(value, dict) and value else "")
+        + (f" ({', '.join(f'{k} {short(v)}' for k, v in value.items())})" if isinstance(value, dict) and value else "")
         for key, value in preset.fields.get("components", {}).items()
     ]
     return f"### `{name}`\n\n{preset.summary} Source: {link(preset.source)}.\n\n{', '.join(numbers + chosen)}\n"
@@ -104,13 +104,13 @@ def searched(hyper: Hyper) -> str:
         return "all"
     if hyper.low is None or hyper.high is None:
         return "no"
-    return f"{plain(hyper.low)} to {plain(hyper.high)}" + (", logarithmic" if hyper.log else "")
+    return f"{short(hyper.low)} to {short(hyper.high)}" + (", logarithmic" if hyper.log else "")
 
 
-def plain(value: object) -> str:
+def short(value: object) -> str:
     """A value as short as it can be written."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(plain, value))})"
+        return f"({', '.join(map(short, value))})"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoranger.components.kernel.recording.program import Level, Node, is_truth, walk
+from autoranger.components.kernel.recording.program import Level, Node, Operand, is_truth, walk
 from autoranger.components.kernel.recording.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
@@ -174,7 +174,7 @@ class Printer:
         return lines
 
     def _print_loops(
-        self, sums: Sequence[Node], stores: Mapping[Node, Node | float], number: int, known: dict[Node, bool]
+        self, sums: Sequence[Node], stores: Mapping[Node, Operand], number: int, known: dict[Node, bool]
     ) -> list[str]:
         """A loop over the elements of a row; one for each outcome of conditions that let a tensor skip work."""
         changed = {t: v for t, value in stores.items() if (v := self.schedule.settle(value, number, known)) is not t}
@@ -191,10 +191,10 @@ class Printer:
         added = {self._value(s): self._value(self.schedule.settle(s.args[0], number, known)) for s in sums}
         return self.language.columns(body, added) if body or added else []
 
-    def _elements(self, roots: Iterable[Node | float], number: int, known: Mapping[Node, bool]) -> list[Node]:
+    def _elements(self, roots: Iterable[Operand], number: int, known: Mapping[Node, bool]) -> list[Node]:
         """The values that a loop deals with for each element, ingredients first, where some conditions are known."""
 
-        def settled(values: Iterable[Node | float]) -> Iterator[Node]:
+        def settled(values: Iterable[Operand]) -> Iterator[Node]:
             nodes = (self.schedule.settle(value, number, known) for value in values)
             return (n for n in nodes if isinstance(n, Node) and n.level == Level.ELEMENT)
 
@@ -232,7 +232,7 @@ class Printer:
     def _number(self, node: Node) -> int:
         return self._numbers.setdefault(node, len(self._numbers))
 
-    def _value(self, value: Node | float) -> str:
+    def _value(self, value: Operand) -> str:
         return f"v{self._number(value)}" if isinstance(value, Node) else self.language.constant(value)
 
     def _pointer(self, place: Node) -> str:
@@ -260,7 +260,7 @@ def truth(node: Node, number: str) -> str:
     return f"({number} != 0)" if is_truth(node) else number
 
 
-def skips(condition: Node | float) -> bool:
+def skips(condition: Operand) -> bool:
     """Whether a condition may let a tensor skip work for a while: one on the count of its updates."""
     if not isinstance(condition, Node) or condition.level != Level.SCALAR:
         return False
