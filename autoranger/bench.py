@@ -242,10 +242,10 @@ def summary(
     """The timing of one optimizer, from the seconds of all that took turns with it."""
     low, median, high = np.quantile(seconds[name], (0.25, 0.5, 0.75)).tolist()
     ratio = float(np.median(seconds[name] / seconds[REFERENCE])) if REFERENCE in seconds else float("nan")
-    return Timing(name, first, median, low, high, ratio, state_size(optimizer) / sum(p.numel() for p in params))
+    return Timing(name, first, median, low, high, ratio, state_numel(optimizer) / sum(p.numel() for p in params))
 
 
-def state_size(optimizer: Optimizer) -> int:
+def state_numel(optimizer: Optimizer) -> int:
     """How many numbers an optimizer keeps, except counts of steps."""
     held = (value for state in optimizer.state.values() for value in state.values())
     return sum(value.numel() for value in held if isinstance(value, Tensor) and value.dim() > 0)

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainin
 from rich.text import Text
 
 from autoranger.components.core.config import Config
+from autoranger.report.sentences import seeds as count_seeds
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Rung
 from autoranger.search.space import in_words
@@ -63,11 +64,11 @@ class Display(Progress):
 
     def sweep(self, rates: int, steps: int, seeds: int) -> None:
         """The default's learning rate is swept."""
-        self._say(f"ranger21: {rates} learning rates, {steps} steps, {counted(seeds)}", None)
+        self._say(f"ranger21: {rates} learning rates, {steps} steps, {count_seeds(seeds)}", None)
 
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """A round begins."""
-        self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {counted(rung.seeds)}", work)
+        self._say(f"round {number}/{of}: {candidates} candidates, {rung.steps} steps, {count_seeds(rung.seeds)}", work)
 
     def left_out(self, rounds: int) -> None:
         """There is no time for the last rounds."""
@@ -83,7 +84,7 @@ class Display(Progress):
 
     def best(self, config: Config, value: float) -> None:
         """There is a best candidate."""
-        self.bar.line = f"best so far {value:.4f}: lr {config.lr:g}, {brief(config)}"
+        self.bar.line = f"best so far {value:.4f}: lr {config.lr:g}, {in_words(config.components)}"
 
     def _print(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
@@ -106,13 +107,3 @@ def counting(console: Console, what: str) -> Iterator[Callable[[int, int], None]
     with rich.progress.Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         all_of_it = bar.add_task(what, total=None)
         yield lambda done, of: bar.update(all_of_it, completed=done, total=of)
-
-
-def counted(seeds: int) -> str:
-    """A number of seeds in words."""
-    return "one seed" if seeds == 1 else f"{seeds} seeds"
-
-
-def brief(config: Config) -> str:
-    """A config in a few words, relative to the nearest of full Ranger21 and AdamW."""
-    return in_words(config.components)

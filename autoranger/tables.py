@@ -13,9 +13,11 @@ from rich.padding import Padding
 from rich.table import Column, Table
 
 from autoranger.bench import Bench
-from autoranger.components.core.component import Value, registry
+from autoranger.components.core.component import registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.hyper import Setting
+from autoranger.components.core.reference import extra_bytes
 from autoranger.components.core.registry import origin
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.space import in_words
@@ -80,11 +82,13 @@ def imports(config: Config) -> list[str]:
     return [f"import {Path(place).stem}  # has {name}" for name, place in places.items() if place.endswith(".py")]
 
 
-def print_component(console: Console, name: str, settings: Mapping[str, Value]) -> None:
+def print_component(console: Console, name: str, settings: Mapping[str, Setting]) -> None:
     """Prints a component in two or three lines: name, stage, source, hyperparameters, and what it does."""
     cls = registry[name]
     values = ", ".join(f"{key}={value}" for key, value in settings.items())
-    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}[/]"
+    extra = extra_bytes(cls)
+    state = f", state {extra:+d} bytes a number" if extra else ""
+    title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}{state}[/]"
     console.print(title + (f"  {escape(values)}" if values else ""), highlight=False)
     console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.report.text import print_outcome
@@ -33,7 +33,7 @@ def tune(
     metric: str | None = None,
     direction: Direction = "maximize",
     lr_range: tuple[float, float] = LR_RANGE,
-    space: Space | None = None,
+    space: Space | Literal["subsets", "extended"] = "subsets",
     sampler: str | BaseSampler = "auto",
     seed: int = 0,
     timeout: str | float | None = None,
@@ -93,6 +93,7 @@ def tune(
     if in_worker():
         sys.exit(BEGUN_AGAIN)
     checked(train, "train")
+    chosen = space if isinstance(space, Space) else named_space(space)
     console, aside = Output(quiet=quiet), Aside(stderr=True, quiet=quiet)
     session = Session(name_of(train), None if out is None else Path(out), storage, study, resume=resume)
     try:
@@ -107,7 +108,7 @@ def tune(
                 workers=workers,
                 timeout=seconds(timeout, "timeout"),
                 log=None if log is None else Path(log),
-                space=space,
+                space=chosen,
                 seed=seed,
                 budget=seconds(budget, "budget"),
                 sampler=sampler,
@@ -123,6 +124,13 @@ def tune(
     session.save(outcome, aside)
     print_outcome(console, outcome, session.out_path, session.report_command)
     return outcome
+
+
+def named_space(name: str) -> Space:
+    """The space of a name; ConfigError where there is none."""
+    if name not in ("subsets", "extended"):
+        raise ConfigError(f"space is '{name}', but must be 'subsets', 'extended', or a Space.")
+    return Space() if name == "subsets" else Space.extended()
 
 
 def seconds(duration: str | float | None, name: str) -> float | None:

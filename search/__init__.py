@@ -4,4 +4,8 @@
 candidates, `race` decides which ones and for how long, with `samplers` to propose them; `verdict` says who has won on
 fresh seeds, and with what certainty. `storage` keeps all results in an Optuna study; `attribution` tells from them what
 each component is worth.
+
+>>> from autoranger.search.space import Space
+>>> len(Space().arms(most=256, seed=0))
+256
 """

@@ -10,14 +10,11 @@ import numpy as np
 import torch
 
 from autoranger.components.core.config import Config
-from autoranger.components.core.step import Step
+from autoranger.components.core.step import state_per_number
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns
 from autoranger.search.vectorization import forked
-
-SIDE = 8
-"""Side of the square matrix whose state is counted."""
 
 ROUNDS = 30
 """Steps of each optimizer that are timed."""
@@ -36,16 +33,9 @@ class Cost:
     of: Callable[[Config], float]
 
 
-def state_size(config: Config) -> float:
-    """Numbers of state that a config's optimizer keeps for each parameter of a matrix; two for AdamW."""
-    step = Step([config], 100, dtype=torch.float32, device=torch.device("cpu"))
-    step.add(torch.zeros(1, 1, SIDE, SIDE), matrix=True)
-    return sum(state.numel() for stack in step.stacks for state in stack.named_state().values()) / SIDE**2
-
-
 def memory() -> Cost:
-    """The cost in memory (see `state_size`)."""
-    return Cost("numbers of state per parameter", state_size)
+    """The cost in memory; see `state_per_number`."""
+    return Cost("numbers of state per parameter", state_per_number)
 
 
 def step_time(task: Task, space: Space) -> Cost:

@@ -60,7 +60,7 @@ def parse(kind: Any, value: Any, name: str) -> Any:
         hints, found = get_type_hints(kind), {}
         for field in fields(kind):
             place, optional = f"{name}.{field.name}", NoneType in get_args(hints[field.name])
-            if field.name in expected(Mapping, value, name, "a table"):
+            if field.name in require(Mapping, value, name, "a table"):
                 found[field.name] = parse(hints[field.name], value[field.name], place)
             elif optional:
                 found[field.name] = None
@@ -68,23 +68,23 @@ def parse(kind: Any, value: Any, name: str) -> Any:
                 raise ConfigError(f"{place} is missing.")
         return cast(Any, kind)(**found)
     if origin is tuple:
-        entries = expected(list | tuple, value, name, "a list")
+        entries = require(list | tuple, value, name, "a list")
         kinds = [inner[0]] * len(entries) if inner[-1] is Ellipsis else inner
         if len(kinds) != len(entries):
             raise ConfigError(f"{name} has {len(entries)} entries, but must have {len(kinds)}.")
         return tuple(parse(k, entry, f"{name}[{i}]") for i, (k, entry) in enumerate(zip(kinds, entries, strict=True)))
     if origin is not None:  # Mapping[str, X]
-        table = expected(Mapping, value, name, "a table")
+        table = require(Mapping, value, name, "a table")
         return {key: parse(inner[1], entry, f"{name}.{key}") for key, entry in table.items()}
     if kind is float and value is None:  # JSON has nothing else for what is not finite
         return math.nan
     right = int | float if kind is float else kind
     if isinstance(value, bool) and kind is not bool:
         right = NoneType
-    return kind(expected(right, value, name, NUMBERS[kind]))
+    return kind(require(right, value, name, NUMBERS[kind]))
 
 
-def expected(kind: Any, value: Any, name: str, words: str) -> Any:
+def require(kind: Any, value: Any, name: str, words: str) -> Any:
     """`value`; raises ConfigError if it is not of that type."""
     if not isinstance(value, kind):
         raise ConfigError(f"{name} is {value!r}, but must be {words}.")

@@ -131,7 +131,7 @@ def conduct(
     record = Record(storage, study, space, known, resume=resume)
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
-    swept, sweep_seeds, finals = Standings(), list[int](), None
+    swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
     try:
         subject.calibrate(clock, [space.default, space.plain], seed_stream(seed * SEEDS + SEEDS // 2))
         settings, steps = settings_of(subject, asked), subject.about.steps
@@ -148,7 +148,8 @@ def conduct(
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
                 opening = Grid(space.arms(plan.arms, seed), lrs)
-            record.note(plan=asdict(plan), opening=opening.name)
+            opened_by = opening.name
+            record.note(plan=asdict(plan), opening=opened_by)
             race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
             with suppress(OutOfTime):
                 finals = compete(race, opening, plan, fresh)
@@ -162,7 +163,7 @@ def conduct(
                 )
             # Rounds and seeds may have been cut short.
             done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
-            evidence = compared(settings, done, opening.name, finals.seeds, list(judged.values()))
+            evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
             merits = {config: finalist.valid for config, finalist in judged.items()}
         else:
             require_reached(trainer)

@@ -24,26 +24,32 @@ class About(Protocol):
     @property
     def name(self) -> str:
         """What it is called."""
+        ...
 
     @property
     def metric_name(self) -> str:
         """What is to get higher."""
+        ...
 
     @property
     def steps(self) -> int:
         """Length of the trainings that are compared in the end."""
+        ...
 
     @property
     def batch_size(self) -> int | None:
         """Examples per step; None where that is not known."""
+        ...
 
     @property
     def lr_range(self) -> tuple[float, float]:
         """Lowest and highest learning rate to begin with."""
+        ...
 
     @property
     def device(self) -> torch.device:
         """Where it trains."""
+        ...
 
 
 class Subject(Protocol):
@@ -52,22 +58,27 @@ class Subject(Protocol):
     @property
     def about(self) -> About:
         """What it is; its length is known once it is calibrated."""
+        ...
 
     @property
     def objective(self) -> str:
         """What is better, by name; see `search`."""
+        ...
 
     @property
     def trainer(self) -> Trainer:
         """Trains candidates, once it is calibrated."""
+        ...
 
     @property
     def lrs(self) -> Sequence[float]:
         """The grid of learning rates to begin with."""
+        ...
 
     @property
     def learned(self) -> dict[str, Any]:
         """What calibration has found out, now or before a search was interrupted, to be kept with its settings."""
+        ...
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """What must be as it was where a search goes on, besides what it is.
@@ -75,6 +86,7 @@ class Subject(Protocol):
         Args:
             arm: for a short training, where that tells.
         """
+        ...
 
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
         """Tells a clock how fast it trains, and has it end what there is no time for.
@@ -96,6 +108,7 @@ class Subject(Protocol):
 
     def plans(self) -> list[Plan]:
         """What can be done, the cheapest first."""
+        ...
 
     def standard(self, *, listed: bool) -> Plan:
         """What is done without a budget.
@@ -103,6 +116,7 @@ class Subject(Protocol):
         Args:
             listed: whether every subset is to be trained, if they are as few as those of Ranger21.
         """
+        ...
 
 
 def rates(name: str, lr_range: tuple[float, float]) -> list[float]:

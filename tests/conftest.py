@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 from autoranger import Config
 from autoranger.components.core.rows import is_matrix, row_shape
 from autoranger.components.core.step import Step
-from autoranger.components.optimizer import binding
+from autoranger.components.optimizer import layout
 from autoranger.components.optimizer.stacking import STACKED_BELOW
 from autoranger.search.population.memory import keep_freed_memory
 
@@ -50,7 +50,7 @@ def operations_only(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPa
     if "compiler" not in request.fixturenames:
         monkeypatch.setenv("CXX", "none-in-this-test")
     if "interpreter" not in request.fixturenames:
-        monkeypatch.setattr(binding, "interpreter", lambda *_: None)
+        monkeypatch.setattr(layout, "interpreter", lambda *_: None)
 
 
 @pytest.fixture(params=["operations", "interpreter", "compiled"])
@@ -61,7 +61,7 @@ def way(request: pytest.FixtureRequest, compiler: None, interpreter: None, monke
     elif not any(map(shutil.which, ("g++", "clang++"))):
         pytest.skip("needs a C++ compiler")
     if request.param == "operations":
-        monkeypatch.setattr(binding, "interpreter", lambda *_: None)
+        monkeypatch.setattr(layout, "interpreter", lambda *_: None)
 
 
 STEPS = 30

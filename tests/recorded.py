@@ -191,7 +191,7 @@ def check_program(
     for name, buffer in stack.named_state().items():
         buffer.copy_(torch.tensor(inputs[f"state {name}"]).view_as(buffer))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recording, "record", lambda *_: program)
+        patch.setattr(recording, "program_of", lambda *_: program)
         make(step, [theta])([theta], [grad])
     after = {"theta": theta} | {f"state {name}": buffer for name, buffer in stack.named_state().items()}
     for name, value in evaluate(program, inputs | {"updates": np.ones((1, 1))}).items():

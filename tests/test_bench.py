@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from autoranger import bench as benchmark
-from autoranger.bench import MODELS, PEERS, REFERENCE, Bench, bench, contestants, state_size, take_turns
+from autoranger.bench import MODELS, PEERS, REFERENCE, Bench, bench, contestants, state_numel, take_turns
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
 from autoranger.figures import check_figure, draw_bench
@@ -57,7 +57,7 @@ def test_a_slower_optimizer_is_measured_to_be_slower() -> None:
     optimizers = {name: torch.optim.AdamW([p]) for name, p in (("few", few), ("many", many))}
     seconds = take_turns(optimizers, [few], 9)
     assert (seconds["many"] > seconds["few"]).sum() >= 8
-    assert state_size(optimizers["many"]) == 4_000_000
+    assert state_numel(optimizers["many"]) == 4_000_000
 
 
 def test_peers_cannot_spoil_the_gradients_of_others(monkeypatch: pytest.MonkeyPatch) -> None:

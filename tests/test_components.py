@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from autoranger import Component, Config, ConfigError, Hyper, Ranger21, Signals, Stage
-from autoranger.components.core.component import Value, registry
+from autoranger.components.core.component import registry
+from autoranger.components.core.hyper import Setting
 from autoranger.components.presets import RANGER21
 from tests.conftest import (
     MEDIUM,
@@ -53,7 +54,7 @@ def eight(cls: type[Component]) -> dict[str, object]:
     return {name: {} for name in RANGER21 if not cls.excludes(registry[name])}
 
 
-def alternatives(hyper: Hyper) -> Iterator[Value]:
+def alternatives(hyper: Hyper) -> Iterator[Setting]:
     """Valid values that are not the default, the moderate ones first."""
     if hyper.choices:
         yield from (choice for choice in hyper.choices if choice != hyper.default)
@@ -66,14 +67,14 @@ def alternatives(hyper: Hyper) -> Iterator[Value]:
                 yield rounded
 
 
-def other(hyper: Hyper) -> Value:
+def other(hyper: Hyper) -> Setting:
     """A valid value that is not the default."""
     found = next(alternatives(hyper), None)
     assert found is not None, f"{hyper.name} has a single valid value, so it is no hyperparameter"
     return found
 
 
-def others(cls: type[Component]) -> dict[str, Value]:
+def others(cls: type[Component]) -> dict[str, Setting]:
     return {name: other(hyper) for name, hyper in cls.hypers.items()}
 
 

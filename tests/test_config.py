@@ -18,7 +18,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from autoranger import ComposedOptimizer, Config, ConfigError, DataError, load
-from autoranger.components.core.component import Hyper, Value, conflicts, registry
+from autoranger.components.core.component import Hyper, conflicts, registry
+from autoranger.components.core.hyper import Setting
 from autoranger.components.presets import PRESETS, RANGER21
 
 FULL = Config.preset("ranger21")
@@ -27,7 +28,7 @@ positive = st.floats(0, 1e300)
 below_one = st.floats(0, 1, exclude_max=True)
 
 
-def values(hyper: Hyper) -> st.SearchStrategy[Value]:
+def values(hyper: Hyper) -> st.SearchStrategy[Setting]:
     """Any valid value of a hyperparameter."""
     if hyper.choices:
         return st.sampled_from(hyper.choices)
@@ -311,7 +312,7 @@ def test_a_config_is_frozen() -> None:
 
 
 def test_a_config_shares_nothing_with_what_it_was_made_from() -> None:
-    given_components: dict[str, dict[str, Value]] = {"lookahead": {"k": 6}}
+    given_components: dict[str, dict[str, Setting]] = {"lookahead": {"k": 6}}
     config = Config(components=given_components)
     given_components["lookahead"]["k"] = 7
     given_components["norm_loss"] = {}

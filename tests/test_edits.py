@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from autoranger import Config, ConfigError, Ranger21
 from autoranger.components.core.component import registry
-from autoranger.components.kernel.recording import known
-from autoranger.components.kernel.recording import record as recording
+from autoranger.components.kernel.recording import programs
 from autoranger.components.optimizer.watch import Watch
 from autoranger.components.presets import RANGER21
 from tests.conftest import arrays, assert_close, differ
@@ -364,9 +363,9 @@ def test_large_state_is_not_copied_when_another_parameter_begins(way: None) -> N
 
 def test_many_optimizers_of_the_same_components_record_once(way: None, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[object] = []
-    original = recording.record
-    monkeypatch.setattr(known, "PROGRAMS", {})
-    monkeypatch.setattr(recording, "record", lambda *args: calls.append(args) or original(*args))
+    original = programs.record
+    monkeypatch.setattr(programs, "PROGRAMS", {})
+    monkeypatch.setattr(programs, "record", lambda *args: calls.append(args) or original(*args))
     for size in range(1, 9):
         train(Config(lr=0.1 * size, components=FULL.components).build([parameter(size, 2)], total_steps=size))
     assert len(calls) <= 2, "at most once for each way to run it"

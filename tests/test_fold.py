@@ -15,7 +15,7 @@ from autoranger.components.core.step import Step
 from autoranger.components.kernel.recording.fold import is_correction
 from autoranger.components.kernel.recording.program import Level, Node, Program, walk
 from autoranger.components.kernel.recording.record import record
-from autoranger.components.optimizer import binding
+from autoranger.components.optimizer import layout
 from autoranger.components.presets import PRESETS
 from tests.conftest import SMALL
 from tests.recorded import assert_agree, run
@@ -68,7 +68,7 @@ def test_moved_corrections_change_nothing_but_rounding(
     monkeypatch.setitem(registry, cls.id, cls)
     config = Config(lr=0.01, betas=(0.8, 0.95), components={cls.id: {}})
     compiled, interpreted = (run(config, SMALL, compile=compile) for compile in (True, False))
-    monkeypatch.setattr(binding, "interpreter", lambda *_: None)
+    monkeypatch.setattr(layout, "interpreter", lambda *_: None)
     operations = run(config, SMALL, compile=False)
     assert_agree(compiled, operations, 1e-12)
     assert_agree(interpreted, operations, 1e-12)

@@ -19,8 +19,8 @@ from autoranger.components.kernel.interpreter import blocks, interpret, scalars
 from autoranger.components.kernel.interpreter.interpret import Interpreter
 from autoranger.components.kernel.recording.printer import COMMON
 from autoranger.components.kernel.recording.program import Program
-from autoranger.components.optimizer import binding
-from autoranger.components.optimizer.binding import Bound
+from autoranger.components.optimizer import layout
+from autoranger.components.optimizer.layout import ParameterLayout
 from tests.conftest import PROBLEM, SMALL, advance, arrays, assert_close, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (
@@ -63,7 +63,7 @@ def compared(make: Callable[[], list[Tensor]], tolerance: float = 1e-9) -> None:
     """What is made as recorded agrees with what the components themselves make, which is something else."""
     ours = make()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(binding, "interpreter", lambda *_: None)
+        patch.setattr(layout, "interpreter", lambda *_: None)
         theirs = make()
     assert_agree(ours, theirs, tolerance)
 
@@ -198,7 +198,7 @@ def test_memory_for_long_rows_is_given_back(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(interpret, "BLOCK", 16)
     p = nn.Parameter(torch.ones(64))
     p.grad = torch.ones(64)
-    bound = Bound(FULL, FULL.build([p], total_steps=3).param_groups, {}, False)
+    bound = ParameterLayout(FULL, FULL.build([p], total_steps=3).param_groups, {}, False)
     with torch.no_grad():
         bound.step()
     assert bound.interpreter is not None

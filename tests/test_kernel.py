@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import io
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,13 +27,14 @@ from autoranger.components.core.component import registry
 from autoranger.components.core.rows import choose, row_norm, tensor_mean
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cache import cache
+from autoranger.components.kernel.compile import compile_step
 from autoranger.components.kernel.cpp import build as building
-from autoranger.components.kernel.cpp import launch
+from autoranger.components.kernel.cpp.kernel import CppKernel
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.record import Recorder, record
 from autoranger.components.kernel.recording.schedule import Schedule
-from autoranger.components.optimizer.binding import Bound, kernel
+from autoranger.components.optimizer.layout import ParameterLayout
 from tests.conftest import PROBLEM, SMALL, Problem, advance, arrays, assert_close, differ, feed
 from tests.conftest import Population as Candidates
 from tests.recorded import (
@@ -112,7 +115,7 @@ def test_candidates_may_differ_in_everything() -> None:
     configs = [FULL, GLOBAL, Config(lr=0.1), with_eight("softplus_denominator"), with_eight("adabelief_variance")]
     ours, theirs = (Candidates(configs, SMALL) for _ in range(2))
     ours.thetas[0][2], theirs.thetas[0][2] = torch.nan, torch.nan
-    compiled = launch.Kernel(ours.core, ours.thetas)
+    compiled = CppKernel(ours.core, ours.thetas)
     active = torch.tensor([True, True, False, True, True])
     for t, grads in enumerate(SMALL.grads):
         mask = active[:, None].repeat(1, len(ours.thetas)) if t > 4 else None
@@ -130,12 +133,12 @@ def test_candidates_may_differ_in_everything() -> None:
 @settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(program=programs(), seed=st.integers(0, 99))
 def test_any_program_is_scheduled_right(program: Program, seed: int) -> None:
-    check_program(program, seed, launch.Kernel)
+    check_program(program, seed, CppKernel)
 
 
 @pytest.mark.parametrize("program", SPECIAL.values(), ids=SPECIAL)
 def test_special_programs_are_scheduled_right(program: Program) -> None:
-    check_program(program, 0, launch.Kernel)
+    check_program(program, 0, CppKernel)
 
 
 @pytest.mark.parametrize(("config", "passes", "sweeps"), [(Config(), 1, 1), (FULL, 2, 1), (GLOBAL, 5, 4)])
@@ -342,13 +345,47 @@ def test_a_compiler_that_knows_few_options_will_do(
 ) -> None:
     """Without the machine's own instructions, threads, or both; the second process finds what it has made."""
     real = building.find_compiler()
-    known = f'real="$(echo "$@" | sed s/-mcpu=native//)"; echo "$*" >> {tmp_path}/commands; exec {real} $real'
+    known = (
+        f'real="$(echo "$@" | sed s/-mcpu=native//)"; echo "$*" >> {tmp_path}/commands; exec {shlex.join(real)} $real'
+    )
     compiler_of(monkeypatch, tmp_path, f'case "$*" in *--version*) ;; {refused}) exit 1;; esac\n{known}')
     for _ in range(2):
         building.build_with.cache_clear()
         assert_agree(run(FULL, SMALL, compile=True), run(FULL, SMALL, compile=False), 1e-9)
     (command,) = (line for line in (tmp_path / "commands").read_text().splitlines() if "--version" not in line)
     assert [word for word in command.split() if word.startswith(("-march", "-mcpu", "-fopenmp"))] == taken.split()
+
+
+def test_cxx_may_have_spaces_or_arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "my compiler"
+    program.touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(program))
+    assert building.find_compiler() == (str(program),)
+    monkeypatch.setenv("CXX", f" {sys.executable} -E -s")
+    assert building.find_compiler() == (sys.executable, "-E", "-s")
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="needs g++, which plays Zig's part")
+def test_the_package_ziglang_is_a_compiler(
+    compilations: Compilations, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Only where there is no other."""
+    (tmp_path / "ziglang").mkdir()
+    (tmp_path / "ziglang" / "__init__.py").touch()
+    (tmp_path / "ziglang" / "__main__.py").write_text(
+        "import os, sys\n"
+        "assert sys.argv.pop(1) == 'c++'\n"
+        f"os.environ['PATH'] = {os.environ['PATH']!r}\n"
+        f"os.execv({shutil.which('g++')!r}, ['g++', *sys.argv[1:]])\n"
+    )
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "ziglang" not in building.find_compiler()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert building.find_compiler() == (sys.executable, "-m", "ziglang", "c++")
+    assert_agree(run(FULL, SMALL.first(2), compile=True), run(FULL, SMALL.first(2), compile=False), 1e-9)
+    assert compilations.count == 1
 
 
 def test_what_a_compiler_has_against_it_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -405,7 +442,8 @@ def test_parameters_of_a_special_kind_run_as_operations() -> None:
         pass
 
     params = [Special(torch.ones(3, 2))]
-    assert kernel(Bound(FULL, FULL.build(params, total_steps=3).param_groups, {}, False).core, params, "auto") is None
+    layout = ParameterLayout(FULL, FULL.build(params, total_steps=3).param_groups, {}, False)
+    assert compile_step(layout.core, params, "auto") is None
 
 
 # Beside everything else

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 from autoranger import Config, ConfigError
 from autoranger.components.core.component import registry
 from autoranger.components.core.step import Step
+from autoranger.components.kernel.compile import BACKENDS
 from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.recording import schedules
 from autoranger.components.kernel.triton import build as triton_build
-from autoranger.components.kernel.triton import launch as triton_launch
+from autoranger.components.kernel.triton import kernel as triton_kernel
 from autoranger.components.kernel.triton import source as triton_source
-from autoranger.components.kernel.triton.launch import Sent, TritonKernel
-from autoranger.components.optimizer import binding
+from autoranger.components.kernel.triton.kernel import Sent, TritonKernel
 from autoranger.components.presets import RANGER21
 from tests.conftest import PROBLEM, Array, Problem, assert_close
 from tests.conftest import Population as Candidates
@@ -64,7 +64,7 @@ if not HAS_GPU and triton.__version__ < "3.7" and np.__version__ >= "2.4":
 import triton.language as tl  # noqa: E402
 from triton.language.extra import libdevice  # noqa: E402
 
-from autoranger.components.kernel.triton import frame  # noqa: E402
+from autoranger.components.kernel.triton import runtime  # noqa: E402
 
 # Few steps on few parameters, since the interpreter is slow; one of them has no gradient in the first step.
 SOME = PROBLEM.part("conv", "sometimes", "zero bias").first(4)
@@ -93,7 +93,7 @@ def emulated(function: Callable[..., Any]) -> Callable[..., Any]:
 @pytest.fixture(autouse=True)
 def on_the_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Triton is what compiles; in its interpreter where there is no GPU."""
-    monkeypatch.setitem(binding.BACKENDS, DEVICE.type, TritonKernel)
+    monkeypatch.setitem(BACKENDS, DEVICE.type, TritonKernel)
     if not HAS_GPU:
         functions = ("exp", "expm1", "log", "log1p", "cos", "sin", "tanh", "fmod")
         for name, function in {"pow": np.power, **{name: getattr(np, name) for name in functions}}.items():
@@ -111,10 +111,10 @@ def quiet_numpy() -> Any:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles and items so small that small tensors have several of them."""
     monkeypatch.setattr(triton_source, "TILES", {True: (2, 4), False: (1, 4)})
-    monkeypatch.setattr(triton_launch, "TILES", {True: (2, 4), False: (1, 4)})
-    monkeypatch.setattr(triton_launch, "ITEM", 8)
+    monkeypatch.setattr(triton_kernel, "TILES", {True: (2, 4), False: (1, 4)})
+    monkeypatch.setattr(triton_kernel, "ITEM", 8)
     if not HAS_GPU:
-        monkeypatch.setattr(frame, "BLOCK", tl.constexpr(2))
+        monkeypatch.setattr(runtime, "BLOCK", tl.constexpr(2))
 
 
 def leaves(problem: Problem, dtype: torch.dtype = torch.float64) -> list[nn.Parameter]:
@@ -263,7 +263,7 @@ def test_a_step_is_a_launch_for_each_pass(config: Config, passes: int, monkeypat
     optimizer = config.build(params, total_steps=5, compile=True)
     feed(params, SOME.grads[1])
     optimizer.step()
-    monkeypatch.setattr(triton_launch, "launch", lambda kernels, _: launched.extend(k.__name__ for k, _ in kernels))
+    monkeypatch.setattr(triton_kernel, "launch", lambda kernels, _: launched.extend(k.__name__ for k, _ in kernels))
     optimizer.step()
     assert launched == ["count", *(f"pass_{number}" for number in range(passes))]
 
@@ -296,7 +296,7 @@ def test_what_a_graph_has_captured_is_its_own(monkeypatch: pytest.MonkeyPatch) -
 def test_shapes_are_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another model needs no other code."""
     sources = set()
-    monkeypatch.setattr(triton_launch, "build", lambda source: sources.add(source) or triton_build.build(source))
+    monkeypatch.setattr(triton_kernel, "build", lambda source: sources.add(source) or triton_build.build(source))
     for size in (2, 30):
         p = nn.Parameter(torch.ones(size, size + 1, device=DEVICE))
         p.grad = torch.ones_like(p)
@@ -337,7 +337,7 @@ def test_a_damaged_file_is_written_anew(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_tensor_that_32_bits_cannot_count_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(triton_launch, "MOST", 6)
+    monkeypatch.setattr(triton_kernel, "MOST", 6)
     with pytest.raises(ConfigError, match="more rows or columns than"):
         run(FULL, SOME.first(1), compile=True)
 

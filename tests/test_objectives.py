@@ -5,13 +5,16 @@ from __future__ import annotations
 import numpy as np
 import optuna
 import pytest
+import torch
 
 from autoranger import Config
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.reference import extra_bytes
+from autoranger.components.core.step import state_per_number
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
-from autoranger.search.cost import Cost, memory, state_size, step_time
+from autoranger.search.cost import Cost, memory, step_time
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.race.objectives import POINTS, Reaching, steps_to, with_objective
@@ -113,14 +116,12 @@ def test_an_objective_that_there_is_not_is_an_error(objective):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_memory_is_what_the_built_optimizer_keeps(name):
-    import torch
-
     p = torch.nn.Parameter(torch.randn(6, 5))
     p.grad = torch.randn(6, 5)
     optimizer = Config.preset(name).build([p], total_steps=10)
     optimizer.step()
     kept = sum(x.numel() for x in optimizer.state[p].values() if torch.is_tensor(x) and x.dim() > 0)
-    assert state_size(Config.preset(name)) == kept / p.numel()
+    assert state_per_number(Config.preset(name)) == kept / p.numel()
 
 
 def test_the_time_of_a_step_grows_with_what_is_on():
@@ -179,7 +180,7 @@ def test_a_front_does_not_take_the_place_of_another_study(tmp_path):
 
 
 def test_another_cost_does_not_resume_a_search(tmp_path, monkeypatch):
-    storage, prices = open_storage(str(tmp_path / "j")), [memory(), Cost("something else", state_size)]
+    storage, prices = open_storage(str(tmp_path / "j")), [memory(), Cost("something else", state_per_number)]
     monkeypatch.setattr("autoranger.search.study.judge", interrupt)
     with pytest.raises(KeyboardInterrupt):
         search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, cost=prices[0])
@@ -205,8 +206,16 @@ def test_costs_do_not_decide_the_verdict():
         assert [config for config, finalist in judged.items() if finalist.exported] == [configs[1]]
 
 
-def test_every_component_has_a_cost():
-    assert all(state_size(Config(components={name: {}})) >= 1 for name in registry)
+@pytest.mark.parametrize("name", registry)
+def test_the_bytes_of_a_component_are_what_an_optimizer_keeps(name):
+    def kept(**components):
+        p = torch.nn.Parameter(torch.randn(6, 5))
+        p.grad = torch.randn(6, 5)
+        optimizer = Config(components=components).build([p], total_steps=10)
+        optimizer.step()
+        return sum(x.nbytes for x in optimizer.state[p].values() if torch.is_tensor(x) and x.dim() > 0)
+
+    assert kept(**{name: {}}) - kept() == extra_bytes(registry[name]) * 30
 
 
 def test_a_target_that_nothing_reaches_is_an_error(tmp_path):

@@ -405,7 +405,7 @@ def test_tensors_of_a_special_kind_are_not_stacked() -> None:
         pass
 
     params = [nn.Parameter(torch.ones(2)), Special(torch.ones(2)), nn.Parameter(torch.ones(2)), Special(torch.ones(2))]
-    assert [len(members) for members in stacking.alike(params, {})] == [2, 1, 1]
+    assert [len(members) for members in stacking.stackable(params, {})] == [2, 1, 1]
 
 
 @pytest.mark.parametrize("build", [ranger21, lambda params: ADAMW.build(params)], ids=["Ranger21", "ComposedOptimizer"])

@@ -58,6 +58,8 @@ class Deaf:
 
 
 def forked(train, size=2, **rest):
+    """A pool of forks, which know from here how a step is run."""
+    once(trainings.draws)
     return Pool(train, size, 1, **rest)
 
 
@@ -167,7 +169,7 @@ def test_trainings_of_a_seed_draw_the_same_random_numbers():
 def test_a_training_may_fail_in_any_way(tmp_path):
     log = tmp_path / "log"
     jobs = [Job(CONFIG, seed) for seed in range(len(trainings.AWKWARD) + 2)]
-    found = results(forked(trainings.awkward, timeout=2.0, log=log), jobs)
+    found = results(forked(trainings.awkward, timeout=5.0, log=log), jobs)
     assert set(found) == set(jobs)
     for job, result in found.items():
         reason = trainings.AWKWARD.get(job.seed, "")
@@ -245,6 +247,32 @@ def test_a_function_that_there_is_not_is_said_in_a_sentence(tmp_path, monkeypatc
     Path("good.py").write_text("NUMBER = 1\ndef train(trial): ...\ndef nothing(): ...")
     with pytest.raises(ConfigError, match=words):
         Named(place).prepare()
+
+
+def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
+    """As a loader does; and what is defined beside the function can be sent to them."""
+    (tmp_path / "with_loader.py").write_text(
+        textwrap.dedent("""
+        import multiprocessing, torch
+        from torch.utils.data import DataLoader, Dataset
+        class Numbers(Dataset):
+            def __len__(self):
+                return 4
+            def __getitem__(self, i):
+                return float(i)
+        def train(trial):
+            trial.build([torch.ones(1, requires_grad=True)], 4)
+            assert multiprocessing.current_process().name == "autoranger-worker-0"
+            spawned = DataLoader(Numbers(), 4, num_workers=1, multiprocessing_context="spawn")
+            (batch,) = DataLoader(Numbers(), 4, num_workers=1)
+            (again,) = spawned
+            return float((batch + again).sum())
+        """)
+    )
+    function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
+    (result,) = results(Pool(function, 1, 1), [Job(CONFIG, 0)]).values()
+    assert not result.failure
+    assert result.metrics == {"": 12.0}
 
 
 def test_functions_that_other_processes_can_import_are_told_from_others():
@@ -550,6 +578,8 @@ def test_the_command_tunes_a_function_of_a_file(command):
     assert status == 0
     assert "Shapley value" in out
     assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
+    assert "has the single trainings of another one; report that: s." in command("report", "s-runs")[2]
+    assert "it has s." in command("report", "t")[2]
 
 
 @pytest.mark.parametrize(

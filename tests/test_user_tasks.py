@@ -24,7 +24,7 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race.objectives import prepared
+from autoranger.search.race.objectives import with_objective
 from autoranger.search.race.race import Race
 from autoranger.search.space import Space
 from autoranger.search.storage.record import Record
@@ -236,7 +236,7 @@ def test_an_unusual_loss_is_what_it_is_alone(kind: type[toy.Toy], way: object) -
 
 
 def test_the_objective_loss_knows_the_weights_too() -> None:
-    task, trained_for = prepared(Penalized(), "loss")
+    task, trained_for = with_objective(Penalized(), "loss")
     value = trained_for(Population(task)).train(CONFIGS[:1], [3], STEPS)["valid"][0, 0]
     mine = Penalized()
     mine.metric = lambda output, target: -mine.loss(output, target)
@@ -644,10 +644,10 @@ def test_a_generator_of_its_own_is_said() -> None:
         def augment(self, inputs: Tensor) -> Any:
             return inputs + np.random.default_rng().normal(size=inputs.shape)
 
-    with pytest.warns(UserWarning, match="augment gives something else for the same seed"):
+    with pytest.warns(UserWarning, match="augment gives different results for the same seed"):
         Population(Own())
     generator = torch.Generator().manual_seed(0)
-    with pytest.warns(UserWarning, match="model gives something else for the same seed"):
+    with pytest.warns(UserWarning, match="model gives different results for the same seed"):
         Population(with_model(Layers, model=lambda self: noisy_layers(generator)))
 
 

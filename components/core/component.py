@@ -8,174 +8,21 @@ tests all read the registry, so a new component is one new file.
 from __future__ import annotations
 
 import enum
-import math
 import re
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from itertools import combinations
-from numbers import Integral, Real
-from typing import ClassVar, NamedTuple, overload
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
-from autoranger.components.core.private import buffers
+from autoranger.components.core.hyper import Hyper, Setting, Settings
 from autoranger.components.core.registry import Registry, same_definition
+from autoranger.components.core.signals import Role, Signals, Stage
 from autoranger.components.order import position
 
-Value = float | int | str
-Settings = Mapping[str, Value]
-
-
-class Stage(enum.IntEnum):
-    """When a component acts within a step. Stages run in this order; AdamW's own part of a stage runs first."""
-
-    RATE = 0  # scalars only: the factor on the learning rate, the momentum
-    GRADIENT = 1  # the gradient, before anything has seen it
-    MOMENTUM = 2  # the first and second moment
-    DENOMINATOR = 3  # what the first moment is divided by
-    DIRECTION = 4  # the preconditioned step direction
-    DECAY = 5  # the factor on the weight decay
-    UPDATE = 6  # direction and decay together
-    WEIGHTS = 7  # the parameters after the update
-
-
-class Role(enum.Enum):
-    """A part of the step that only one component can play. AdamW plays the first six, until a component replaces it."""
-
-    FIRST_MOMENT = "first moment"
-    SECOND_MOMENT = "second moment"
-    DENOMINATOR = "denominator"
-    DIRECTION = "direction"
-    UPDATE = "update"
-    WEIGHTS = "weights"
-    DECAY = "decay"
-    TRUST_RATIO = "trust ratio"
-    WARMUP = "warmup"
-    ANNEALING = "annealing"
-
-
-class Signals(NamedTuple):
-    """What one step knows about one stack of B equal-shaped tensors of K candidates.
-
-    Large signals have the shape `[K, B, R, C]` (see `rows`), scalars any shape that broadcasts to it. A component
-    returns a copy with the signals that it changes; in the rate stage only the scalars are there.
-    """
-
-    theta: Tensor  # parameters
-    grad: Tensor  # gradient
-    mean: Tensor  # first moment m, before bias correction
-    variance: Tensor  # second moment v, before bias correction
-    denominator: Tensor  # √v̂ + ε
-    direction: Tensor  # m̂ / denominator
-    decay: Tensor  # factor on the weight decay, from 1
-    update: Tensor  # direction + λ · decay · θ
-    rate: Tensor  # factor on the learning rate, from 1
-    lr: Tensor
-    beta1: Tensor
-    beta2: Tensor
-    eps: Tensor
-    weight_decay: Tensor
-    step: Tensor  # t: steps of the optimizer, from 1
-    updates: Tensor  # updates of this tensor, from 1: lags behind `step` where a gradient was missing
-    total: Tensor  # T: planned steps
-    state: Mapping[str, Tensor]  # the current component's own state; returned changed entries are stored
-    collected: Sequence[Tensor]  # this component's `collect`, summed over all tensors: [K, 1, 1, 1] each
-    matrix: bool  # whether these tensors have more than one dimension, and more than one number in each row
-
-    @property
-    def mean_hat(self) -> Tensor:
-        """m̂ = m / (1 − β1^updates), the first moment corrected for bias."""
-        return self.mean / (1 - self.beta1**self.updates)
-
-    @property
-    def variance_hat(self) -> Tensor:
-        """v̂ = v / (1 − β2^updates), the second moment corrected for bias."""
-        return self.variance / (1 - self.beta2**self.updates)
-
-
-SCALARS = ("rate", "decay", "lr", "beta1", "beta2", "eps", "weight_decay", "total", "step")
-"""The signals that are the same for all tensors of a parameter group; the rate stage may change them."""
-
-
-def plain_number(value: object) -> int | float | None:
-    """A finite real number (NumPy's, too) as Python's own; None for anything else, truth values included."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        return None
-    number = int(value) if isinstance(value, Integral) else float(value)
-    return number if abs(number) <= sys.float_info.max else None
-
-
-@dataclass(frozen=True)
-class Hyper:
-    """A hyperparameter of a component: default, the range that a search explores, the values that are valid.
-
-    Args:
-        default: a number, or one of `choices`.
-        low, high: what a search explores; both None means that it keeps the default.
-        log: whether the search samples it on a logarithmic scale.
-        minimum, maximum: bounds of what is valid, `minimum` itself excluded where `positive`.
-        choices: the valid names of a categorical hyperparameter; its buffer holds the index.
-
-    Read on a component *instance* it is that instance's buffer of shape `[K, 1, 1, 1]`.
-    """
-
-    default: Value
-    low: float | None = None
-    high: float | None = None
-    log: bool = False
-    minimum: float = 0.0
-    maximum: float = math.inf
-    positive: bool = False
-    choices: tuple[str, ...] = ()
-    name: str = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        object.__setattr__(self, "name", name)
-
-    @overload
-    def __get__(self, instance: None, owner: type) -> Hyper: ...
-    @overload
-    def __get__(self, instance: nn.Module, owner: type) -> Tensor: ...
-    def __get__(self, instance: nn.Module | None, owner: type) -> Hyper | Tensor:
-        if instance is None:
-            return self
-        buffer = buffers(instance).get(self.name)
-        if buffer is None:
-            raise AttributeError(self.name)
-        return buffer
-
-    @property
-    def integer(self) -> bool:
-        """Whether only whole numbers are valid: true where the default is one."""
-        return isinstance(self.default, int)
-
-    @property
-    def domain(self) -> str:
-        """The valid values in words."""
-        if self.choices:
-            return " or ".join(f"'{choice}'" for choice in self.choices)
-        kind = "a whole number" if self.integer else "a number"
-        lower = f"{'above' if self.positive else 'from'} {self.minimum:g}"
-        return f"{kind} {lower}" + (f" to {self.maximum:g}" if math.isfinite(self.maximum) else "")
-
-    def check(self, value: object, where: str) -> Value:
-        """Returns `value` as a plain Python value of the default's type; ConfigError where it is not valid."""
-        if self.choices:
-            if isinstance(value, str) and value in self.choices:
-                return value
-        elif (number := plain_number(value)) is not None:
-            above = number > self.minimum if self.positive else number >= self.minimum
-            if above and number <= self.maximum and (not self.integer or number == int(number)):
-                return int(number) if self.integer else float(number)
-        raise ConfigError(f"{where} is {value!r}, but must be {self.domain}.")
-
-    def encode(self, value: Value) -> float:
-        """The number that the buffer holds."""
-        return float(self.choices.index(value)) if isinstance(value, str) else float(value)
-
+__all__ = ["Component", "Hyper", "Role", "Settings", "Signals", "Stage", "conflicts", "registry"]
 
 registry: Registry[type[Component]] = Registry()
 """Every component class by id, in the order in which they act; those of other packages once somebody asks for them."""
@@ -198,6 +45,19 @@ class Component(nn.Module):
             are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
     and `forward`. The class docstring's first line is what `autoranger components` shows.
+
+    >>> from autoranger import Component, Config, Hyper, Signals, Stage
+    >>> class SignOfTheGradient(Component):
+    ...     "Keep only the sign of the gradient, times `scale`."
+    ...
+    ...     stage = Stage.GRADIENT
+    ...     source = "arXiv 1802.04434"
+    ...     scale = Hyper(1.0, low=0.1, high=10.0, log=True)
+    ...
+    ...     def forward(self, x: Signals) -> Signals:
+    ...         return x._replace(grad=self.scale * x.grad.sign())
+    >>> Config(components={"sign_of_the_gradient": True}).components
+    {'sign_of_the_gradient': {'scale': 1.0}}
 
     Args:
         settings: for each of the K candidates its hyperparameters, or None where the component is off.
@@ -258,7 +118,7 @@ class Component(nn.Module):
         raise NotImplementedError
 
     @classmethod
-    def complete(cls, given: Settings) -> dict[str, Value]:
+    def complete(cls, given: Settings) -> dict[str, Setting]:
         """All hyperparameters, `given` ones checked and the rest at their defaults; ConfigError on a wrong one."""
         for name in given:
             if name not in cls.hypers:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
-from autoranger.components.core.component import Component, Settings, Value, conflicts, plain_number, registry
+from autoranger.components.core.component import Component, Settings, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.hyper import Setting, plain_number
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
@@ -54,6 +55,16 @@ def check_betas(value: object) -> tuple[float, float]:
 class Config:
     """An optimizer as data: AdamW's hyperparameters and the components that are on. Anything else is off.
 
+    >>> config = Config(lr=3e-4, components={"gradient_centralization": {}, "lookahead": {"k": 6}})
+    >>> config.components["lookahead"]
+    {'k': 6, 'alpha': 0.5}
+    >>> config.save("mine.toml")
+    >>> Config.load("mine.toml") == config
+    True
+    >>> optimizer = config.build(torch.nn.Linear(2, 1).parameters())
+    >>> Config.preset("ranger", lr=3e-4).needs_total_steps, Config.preset("ranger21").needs_total_steps
+    ([], ['explore_exploit', 'linear_warmup'])
+
     Args:
         lr: learning rate η, 1e-3.
         betas: decay rates of the first and second moment, (0.9, 0.999).
@@ -71,7 +82,7 @@ class Config:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 1e-4
-    components: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    components: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
@@ -159,7 +170,7 @@ def known_fields(values: Mapping[str, Any]) -> dict[str, Any]:
     return dict(values)
 
 
-def complete(components: object) -> dict[str, dict[str, Value]]:
+def complete(components: object) -> dict[str, dict[str, Setting]]:
     """The components that are on, in the order in which they act, every hyperparameter checked and filled in."""
     if not isinstance(components, Mapping):
         raise ConfigError("components must be a table with one entry for each component that is on.")
@@ -211,7 +222,14 @@ def look_for(components: object, origins: object) -> None:
 
 
 def load(source: str | os.PathLike[str]) -> Config:
-    """The config in a file, or the preset of that name where there is no such file."""
+    """The config in a file, or the preset of that name where there is no such file.
+
+    >>> load("adamw").weight_decay
+    0.01
+    >>> Config(lr=0.5).save("tuned.toml")
+    >>> load("tuned.toml").lr
+    0.5
+    """
     if str(source) in PRESETS and not Path(source).exists():
         return Config.preset(str(source))
     if not Path(source).exists() and Path(source).suffix != ".toml":

@@ -9,15 +9,34 @@ from collections.abc import Iterable
 
 
 class ConfigError(ValueError):
-    """What the user asked for does not exist or is out of range (exit status 2 on the command line)."""
+    """What the user asked for does not exist or is out of range (exit status 2 on the command line).
+
+    >>> from autoranger import Config
+    >>> Config(components={"look_ahead": {}})
+    Traceback (most recent call last):
+    autoranger.components.core.errors.ConfigError: unknown component 'look_ahead'; did you mean 'lookahead'?
+    """
 
 
 class DataError(RuntimeError):
-    """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line)."""
+    """The request is fine, but the machine, a file or the network is not (exit status 1 on the command line).
+
+    >>> from autoranger import Config
+    >>> Config.load("absent.toml")
+    Traceback (most recent call last):
+    autoranger.components.core.errors.DataError: cannot read the config absent.toml: No such file or directory.
+    """
 
 
 class SearchError(RuntimeError):
-    """A search has nothing that it could honestly recommend (exit status 1 on the command line)."""
+    """A search has nothing that it could honestly recommend (exit status 1 on the command line).
+
+    >>> try:
+    ...     raise SearchError("every training diverged.")  # as `autoranger.tune` does
+    ... except SearchError as error:
+    ...     print(error)
+    every training diverged.
+    """
 
 
 def warn(message: str) -> None:

@@ -45,4 +45,4 @@ def buffers(module: nn.Module) -> dict[str, Tensor | None]:
 
 def copy_each(targets: list[Tensor], values: list[Tensor]) -> None:
     """`target.copy_(value)` for each, in one call: what torch's own optimizers use for `foreach=True`."""
-    torch._foreach_copy_(targets, values)
+    torch._foreach_copy_(targets, values)  # pyright: ignore[reportPrivateImportUsage]

@@ -9,6 +9,8 @@ from itertools import groupby
 from typing import Any
 
 from autoranger.components.core.component import Component, Hyper, Stage
+from autoranger.components.core.config import Config
+from autoranger.components.core.step import state_per_number
 from autoranger.components.presets import PRESETS, RANGER21, Preset
 
 HEAD = """# Components and presets
@@ -19,6 +21,9 @@ Symbols: θ parameters, g gradient, m and v its first and second moment (with a 
 rate, t the step from 1, T the steps of the whole training, λ weight decay. A row is one output unit: a kernel
 `[O, I, kh, kw]` is O rows, and so is a transposed convolution's `[I, O, kh, kw]`; a matrix is its rows, a vector is one
 row. With every component off the optimizer is AdamW: θ ← θ − η·(m̂/(√v̂ + ε) + λ·θ).
+
+AdamW keeps two numbers of state for each number of a parameter, 8 bytes in single precision; full Ranger21 keeps five.
+"State" is what a component adds to AdamW's.
 
 Components act in the order of this page. Two that exclude each other cannot both be on.
 """
@@ -51,7 +56,17 @@ def described(cls: type[Component]) -> dict[str, Any]:
         for h in cls.hypers.values()
     }
     about = {"stage": cls.stage.name.lower(), "summary": cls.summary(), "source": cls.source}
-    return about | {"needs_total_steps": cls.needs_total_steps, "hyperparameters": hypers}
+    facts = {"needs_total_steps": cls.needs_total_steps, "bytes_per_number": extra_bytes(cls)}
+    return about | facts | {"hyperparameters": hypers}
+
+
+def extra_bytes(cls: type[Component]) -> int:
+    """Bytes of state for each number of a parameter that a component adds to AdamW's 8, in single precision.
+
+    Negative where it replaces more of AdamW's state than it keeps itself.
+    """
+    alone = Config(components={cls.id: {}})
+    return 4 * (state_per_number(alone) - state_per_number(Config()))
 
 
 def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
@@ -59,23 +74,25 @@ def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
     facts = [f"Source: {link(cls.source)}."]
     if cls.id in RANGER21:
         facts.append("One of Ranger21's eight.")
+    if extra := extra_bytes(cls):
+        facts.append(f"State: {extra:+d} bytes a number.")
     if cls.needs_total_steps:
         facts.append("Needs `total_steps`.")
     if excluded := [other.id for other in every if cls.excludes(other)]:
         facts.append(f"Excludes {code(excluded)}.")
     parts = [f"### `{cls.id}`\n", f"{inspect.getdoc(cls)}\n"]
     if cls.hypers:
-        rows = [f"| `{name}` | {plain(h.default)} | {searched(h)} | {h.domain} |" for name, h in cls.hypers.items()]
+        rows = [f"| `{name}` | {short(h.default)} | {searched(h)} | {h.domain} |" for name, h in cls.hypers.items()]
         parts.append("\n".join(["| hyperparameter | default | searched | valid |", "|---|---|---|---|", *rows]) + "\n")
     return "\n".join([*parts, " ".join(facts) + "\n"])
 
 
 def preset_section(name: str, preset: Preset) -> str:
     """One preset: what it is, and its fields that differ from AdamW's."""
-    numbers = [f"{key} {plain(value)}" for key, value in preset.fields.items() if key != "components"]
+    numbers = [f"{key} {short(value)}" for key, value in preset.fields.items() if key != "components"]
     chosen = [
         f"`{key}`"
-        + (f" ({', '.join(f'{k} {plain(v)}' for k, v in value.items())})" if isinstance(value, dict) and value else "")
+        + (f" ({', '.join(f'{k} {short(v)}' for k, v in value.items())})" if isinstance(value, dict) and value else "")
         for key, value in preset.fields.get("components", {}).items()
     ]
     return f"### `{name}`\n\n{preset.summary} Source: {link(preset.source)}.\n\n{', '.join(numbers + chosen)}\n"
@@ -87,13 +104,13 @@ def searched(hyper: Hyper) -> str:
         return "all"
     if hyper.low is None or hyper.high is None:
         return "no"
-    return f"{plain(hyper.low)} to {plain(hyper.high)}" + (", logarithmic" if hyper.log else "")
+    return f"{short(hyper.low)} to {short(hyper.high)}" + (", logarithmic" if hyper.log else "")
 
 
-def plain(value: object) -> str:
+def short(value: object) -> str:
     """A value as short as it can be written."""
     if isinstance(value, tuple):
-        return f"({', '.join(map(plain, value))})"
+        return f"({', '.join(map(short, value))})"
     return f"{value:g}" if isinstance(value, int | float) else str(value)
 
 

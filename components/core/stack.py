@@ -58,7 +58,7 @@ class Stack(nn.Module):
 
     @property
     def kind(self) -> int:
-        """What a recording depends on: matrix or not, and whether processes share its rows, or only the tensor."""
+        """What a recording depends on: 1 for a matrix, plus 2 if processes share rows, 4 if they share the tensor."""
         if not self.shards:
             return int(self.matrix)
         return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)

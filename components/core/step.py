@@ -17,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.adamw import ADAMW, Part
-from autoranger.components.core.component import SCALARS, Component, Signals, Stage, registry
+from autoranger.components.core.component import Component, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.rows import can_look
 from autoranger.components.core.shards import Shards
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.sums import together
 from autoranger.components.core.totals import collect
@@ -200,6 +201,14 @@ def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device
     parts = [Link(cls([{}] * len(configs), dtype, device), gated=False) for cls in ADAMW if is_needed(cls, chosen)]
     # Sorting is stable: within a stage AdamW's part comes first.
     return sorted(parts + chosen, key=lambda link: link.component.stage)
+
+
+def state_per_number(config: Config) -> int:
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+
+    A number of state takes 4 bytes, or 8 where the parameter is float64.
+    """
+    return sum(len(link.component.state) for link in chain_of([config], torch.float32, torch.device("cpu")))
 
 
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:

@@ -1,7 +1,8 @@
-"""The step as recorded from the components, never written by hand: compiled, or run in a better order.
+"""Ways to run the step fast, made from a recording of the components: nobody writes a kernel by hand.
 
-`recording` runs the step once on small tensors, notes what it computes, and cuts that into as few passes over memory
-as its sums allow. Each way to run the passes has a folder: `cpp` for a CPU, `triton` for a GPU, and `interpreter` for a
-CPU without a compiler. The compiled ways print the passes in their language, by `recording.printer`; `frame.h` and
-`frame.py` are what does not depend on the components.
+`recording` runs the step once on small tensors, notes its operations, and cuts them into as few passes over memory as
+its sums allow. Three folders each have a way to run these passes: `cpp` compiles them for a CPU, `triton` for a GPU,
+and `interpreter` calls torch for each operation, on a CPU without a compiler. `compile` chooses among the first two,
+and `kernel` is their common base class. Both print the passes by `recording.printer`; `runtime.h` and `runtime.py` are
+the part of the code that does not depend on the components.
 """

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import plain_number
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
+from autoranger.components.core.hyper import plain_number
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
@@ -79,9 +80,9 @@ class Numbers:
             raise ConfigError(f"{name} of a parameter group is {value!r}, but must be a finite number.")
         return number
 
-    def _tell_of_schedulers(self, lr: object, initial: object) -> None:
+    def _tell_of_schedulers(self, lr: float | Tensor, initial: float | Tensor) -> None:
         """Says once that the schedules and a scheduler both act; `initial` is the rate that schedulers note down."""
-        if isinstance(lr, Tensor) or isinstance(initial, Tensor) or lr == initial:
+        if isinstance(lr, Tensor) or isinstance(initial, Tensor) or math.isclose(lr, initial, rel_tol=1e-6):
             return
         self.told = True
         names = " and ".join(self.schedules)

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
-from autoranger.components.optimizer.binding import Bound
 from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
 
@@ -36,6 +36,12 @@ class ComposedOptimizer(Optimizer):
     State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
     aside: of a compiled training step, the optimizer's is what it is without.
+
+    >>> config = Config(lr=0.1, components={"explore_exploit": {}})
+    >>> groups = [{"params": torch.nn.Linear(2, 1).parameters(), "lr": 0.25}]
+    >>> optimizer = ComposedOptimizer(groups, config, total_steps=50)
+    >>> optimizer.param_groups[0]["lr"], optimizer.get_last_lr()
+    (0.25, [0.25])
 
     Args:
         params: parameters, named parameters or parameter groups, which may override the config's numbers.
@@ -70,8 +76,9 @@ class ComposedOptimizer(Optimizer):
         given: list[Any] = list(params)
         if not given:
             raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
-        self.config, self.compile = config, compile
-        self._bound: Bound | None = None
+        self.config = config
+        self.compile: Compile = compile
+        self._bound: ParameterLayout | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
@@ -153,7 +160,7 @@ class ComposedOptimizer(Optimizer):
         self._bound = None
         step_aside(type(self))
 
-    def _bind(self) -> Bound:
+    def _bind(self) -> ParameterLayout:
         """Lays the parameters out for the step, as they are now."""
         if not self.param_groups:
             raise ConfigError("there are no parameter groups left; add one by add_param_group.")
@@ -169,7 +176,7 @@ class ComposedOptimizer(Optimizer):
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
             others, before = partial(partners, self), self._bound
-            self._bound = Bound(self.config, self.param_groups, self.state, self.compile, before, others)
+            self._bound = ParameterLayout(self.config, self.param_groups, self.state, self.compile, before, others)
         return self._bound
 
     def _recount(self) -> None:
@@ -184,5 +191,6 @@ def step_aside(cls: Any) -> None:
     What would be made of a step is made again for each learning rate, and is slower than what the step is.
     """
     if not getattr(cls.step, "steps_aside", False):
-        cls.step = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
-        cls.step.steps_aside = True
+        aside: Any = torch.compiler.disable(cls.step)  # type: ignore[no-untyped-call]
+        aside.steps_aside = True
+        cls.step = aside

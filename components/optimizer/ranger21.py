@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 class Ranger21(ComposedOptimizer):
     """Ranger21 (Wright and Demeure 2021, arXiv 2106.13731): AdamW and eight components, each of which can be off.
 
+    >>> model = torch.nn.Linear(2, 1)
+    >>> optimizer = Ranger21(model.parameters(), lr=1e-3, total_steps=100, lookahead=False, norm_loss=False)
+    >>> optimizer = Ranger21(model.parameters(), total_steps=100, positive_negative_momentum={"beta0": 0.5})
+    >>> optimizer = Ranger21(model.parameters())
+    Traceback (most recent call last):
+    autoranger.components.core.errors.ConfigError: total_steps is missing, but explore_exploit and linear_warmup ...
+
     Args:
         params: parameters, named parameters or parameter groups.
         lr: learning rate, 1e-3; a tensor may be changed in place.

@@ -17,6 +17,12 @@ class OwnSchedule(LRScheduler):
     Hugging Face's Trainer, Accelerate and others want a scheduler, make one that multiplies with the components where
     they are given none, and log what it says.
 
+    >>> from autoranger import Ranger21
+    >>> optimizer = Ranger21(torch.nn.Linear(2, 1).parameters(), lr=0.1, total_steps=100)
+    >>> scheduler = OwnSchedule(optimizer)
+    >>> scheduler.get_lr(), scheduler.get_last_lr() != scheduler.get_lr()
+    ([0.1], True)
+
     Args:
         optimizer: whose components are the schedule; it may be wrapped, as by Accelerate and Lightning.
         total_steps: of the training, where that was not known when the optimizer was built; set in all its groups.

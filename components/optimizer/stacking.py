@@ -19,7 +19,7 @@ STACKED_BELOW = 1 << 16
 """Tensors of fewer numbers are stacked with others of their shape: they cost calls, larger ones cost memory traffic."""
 
 
-def alike(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[list[Tensor]]:
+def stackable(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[list[Tensor]]:
     """Parameters grouped for stacking: small ones by what they are, large or special ones alone, no empty ones.
 
     All processes that hold a part of a tensor agree on that, also those whose part is empty.
@@ -61,6 +61,6 @@ def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
         copy_each(members, values)
 
 
-def layout(groups: list[Group]) -> list[list[int]]:
+def membership(groups: list[Group]) -> list[list[int]]:
     """Which parameters are in which group."""
     return [[*map(id, group["params"])] for group in groups]

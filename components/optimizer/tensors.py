@@ -18,18 +18,18 @@ kind: Callable[[Tensor], Any] = attrgetter("dtype", "shape", "device")
 """What must not change about a parameter."""
 
 
-def are_plain(xs: Collection[Tensor], dtype: torch.dtype) -> bool:
-    """Whether `plain` would return each of these tensors itself."""
+def are_contiguous(xs: Collection[Tensor], dtype: torch.dtype) -> bool:
+    """Whether `contiguous` would return each of these tensors itself."""
     if not {x.dtype for x in xs} <= {dtype} or not {x.layout for x in xs} <= {torch.strided}:
         return False
     return all(map(Tensor.is_contiguous, xs)) and not any(map(Tensor.is_neg, xs))
 
 
-def plain(x: Tensor, dtype: torch.dtype) -> Tensor:
+def contiguous(x: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor whose numbers lie in memory one after another as they are: itself, or a copy."""
     if x.layout is not torch.strided:
         raise ConfigError(SPARSE)
-    if are_plain([x], dtype):
+    if are_contiguous([x], dtype):
         return x
     return x.detach().to(dtype).resolve_neg().contiguous()
 

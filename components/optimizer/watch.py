@@ -64,7 +64,7 @@ class Watch:
         if self._readable:
             return self._read()
         versions = map(version, self.params)
-        return tuple(version for version in versions for _ in range(2))
+        return tuple(count for count in versions for _ in range(2))
 
 
 def reader(params: Sequence[Tensor], addresses: Sequence[int]) -> Callable[[], Sequence[int]]:

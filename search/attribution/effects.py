@@ -184,7 +184,7 @@ def as_study(sample: Sample) -> Study:
     if len(rates) > MOST_RATES:
         lr = FloatDistribution(rates[0], rates[-1], log=True)
     switch = CategoricalDistribution((False, True))
-    distributions = {LR: lr} | dict.fromkeys(sample.components, switch)
+    distributions: dict[str, BaseDistribution] = {LR: lr, **dict.fromkeys(sample.components, switch)}
     study = create_study(direction="maximize", storage=InMemoryStorage())
     study.add_trials(
         create_trial(

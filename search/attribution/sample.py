@@ -85,7 +85,7 @@ def largest_sample(study: Study) -> Sample:
         components=components,
         subsets=[subset for subset, _ in found],
         lrs=np.array([lr for _, lr in found]),
-        values=np.array([np.mean(values) for values in found.values()]),
+        values=np.array([np.mean(values) for values in found.values()], dtype=np.float64),
         between=between_seeds(components, repeated),
     )
 

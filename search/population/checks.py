@@ -169,8 +169,8 @@ def check_repeats(task: Task, one: Any, other: Any, batch: Any, again: Any) -> b
         )
         if not same:
             warnings.warn(
-                f"{about(task)}: {what} is not the same for the same seed, so that results cannot be repeated; draw "
-                "from the global generators of torch, numpy.random or random, not from another generator.",
+                f"{about(task)}: {what} gives different results for the same seed, so that nothing can be repeated; "
+                "draw from the global generators of torch, numpy.random or random, not from others.",
                 stacklevel=2,
             )
             return False

@@ -14,7 +14,7 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.rows import by_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
-from autoranger.components.optimizer.binding import kernel
+from autoranger.components.kernel.compile import compile_step
 from autoranger.components.optimizer.groups import compute_dtype
 from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
@@ -58,7 +58,7 @@ class Chunk:
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
         # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
         pays = device.type == "cpu" and not isinstance(self.models, Alone)
-        self.kernel = kernel(self.optimizer, self.thetas, "auto") if pays else None
+        self.kernel = compile_step(self.optimizer, self.thetas, "auto") if pays else None
         self.failed = torch.zeros(self.rows, dtype=torch.bool, device=device)
         self.alive: Tensor | None = None
         self.lost = 0

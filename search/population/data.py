@@ -40,14 +40,14 @@ def splits(task: Task) -> dict[str, Split]:
             if missing := set(PARTS) - set(given):
                 names = " and ".join(sorted(missing))
                 raise ConfigError(f"{about(task)}: its data lack {names}; return train, valid and test splits.")
-            return {part: split(given[part], f"{about(task)}: {part}") for part in PARTS}
+            return {part: as_split(given[part], f"{about(task)}: {part}") for part in PARTS}
         except (ConfigError, DataError):
             raise
         except Exception as error:
             raise ConfigError(f"{about(task)}: its data cannot be made ({reason(error)}).") from error
 
 
-def split(given: Any, what: str) -> Split:
+def as_split(given: Any, what: str) -> Split:
     """Inputs and targets from a pair, from `(*inputs, targets)`, or from a map-style data set or its loader."""
     if isinstance(given, DataLoader | Dataset) or examples(given):
         given = collated(given, what)
@@ -56,7 +56,7 @@ def split(given: Any, what: str) -> Split:
     *inputs, targets = given
     found = (
         tree(inputs[0] if len(inputs) == 1 else tuple(inputs), f"{what} inputs"),
-        tree_map(widened, tree(targets, f"{what} targets")),
+        tree_map(to_int64, tree(targets, f"{what} targets")),
     )
     check_lengths(found, what)
     return found
@@ -129,7 +129,7 @@ def tensor(given: Any, what: str) -> Tensor:
         return torch.from_numpy(native).reshape(array.shape)
 
 
-def widened(x: Tensor) -> Tensor:
+def to_int64(x: Tensor) -> Tensor:
     """Integers as int64."""
     return x if x.is_floating_point() or x.is_complex() or x.dtype == torch.bool else x.long()
 

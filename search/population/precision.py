@@ -47,8 +47,9 @@ class Layers(TorchFunctionMode):
         if not torch.is_autocast_enabled(self.kind):
             return func(*args, **kwargs)
         if func in LAYERS:
-            args, kwargs = tree_map(self._lower, (args, kwargs))
-        elif func in NORMALIZATIONS and args[0].dtype == self.dtype:
+            lowered: Any = tree_map(self._lower, (args, kwargs))
+            return func(*lowered[0], **lowered[1])
+        if func in NORMALIZATIONS and args[0].dtype == self.dtype:
             return func(args[0].float(), *args[1:], **kwargs).to(self.dtype)
         return func(*args, **kwargs)
 
@@ -67,7 +68,7 @@ def mixed(device: torch.device, precision: torch.dtype | None) -> Iterator[None]
         yield
 
 
-def full(output: Any, precision: torch.dtype | None) -> Any:
+def upcast(output: Any, precision: torch.dtype | None) -> Any:
     """A model's output for its loss or metric: a low-precision tensor in float32, anything else unchanged."""
     return output.float() if isinstance(output, Tensor) and output.dtype == precision else output
 

@@ -169,14 +169,14 @@ def differs(population: Prepared, batch: Split, rows: Rows, way: Vectorizer) -> 
         pass_on(error)
         return error
     for row, (replica, loss, expected) in enumerate(rows):
-        if not close(losses[row], loss, LOW if low else LOSS):
+        if not agree(losses[row], loss, LOW if low else LOSS):
             return RuntimeError("its losses differ from those of one model")
         mine = [torch.zeros(()) if g is None else g[row].flatten() for g in grads]
         theirs = [expected[name].flatten() if name in expected else torch.zeros(()) for name in models.params]
-        if not close(joined(mine), joined(theirs), LOW if low else GRADIENT):
+        if not agree(joined(mine), joined(theirs), LOW if low else GRADIENT):
             return RuntimeError("its gradients differ from those of one model")
         buffers = dict(replica.named_buffers())
-        if not all(close(after[name][row], buffers[name], GRADIENT) for name in population.moving):
+        if not all(agree(after[name][row], buffers[name], GRADIENT) for name in population.moving):
             return RuntimeError("its buffers differ from those of one model")
     return None
 
@@ -201,7 +201,7 @@ def settle_scoring(population: Prepared, rows: Rows, outputs: Tree) -> None:
             pass_on(error)
             population.ways.refuse_outputs(error)
             return
-        if not all(close(a[0], b, LOW) for a, b in zip(tree_leaves(found), tree_leaves(outputs), strict=True)):
+        if not all(agree(a[0], b, LOW) for a, b in zip(tree_leaves(found), tree_leaves(outputs), strict=True)):
             population.ways.descend(
                 population.ways.training, None, RuntimeError("its outputs differ from those of one model")
             )
@@ -209,7 +209,7 @@ def settle_scoring(population: Prepared, rows: Rows, outputs: Tree) -> None:
         try:
             value = models.at_once(Replica.metric, slice(None), found, cloned(y), stacked=True)
             own = float(replica(Replica.metric, cloned(item(found, 0)), cloned(y)))
-            if not close(value[0], torch.tensor(own), LOSS):
+            if not agree(value[0], torch.tensor(own), LOSS):
                 raise RuntimeError("its values differ from those of one model")
         except Exception as error:
             pass_on(error)
@@ -221,7 +221,7 @@ def joined(parts: list[Tensor]) -> Tensor:
     return torch.cat([x.reshape(-1).double().cpu() for x in parts])
 
 
-def close(a: Any, b: Any, tolerance: float) -> bool:
+def agree(a: Any, b: Any, tolerance: float) -> bool:
     """Whether two tensors differ by at most a relative tolerance, and are finite in the same places."""
     a, b = (x.detach().double().cpu() for x in (a, b))
     if a.shape != b.shape or not torch.equal(a.isfinite(), b.isfinite()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, DataError
-from autoranger.search.population.precision import full, mixed
+from autoranger.search.population.precision import mixed, upcast
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import Tensors, Tree
@@ -69,7 +69,7 @@ class Replica(nn.Module):
                 output = self.model(**inputs)
             else:
                 output = self.model(inputs)
-        return full(output, self.precision)
+        return upcast(output, self.precision)
 
     def loss(self, inputs: Tree, targets: Tree) -> Tensor:
         """The task's loss of a batch, a scalar."""

@@ -40,7 +40,7 @@ def score(models: Together | Alone, split: Split) -> Tensor:
     for row in range(len(models)):
         if row not in models.failures:
             population.seed_noise(0)
-            values[row] = one(models, row, lambda row=row: alone(models, row, split, size), split[1])  # type: ignore[misc]
+            values[row] = one(models, row, lambda row=row: row_outputs(models, row, split, size), split[1])  # type: ignore[misc]
     return values.to(population.device)
 
 
@@ -98,7 +98,7 @@ def one(models: Together | Alone, row: int, output: Callable[[], Tree], targets:
         return torch.nan
 
 
-def alone(models: Together | Alone, row: int, split: Split, size: int) -> Tree:
+def row_outputs(models: Together | Alone, row: int, split: Split, size: int) -> Tree:
     """The outputs of one row."""
     return whole(lambda x: models.alone(row, Replica.output, x), split[0], size, 0)
 

@@ -64,9 +64,11 @@ class InSpace(BaseSampler):
             params |= self.space.params(self.landmarks.pop(0)) | {"lr": params["lr"]}
         return self.space.params(self.place(params))
 
-    def sample_independent(self, study: Study, trial: FrozenTrial, name: str, distribution: BaseDistribution) -> Any:
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:
         """Never needed: all parameters are proposed together."""
-        return self.sampler.sample_independent(study, trial, name, distribution)
+        return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         self.sampler.before_trial(study, trial)

@@ -38,14 +38,17 @@ class Opening(Protocol):
 
     @property
     def name(self) -> str:
-        """Who chooses what it trains."""
+        """The name of what chooses the candidates."""
+        ...
 
     @property
     def size(self) -> tuple[int, int]:
         """Numbers of arms and of learning rates; their product is the number of trainings per seed."""
+        ...
 
     def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
         """Trains the round. Returns the arms that may go on, and protects the best arm of random candidates."""
+        ...
 
 
 @dataclass(frozen=True)

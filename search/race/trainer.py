@@ -15,6 +15,7 @@ class Trainer(Protocol):
     @property
     def failures(self) -> Mapping[Config, str]:
         """Why candidates have failed."""
+        ...
 
     def train(
         self,
@@ -28,3 +29,4 @@ class Trainer(Protocol):
         among: Sequence[Config] = (),
     ) -> Scores:
         """Trains every config with every seed; see `Population.train`."""
+        ...

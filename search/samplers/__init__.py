@@ -1,4 +1,12 @@
-"""Samplers for Optuna studies, ours and Optuna's, by name."""
+"""Samplers for Optuna studies, ours and Optuna's, by name.
+
+>>> import optuna
+>>> optuna.logging.set_verbosity(optuna.logging.ERROR)
+>>> study = optuna.create_study(direction="maximize", sampler=named("bayes", seed=0))
+>>> study.optimize(lambda trial: trial.suggest_categorical("warmup", [False, True]), n_trials=12)
+>>> study.sampler.recommend(study)
+{'warmup': True}
+"""
 
 from __future__ import annotations
 

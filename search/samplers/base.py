@@ -98,7 +98,7 @@ class ModelSampler(BaseSampler):
         history = self.history(study, trial, search_space)
         if len(history.values) >= self.startup and np.isfinite(history.values).any():
             return encoding.decode(self.propose(encoding, history))
-        seen = history.seen()
+        seen, params = history.seen(), dict[str, Any]()
         for _ in range(64):
             params = {name: self.first(name, axis, trial.number) for name, axis in encoding.axes.items()}
             if tuple(encoding.encode(params)) not in seen:
@@ -149,7 +149,7 @@ class ModelSampler(BaseSampler):
         values = {tuple(row): list[float]() for row in rows}
         for row, value in zip(history.rows, history.values, strict=True):
             values.get(tuple(row), []).append(value)
-        return np.array([np.mean(values[tuple(row)]) for row in rows])
+        return np.array([np.mean(values[tuple(row)]) for row in rows], dtype=np.float64)
 
     def history(self, study: Study, trial: FrozenTrial | None, space: Mapping[str, BaseDistribution]) -> History:
         """What a study knows about a space, for a new trial."""

@@ -119,5 +119,5 @@ class Linear:
     def draw(self, count: int, rng: np.random.Generator) -> Array:
         """Weights `[count, F]` from the posterior."""
         noise = rng.standard_normal((len(self.mean), count))
-        drawn: Array = self.mean + solve_triangular(self.factor[0], noise, lower=True, trans="T").T
+        drawn: Array = self.mean + solve_triangular(self.factor[0], noise, lower=True, trans=1).T
         return drawn

@@ -9,7 +9,7 @@ import optuna
 from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError, DataError, first_line
-from autoranger.search.storage.record import FRONT
+from autoranger.search.storage.record import FRONT, RUNS
 from autoranger.search.storage.storage import existing_storage
 
 NAMED = 5
@@ -34,8 +34,12 @@ def find_study(name: str, place: str) -> Study:
     if study is not None and "front_of" in study.user_attrs:
         whole = study.user_attrs["front_of"]
         raise ConfigError(f"study '{name}' is the front of another one; report that: {whole}.")
+    if study is not None and "runs_of" in study.user_attrs:
+        whole = study.user_attrs["runs_of"]
+        raise ConfigError(f"study '{name}' has the single trainings of another one; report that: {whole}.")
     if study is None:
-        names = sorted(n for n in names if not (n.endswith(FRONT) and n.removesuffix(FRONT) in names))
+        beside = {f"{n}{ending}" for n in names for ending in (FRONT, RUNS)}
+        names = sorted(n for n in names if n not in beside)
         raise ConfigError(f"there is no study '{name}' in {place}; {listed(name, names)}.")
     if "settings" not in study.user_attrs:
         raise ConfigError(f"study '{name}' in {place} was not made by autoranger search; name one that was.")

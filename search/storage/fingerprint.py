@@ -46,12 +46,12 @@ def changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     others = [f"its {name} data" for name, sum_ in now["data"].items() if before["data"].get(name) != sum_]
     if others:
         return " and ".join(others)
-    if not close(before["loss"], now["loss"]):
+    if not same_number(before["loss"], now["loss"]):
         return "its model, its loss or how it trains"
-    return "" if close(before["metric"], now["metric"]) else "its metric"
+    return "" if same_number(before["metric"], now["metric"]) else "its metric"
 
 
-def close(one: float | None, other: float | None) -> bool:
+def same_number(one: float | None, other: float | None) -> bool:
     """Whether two numbers are the same to rounding, or both None, as numbers that are not finite are."""
     if one is None or other is None:
         return one is other

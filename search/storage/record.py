@@ -28,6 +28,9 @@ from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
 from autoranger.search.storage.storage import writing
 
+RUNS = "-runs"
+"""What the name of a study with the trainings of a user's own function ends with."""
+
 FRONT = "-front"
 """The suffix of the name of a study of metric and cost."""
 

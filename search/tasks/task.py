@@ -35,6 +35,21 @@ def default(task: Task, name: str) -> bool:
 class Task:
     """A problem to tune an optimizer on. Subclass it, fill in `data` and `model`, and override what differs.
 
+    >>> class Halves(Task):
+    ...     name = "halves"
+    ...
+    ...     def data(self):
+    ...         x = torch.rand(300, 2, generator=torch.Generator().manual_seed(0))
+    ...         y = (x[:, 0] > 0.5).long()
+    ...         return {"train": (x[:100], y[:100]), "valid": (x[100:200], y[100:200]), "test": (x[200:], y[200:])}
+    ...
+    ...     def model(self):
+    ...         return nn.Linear(2, 2)
+    >>> task = Halves()
+    >>> inputs, targets = task.data()["valid"]
+    >>> bool(task.metric(task.model()(inputs), targets) >= 0)
+    True
+
     Class attributes (which `__init__` may set to suit the device):
         name: what the command line calls it.
         summary: one line for `autoranger tasks`.
@@ -53,7 +68,7 @@ class Task:
         data_dir: the user's folder of data files; None if there is none.
     """
 
-    name: ClassVar[str] = ""
+    name: str = ""
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     metric_name: str = "accuracy"

@@ -9,7 +9,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import BaseContext
 from pathlib import Path
@@ -55,6 +55,7 @@ class Runner(Protocol):
 
     def run(self, jobs: Sequence[Job], listener: Listener) -> Generator[tuple[Job, Result], None, None]:
         """Does trainings, and yields each with what came of it, as they are done."""
+        ...
 
     def close(self) -> None:
         """Ends whatever goes on."""
@@ -67,10 +68,11 @@ class Worker:
         self.number = number
         self.pipe: Connection
         self.pipe, other = context.Pipe()
+        method = multiprocessing.get_start_method()  # as without us; what begins anew would have others do so, too
         self.process = context.Process(
-            target=serve, args=(number, function, other, threads, log), name=f"{NAME}-{number}"
+            target=serve, args=(number, function, other, threads, log, method), name=f"{NAME}-{number}"
         )
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), deaf():
             warnings.filterwarnings("ignore", category=DeprecationWarning)  # of forks beside threads
             self.process.start()
         other.close()
@@ -104,6 +106,19 @@ class Worker:
         self.pipe.close()
         status: int | None = self.process.exitcode
         return status
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """A process that begins within it hears no Ctrl-C, which a terminal sends to all; this one hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Pool:

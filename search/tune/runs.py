@@ -13,15 +13,13 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.serialization import to_json
 from autoranger.search.space import Space, in_words
+from autoranger.search.storage.record import RUNS
 from autoranger.search.storage.storage import writing
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
 Direction = Literal["maximize", "minimize"]
 """Which metric is better: a higher one, or a lower one."""
-
-RUNS = "-runs"
-"""What the name of the study of trainings ends with."""
 
 FIRST, EVERY = 100, 100
 """Reports of a training that are all kept, and then one in so many: each is a write."""

@@ -8,11 +8,15 @@ import os
 import pickle
 import sys
 import zlib
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.tasks import load_file, load_module, split
+from autoranger.search.tasks.words import reason
 from autoranger.search.tune.training import Train, on_gpu
 from autoranger.search.tune.trial import Trial
 
@@ -45,7 +49,7 @@ class Named:
         in_file = Path(place).suffix.lower() == ".py" or Path(place).is_file()
         if in_file and not Path(place).is_file():
             raise ConfigError(f"there is no file {place}; name a Python file and its function, as in train.py:train.")
-        module = load_file(Path(place), "training") if in_file else load_module(place)
+        module = load_own(Path(place)) if in_file else load_module(place)
         found: Any = getattr(module, attribute, None)
         if found is None:
             functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
@@ -55,6 +59,25 @@ class Named:
     def __call__(self, trial: Trial) -> Any:
         """See `Train`."""
         return self.prepare()(trial)
+
+
+def load_own(path: Path) -> ModuleType:
+    """The module in a file, by its own name if it has that to itself: processes that the function begins, such as a
+    loader's, can then import it, too.
+    """
+    folder = str(path.resolve().parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found = find_spec(path.stem) if path.stem.isidentifier() else None
+    except ValueError:
+        found = None
+    if found is None or found.origin is None or Path(found.origin).resolve() != path.resolve():
+        return load_file(path, "training")
+    try:
+        return import_module(path.stem)
+    except Exception as error:
+        raise ConfigError(f"training file {path} fails to import ({reason(error)}).") from error
 
 
 def checked(train: Any, name: str) -> Train:

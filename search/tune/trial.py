@@ -49,6 +49,19 @@ class Job:
 class Trial:
     """One training, as the function that does it sees it.
 
+    >>> def train(trial: Trial) -> float:
+    ...     model, steps = nn.Linear(2, 1), max(1, round(10 * trial.length))
+    ...     optimizer = trial.build(model, total_steps=steps)
+    ...     for step in range(steps):
+    ...         loss = model(torch.ones(4, 2)).square().mean()
+    ...         optimizer.zero_grad()
+    ...         loss.backward()
+    ...         optimizer.step()
+    ...     trial.report(-loss.item(), steps)
+    ...     return -loss.item()
+    >>> train(Trial(Job(Config(lr=0.1), seed=0), number=0, tell=lambda told: None)) <= 0
+    True
+
     Args:
         job: what to train.
         number: of the worker that trains, from 0: `f"cuda:{trial.worker}"` is a GPU for each.

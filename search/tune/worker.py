@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import pickle
 import signal
@@ -54,7 +55,9 @@ def in_worker() -> bool:
     return current_process().name.startswith(NAME)
 
 
-def serve(number: int, function: bytes | Train, pipe: Connection, threads: int, log: Path | None) -> None:
+def serve(
+    number: int, function: bytes | Train, pipe: Connection, threads: int, log: Path | None, method: str | None
+) -> None:
     """The whole life of a worker: trains what it is sent, until that is None.
 
     Args:
@@ -63,8 +66,12 @@ def serve(number: int, function: bytes | Train, pipe: Connection, threads: int, 
         pipe: gives `Job`s, None at the end; takes `Ready` or `Refused`, then what trials tell, and `Result`s.
         threads: of torch.
         log: the file at whose end the function's output goes; nowhere where None.
+        method: how processes begin that the function begins, such as a loader's.
     """
+    multiprocessing.set_start_method(method, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
     redirect(log)

@@ -30,7 +30,7 @@ from autoranger.bench import MODELS, machine
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp import build, launch
 from autoranger.components.kernel.interpreter import interpret
-from autoranger.components.optimizer.binding import Bound
+from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.stacking import gather
 
 HERE = Path(__file__).parent
@@ -45,13 +45,13 @@ def parameters() -> list[nn.Parameter]:
     return params
 
 
-def bound(compiled: bool) -> Bound:
+def bound(compiled: bool) -> ParameterLayout:
     params = parameters()
     optimizer = CONFIG.build(params, total_steps=10**6)
-    return Bound(CONFIG, optimizer.param_groups, {}, compiled)
+    return ParameterLayout(CONFIG, optimizer.param_groups, {}, compiled)
 
 
-def uninterpreted() -> Bound:
+def uninterpreted() -> ParameterLayout:
     own = bound(False)
     own.interpreter = None
     return own
@@ -99,7 +99,7 @@ def blocks(size: int) -> Callable[[], None]:
         interpret.BLOCK = usual
         return result
 
-    own: Bound = patched(lambda: bound(False))
+    own: ParameterLayout = patched(lambda: bound(False))
     return lambda: patched(own.step)
 
 

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from autoranger import Config
 from autoranger.bench import MODELS, machine
-from autoranger.components.kernel.triton import launch as triton_launch
+from autoranger.components.kernel.triton import kernel as triton_kernel
 from autoranger.components.kernel.triton.source import TILES
 
 TOGETHER = 5
@@ -125,13 +125,13 @@ def disagreement(model: str, device: str) -> float:
 def launches(model: str, device: str) -> int:
     """How many kernels a step of full Ranger21 launches."""
     counted = []
-    original = triton_launch.launch
+    original = triton_kernel.launch
     optimizer = Config.preset("ranger21").build(parameters(model, device), 10, compile=True)
-    triton_launch.launch = lambda kernels, arguments: counted.append(len(list(kernels)))
+    triton_kernel.launch = lambda kernels, arguments: counted.append(len(list(kernels)))
     try:
         optimizer.step()
     finally:
-        triton_launch.launch = original
+        triton_kernel.launch = original
     return sum(counted)
 
 
@@ -182,16 +182,16 @@ def measure(model: str, device: str, rounds: int) -> dict[str, Any]:
 
 def tune(model: str, device: str, rounds: int) -> dict[str, float]:
     """Median seconds of full Ranger21 as a graph, by the size of a tile and how many numbers an item has."""
-    usual, params = (dict(TILES), triton_launch.ITEM), parameters(model, device)
+    usual, params = (dict(TILES), triton_kernel.ITEM), parameters(model, device)
     ways: dict[str, Any] = {}
     try:
         for rows, columns in ((1, 512), (2, 256), (4, 128), (4, 256), (8, 128)):
             for item in (1 << 12, 1 << 13, 1 << 14):
                 TILES.update({True: (rows, columns), False: (1, rows * columns)})
-                triton_launch.ITEM = item
+                triton_kernel.ITEM = item
                 optimizer = Config.preset("ranger21", lr=1e-5).build(params, 1_000_000, compile=True)
                 ways[f"{rows} x {columns}, {item}"] = Captured(optimizer)
     finally:
         TILES.update(usual[0])
-        triton_launch.ITEM = usual[1]
+        triton_kernel.ITEM = usual[1]
     return {name: float(np.median(taken)) for name, taken in take_turns(ways, device, rounds).items()}

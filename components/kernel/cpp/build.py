@@ -6,16 +6,22 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from autoranger.components.core.errors import first_line
 from autoranger.components.kernel.cache import cache
 from autoranger.components.kernel.errors import UnavailableError
+
+Command = tuple[str, ...]
+"""A program and its first arguments."""
 
 FLAGS = ("-std=c++17", "-O3", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off", "-fPIC", "-shared")
 """What every compiler understands. Neither errno nor floating-point traps are looked at, which lets loops vectorize;
@@ -34,7 +40,7 @@ def build(source: str) -> Callable[[int], None]:
 
 
 @lru_cache(maxsize=256)
-def build_with(compiler: str, source: str) -> Callable[[int], None]:
+def build_with(compiler: Command, source: str) -> Callable[[int], None]:
     """`build`, by a certain compiler."""
     complaint = ""
     for extra in EXTRAS:
@@ -42,7 +48,7 @@ def build_with(compiler: str, source: str) -> Callable[[int], None]:
         library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
         for again in (False, True):  # what does not load is damaged, or of another system: made anew once
             missing = again or not library.exists()
-            complaint = compile_to(library, source, [compiler, *FLAGS, *extra]) if missing else ""
+            complaint = compile_to(library, source, [*compiler, *FLAGS, *extra]) if missing else ""
             if not complaint:
                 try:
                     step = ctypes.CDLL(str(library)).step
@@ -51,30 +57,36 @@ def build_with(compiler: str, source: str) -> Callable[[int], None]:
                     continue
                 step.argtypes, step.restype = [ctypes.c_void_p], None
                 return step
-    raise UnavailableError(f"{compiler} fails ({complaint})")
+    raise UnavailableError(f"{shlex.join(compiler)} fails ({complaint})")
 
 
-def find_compiler() -> str:
-    """The C++ compiler: `CXX`, or the first known one; UnavailableError where there is none."""
-    return find(os.environ.get("CXX"), os.environ.get("PATH"))
+def find_compiler() -> Command:
+    """The C++ compiler: `CXX`, g++, clang++, c++, or that of the package `ziglang`; UnavailableError without any.
+
+    That package needs nothing of the system, but a minute for the first compilation, in which it builds its library.
+    """
+    return find(os.environ.get("CXX", "").strip(), os.environ.get("PATH"))
 
 
 @lru_cache(maxsize=16)
-def find(named: str | None, path: str | None) -> str:
+def find(named: str, path: str | None) -> Command:
     """`find_compiler`, by these environment variables."""
-    candidates = [named] if named else ["g++", "clang++", "c++"]
-    found = next(filter(None, (shutil.which(name, path=path) for name in candidates)), None)
-    if found is None:
-        raise UnavailableError(
-            f"there is no C++ compiler{f' {named}' if named else ''}; install g++ or name one in CXX"
-        )
-    return found
+    # CXX may be a path with spaces in it, or a program and its arguments.
+    for program, *arguments in ([named], named.split()) if named else (["g++"], ["clang++"], ["c++"]):
+        if place := shutil.which(program, path=path):
+            return (place, *arguments)
+    if not named and find_spec("ziglang"):
+        return sys.executable, "-m", "ziglang", "c++"
+    raise UnavailableError(
+        f"there is no C++ compiler{f' {named}' if named else ''}; install g++, name one in CXX, or install the package "
+        "ziglang"
+    )
 
 
 @lru_cache(maxsize=1)
-def identity(compiler: str) -> str:
+def identity(compiler: Command) -> str:
     """The version of a compiler and the processor that it compiles for."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=False).stdout
+    version = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=False).stdout
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         processor = next((line for line in lines if line.startswith(("flags", "Features"))), "")

@@ -8,10 +8,17 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.kernel.recording.printer import COMMON, Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.recording.printer import (
+    COMMON,
+    Arguments,
+    Language,
+    arguments_of,
+    indent,
+    print_passes,
+)
 from autoranger.components.kernel.recording.schedule import Schedule
 
-FRAME = (Path(__file__).parent / "frame.h").read_text(encoding="utf-8")
+RUNTIME = (Path(__file__).parent / "runtime.h").read_text(encoding="utf-8")
 """What does not depend on the components: helpers, the arguments, who does which rows."""
 
 STORAGE = {
@@ -23,14 +30,14 @@ STORAGE = {
 """Types that parameters can have."""
 
 ARGUMENTS = "const Call& call, const Tensor& u, int64_t k, int64_t j, int64_t begin, int64_t end"
-"""Of a pass, as in frame.h."""
+"""Of a pass, as in runtime.h."""
 
 
 class Cpp(Language):
-    """C++, in the words of frame.h.
+    """C++, in the words of runtime.h.
 
     Args:
-        layout: of the arguments.
+        arguments: of the compiled step.
     """
 
     operations = {
@@ -68,8 +75,8 @@ class Cpp(Language):
     own_part = "call.parts_of({}, k)[j]"
     part = "if (begin == 0) call.parts_of({total}, k)[j] = {value};"
 
-    def __init__(self, layout: Layout) -> None:
-        self.layout = layout
+    def __init__(self, arguments: Arguments) -> None:
+        self.arguments = arguments
 
     def constant(self, value: float) -> str:
         if math.isfinite(value):
@@ -85,8 +92,9 @@ class Cpp(Language):
     ) -> list[str]:
         # Sums over a tensor are made of what is kept for its rows, by whoever wants them: `sum_of`.
         pointers = [
-            f"{'Number' if name in self.layout.states else 'Storage'}* const __restrict {p} = {self._field(name)} + at;"
-            for p, name in places.items()
+            f"{kind}* const __restrict {pointer} = {self._field(name)} + at;"
+            for pointer, name in places.items()
+            for kind in ("Number" if name in self.arguments.states else "Storage",)
         ]
         return [
             *(f"Number* const {name} = call.rows_of({slot}, k, u);" for name, slot in kept.items()),
@@ -114,11 +122,11 @@ class Cpp(Language):
         return [f"if ({condition}) {{", *indent(yes), "} else {", *indent(no), "}"]
 
     def _field(self, name: str) -> str:
-        known = self.layout.states
+        known = self.arguments.states
         return f"u.states[{known.index(name)}]" if name in known else f"u.{name}"
 
 
-def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype) -> tuple[str, Layout]:
+def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype) -> tuple[str, Arguments]:
     """The source, and how to call it.
 
     Args:
@@ -129,14 +137,14 @@ def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: t
     Raises:
         UntraceableError: where the two kinds cannot go through the same sweeps.
     """
-    layout = lay_out(schedules)
+    arguments = arguments_of(schedules)
     types = [
         f"using Storage = {STORAGE[dtype]};",
         f"using Number = {STORAGE[compute]};",
-        f"constexpr int STATES = {max(1, len(layout.states))};",
+        f"constexpr int STATES = {max(1, len(arguments.states))};",
     ]
-    passes, names = print_passes(schedules, layout, dict.fromkeys(schedules, Cpp(layout)))
-    return "\n".join([FRAME.replace("// TYPES", "\n".join(types)), *passes, print_table(names)]), layout
+    passes, names = print_passes(schedules, arguments, dict.fromkeys(schedules, Cpp(arguments)))
+    return "\n".join([RUNTIME.replace("// TYPES", "\n".join(types)), *passes, print_table(names)]), arguments
 
 
 def print_table(names: Mapping[int, list[list[str]]]) -> str:

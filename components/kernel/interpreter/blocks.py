@@ -14,10 +14,8 @@ import torch
 from torch import Tensor
 
 from autoranger.components.kernel.interpreter.generated import function, named
-from autoranger.components.kernel.recording.program import Level, Node, is_truth, walk
+from autoranger.components.kernel.recording.program import Level, Node, Operand, is_truth, walk
 from autoranger.components.kernel.recording.schedule import Schedule
-
-Value = Node | float
 
 
 @dataclass
@@ -26,7 +24,7 @@ class Operation:
 
     node: Node
     op: str
-    args: list[Value]
+    args: list[Operand]
 
 
 class Blocks:
@@ -88,18 +86,18 @@ class Blocks:
         )
 
 
-def is_tensor(value: Value) -> bool:
+def is_tensor(value: Operand) -> bool:
     """Whether a value has rows."""
     return isinstance(value, Node) and value.level > Level.SCALAR
 
 
 def find(
-    schedule: Schedule, number: int, known: Mapping[Node, bool], roots: Sequence[Value]
-) -> tuple[list[Operation], list[Value]]:
+    schedule: Schedule, number: int, known: Mapping[Node, bool], roots: Sequence[Operand]
+) -> tuple[list[Operation], list[Operand]]:
     """The operations that a pass needs to have the roots, and by what values it then has them."""
-    instead: dict[Value, Value] = {}
+    instead: dict[Operand, Operand] = {}
 
-    def settled(value: Value) -> Value:
+    def settled(value: Operand) -> Operand:
         value = schedule.settle(value, number, known)
         value = value.args[0] if isinstance(value, Node) and value.op == "fill" else value
         return instead.get(value, value)
@@ -139,12 +137,12 @@ def spread(operations: Sequence[Operation]) -> set[Node]:
     return found
 
 
-def fuse(operations: Sequence[Operation], results: Sequence[Value]) -> list[Operation]:
+def fuse(operations: Sequence[Operation], results: Sequence[Operand]) -> list[Operation]:
     """Products that are only added to something become part of the sum."""
     uses = Counter([*(a for o in operations for a in o.args), *results])
-    products: dict[Value, list[Value]] = {o.node: o.args for o in operations if o.op == "mul" and uses[o.node] == 1}
+    products: dict[Operand, list[Operand]] = {o.node: o.args for o in operations if o.op == "mul" and uses[o.node] == 1}
     whole, kept = spread(operations), []
-    gone: set[Value] = set()
+    gone: set[Operand] = set()
     for o in operations:
         for x, product in (o.args, o.args[::-1]) if o.op == "add" else ():
             operands = [x, *products.get(product, ())]
@@ -158,12 +156,12 @@ def fuse(operations: Sequence[Operation], results: Sequence[Value]) -> list[Oper
 
 
 def assign(
-    operations: Sequence[Operation], results: Sequence[Value], targets: Mapping[Value, Node]
-) -> dict[Value, object]:
+    operations: Sequence[Operation], results: Sequence[Operand], targets: Mapping[Operand, Node]
+) -> dict[Operand, object]:
     """Where each value that fills a block is put: a target, once nobody needs its old value, or else a register."""
-    last: dict[Value, int] = {a: i for i, o in enumerate(operations) for a in o.args}
+    last: dict[Operand, int] = {a: i for i, o in enumerate(operations) for a in o.args}
     last |= dict.fromkeys(results, len(operations))
-    whole, into = spread(operations), dict[Value, object]()
+    whole, into = spread(operations), dict[Operand, object]()
     free: list[object] = []
     for i, o in enumerate(operations):
         ended = [into[a] for a in dict.fromkeys(o.args) if a in into and last[a] == i and a not in targets]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from autoranger.components.kernel.interpreter.generated import function, named
 from autoranger.components.kernel.recording.printer import COMMON
-from autoranger.components.kernel.recording.program import Level, Node
+from autoranger.components.kernel.recording.program import Level, Node, Operand
 from autoranger.components.kernel.recording.schedule import Schedule
 
 Scalar = Any
@@ -43,7 +43,7 @@ class Scalars:
     """
 
     def __init__(self, schedule: Schedule) -> None:
-        self.slots: dict[Node | float, int] = {}
+        self.slots: dict[Operand, int] = {}
         self.beginning: list[Scalar] = []
         self.reads: dict[int, Node] = {}
         common, own, names = list[str](), set[Node](), named(OPERATIONS)
@@ -67,7 +67,7 @@ class Scalars:
         template = COMMON[node.op] if node.op not in OPERATIONS else f"do_{node.op}({', '.join(['{}'] * len(args))})"
         return f"v[{self._slot(node)}] = {template.format(*args)}"
 
-    def _slot(self, value: Node | float) -> int:
+    def _slot(self, value: Operand) -> int:
         if value not in self.slots:
             self.slots[value] = len(self.beginning)
             self.beginning.append(None if isinstance(value, Node) else value)

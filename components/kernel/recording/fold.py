@@ -8,12 +8,10 @@ with its reciprocal only if the scalar does not depend on what is in the tensors
 
 from __future__ import annotations
 
-from autoranger.components.kernel.recording.program import Level, Node, Program
-
-Value = Node | float
+from autoranger.components.kernel.recording.program import Level, Node, Operand, Program
 
 
-def is_correction(value: Value) -> bool:
+def is_correction(value: Operand) -> bool:
     """Whether this is 1 − β^t, or made of such by products, quotients and roots."""
     if not isinstance(value, Node):
         return value == 1
@@ -23,12 +21,12 @@ def is_correction(value: Value) -> bool:
     return value.op in ("mul", "div", "sqrt", "rsqrt") and all(map(is_correction, value.args))
 
 
-def is_beta(value: Value) -> bool:
+def is_beta(value: Operand) -> bool:
     """Whether this is β1 or β2, which are from 0 to below 1."""
     return isinstance(value, Node) and value.op == "input" and value.name.endswith((" beta1", " beta2"))
 
 
-def split(value: Value) -> tuple[Value, Value]:
+def split(value: Operand) -> tuple[Operand, Operand]:
     """A value of elements or rows without its correction, and the correction; 1 where there is none."""
     if isinstance(value, Node) and value.op == "mul" and value.level > Level.SCALAR:
         a, b = value.args
@@ -38,17 +36,17 @@ def split(value: Value) -> tuple[Value, Value]:
     return value, 1.0
 
 
-def level(value: Value) -> Level:
+def level(value: Operand) -> Level:
     """What there is one of; a constant is a scalar."""
     return value.level if isinstance(value, Node) else Level.SCALAR
 
 
-def is_scalar(value: Value) -> bool:
+def is_scalar(value: Operand) -> bool:
     """Whether there is one number for a tensor."""
     return level(value) == Level.SCALAR
 
 
-def depends_on_elements(value: Value) -> bool:
+def depends_on_elements(value: Operand) -> bool:
     """Whether a scalar is a sum over a tensor, or made of one."""
     return isinstance(value, Node) and (
         value.op in ("tensor_sum", "complete", "total") or any(map(depends_on_elements, value.operands))
@@ -58,11 +56,11 @@ def depends_on_elements(value: Value) -> bool:
 class FoldedProgram(Program):
     """A program that moves corrections for bias to the outside of what it is asked to make."""
 
-    def make(self, op: str, *args: Value) -> Value:
+    def make(self, op: str, *args: Operand) -> Operand:
         folded = None if all(map(is_scalar, args)) else self._fold(op, *args)
         return super().make(op, *args) if folded is None else folded
 
-    def _fold(self, op: str, *args: Value) -> Value | None:
+    def _fold(self, op: str, *args: Operand) -> Operand | None:
         """The same value with its correction outermost; None where there is none to move."""
         match op, args:
             case "div", (a, Node() as b) if is_scalar(b) and not depends_on_elements(b):
@@ -88,7 +86,7 @@ class FoldedProgram(Program):
                 return None if c == 1 or c != d else self.make("mul", self.make("select", condition, x, y), c)
         return None
 
-    def _fold_sum(self, op: str, a: Value, b: Value) -> Value | None:
+    def _fold_sum(self, op: str, a: Operand, b: Operand) -> Operand | None:
         """x·c ± b as (x ± b/c)·c, where b is a scalar or has a factor that c can join."""
         x, c = split(a)
         if c == 1:
@@ -101,10 +99,10 @@ class FoldedProgram(Program):
                 return self.make("mul", self.make(op, x, self.make("mul", y, self._ratio(s, c))), c)
         return None
 
-    def _product(self, a: Value, b: Value) -> Value:
+    def _product(self, a: Operand, b: Operand) -> Operand:
         """a · b of corrections."""
         return a if b == 1 else b if a == 1 else self.make("mul", a, b)
 
-    def _ratio(self, a: Value, b: Value) -> Value:
+    def _ratio(self, a: Operand, b: Operand) -> Operand:
         """a / b of scalars."""
         return a if b == 1 else self.make("div", a, b)

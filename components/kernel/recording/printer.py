@@ -9,15 +9,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from autoranger.components.kernel.recording.program import Level, Node, is_truth, walk
+from autoranger.components.kernel.recording.program import Level, Node, Operand, is_truth, walk
 from autoranger.components.kernel.recording.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
-"""Conditions for which a loop is written twice, so that what a tensor skips costs it nothing."""
+"""Conditions for which a loop is written twice, so that a tensor does not load what it skips."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class Arguments:
     """The order of what the caller passes to a compiled step.
 
     Args:
@@ -33,12 +33,12 @@ class Layout:
     totals: int
 
 
-def lay_out(schedules: Mapping[int, Schedule]) -> Layout:
+def arguments_of(schedules: Mapping[int, Schedule]) -> Arguments:
     """What the passes of all kinds of tensors need."""
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
     own = {"theta", "grad", "updates", "rows", "columns", "steps", *states}
-    return Layout(
+    return Arguments(
         scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
         states=states,
         slots=max(len(s.kept) for s in schedules.values()),
@@ -133,12 +133,12 @@ class Printer:
 
     Args:
         schedule: of the passes.
-        layout: of the arguments.
+        arguments: of the compiled step.
         language: to write in.
     """
 
-    def __init__(self, schedule: Schedule, layout: Layout, language: Language) -> None:
-        self.schedule, self.layout, self.language = schedule, layout, language
+    def __init__(self, schedule: Schedule, arguments: Arguments, language: Language) -> None:
+        self.schedule, self.arguments, self.language = schedule, arguments, language
         self._numbers: dict[Node, int] = {}
 
     def print_pass(self, name: str, number: int) -> list[str]:
@@ -174,7 +174,7 @@ class Printer:
         return lines
 
     def _print_loops(
-        self, sums: Sequence[Node], stores: Mapping[Node, Node | float], number: int, known: dict[Node, bool]
+        self, sums: Sequence[Node], stores: Mapping[Node, Operand], number: int, known: dict[Node, bool]
     ) -> list[str]:
         """A loop over the elements of a row; one for each outcome of conditions that let a tensor skip work."""
         changed = {t: v for t, value in stores.items() if (v := self.schedule.settle(value, number, known)) is not t}
@@ -191,10 +191,10 @@ class Printer:
         added = {self._value(s): self._value(self.schedule.settle(s.args[0], number, known)) for s in sums}
         return self.language.columns(body, added) if body or added else []
 
-    def _elements(self, roots: Iterable[Node | float], number: int, known: Mapping[Node, bool]) -> list[Node]:
+    def _elements(self, roots: Iterable[Operand], number: int, known: Mapping[Node, bool]) -> list[Node]:
         """The values that a loop deals with for each element, ingredients first, where some conditions are known."""
 
-        def settled(values: Iterable[Node | float]) -> Iterator[Node]:
+        def settled(values: Iterable[Operand]) -> Iterator[Node]:
             nodes = (self.schedule.settle(value, number, known) for value in values)
             return (n for n in nodes if isinstance(n, Node) and n.level == Level.ELEMENT)
 
@@ -219,7 +219,7 @@ class Printer:
         if node.op == "input":
             if node.name in language.inputs:
                 return language.inputs[node.name]
-            return truth(node, language.scalar.format(self.layout.scalars.index(node.name)))
+            return truth(node, language.scalar.format(self.arguments.scalars.index(node.name)))
         if node.op == "tensor_sum":
             return language.sum_of.format(self.schedule.kept.index(node.args[0]))  # type: ignore[arg-type]
         if node.op == "complete":
@@ -232,7 +232,7 @@ class Printer:
     def _number(self, node: Node) -> int:
         return self._numbers.setdefault(node, len(self._numbers))
 
-    def _value(self, value: Node | float) -> str:
+    def _value(self, value: Operand) -> str:
         return f"v{self._number(value)}" if isinstance(value, Node) else self.language.constant(value)
 
     def _pointer(self, place: Node) -> str:
@@ -243,12 +243,12 @@ class Printer:
 
 
 def print_passes(
-    schedules: Mapping[int, Schedule], layout: Layout, languages: Mapping[int, Language]
+    schedules: Mapping[int, Schedule], arguments: Arguments, languages: Mapping[int, Language]
 ) -> tuple[list[str], dict[int, list[list[str]]]]:
     """All passes as functions, and for each kind of tensor the names of its passes, by sweep."""
     lines, names = list[str](), dict[int, list[list[str]]]()
     for matrix, schedule in schedules.items():
-        printer = Printer(schedule, layout, languages[matrix])
+        printer = Printer(schedule, arguments, languages[matrix])
         names[matrix] = [[f"pass_{int(matrix)}_{number}" for number in sweep] for sweep in schedule.sweeps]
         for number, name in enumerate(n for sweep in names[matrix] for n in sweep):
             lines += printer.print_pass(name, number)
@@ -260,7 +260,7 @@ def truth(node: Node, number: str) -> str:
     return f"({number} != 0)" if is_truth(node) else number
 
 
-def skips(condition: Node | float) -> bool:
+def skips(condition: Operand) -> bool:
     """Whether a condition may let a tensor skip work for a while: one on the count of its updates."""
     if not isinstance(condition, Node) or condition.level != Level.SCALAR:
         return False

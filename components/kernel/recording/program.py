@@ -30,7 +30,7 @@ class Node:
     """
 
     op: str
-    args: tuple[Node | float, ...]
+    args: tuple[Operand, ...]
     level: Level
     name: str = ""
 
@@ -40,6 +40,9 @@ class Node:
         return (a for a in self.args if isinstance(a, Node))
 
 
+Operand = Node | float
+"""What an operation takes: the result of another one, or a constant."""
+
 TRUTHS = ("gt", "ge", "lt", "le", "eq", "ne", "and", "or", "not")
 """Operations whose result is a truth value."""
 
@@ -47,7 +50,7 @@ LOGICAL = ("and", "or", "not")
 """Operations on truth values."""
 
 
-def is_truth(value: Node | float) -> bool:
+def is_truth(value: Operand) -> bool:
     """Whether a value is a truth value, or a choice between some."""
     if not isinstance(value, Node):
         return False
@@ -82,7 +85,7 @@ class Program:
         are_rows_cut, is_cut: whether a row, or a tensor, is spread over processes.
     """
 
-    stores: dict[Node, Node | float] = field(default_factory=dict)
+    stores: dict[Node, Operand] = field(default_factory=dict)
     inputs: dict[str, Node] = field(default_factory=dict)
     totals: list[Node] = field(default_factory=list)
     are_rows_cut: bool = False
@@ -93,7 +96,7 @@ class Program:
         """The input of this name."""
         return self.inputs.setdefault(name, Node("input", (), level, name))
 
-    def make(self, op: str, *args: Node | float) -> Node | float:
+    def make(self, op: str, *args: Operand) -> Operand:
         """The value of an operation on elements, rows or scalars; `row_sum` and `tensor_sum` lower the level."""
         levels = [a.level for a in args if isinstance(a, Node)]
         if not levels:
@@ -109,18 +112,18 @@ class Program:
             self._known[key] = Node(op, args, level)
         return self._known[key]
 
-    def complete(self, part: Node | float) -> Node | float:
+    def complete(self, part: Operand) -> Operand:
         """A sum over a row or a tensor, added up over processes where these have parts of it."""
         is_row = isinstance(part, Node) and part.level == Level.ROW
         return self.make("complete", part) if (self.are_rows_cut if is_row else self.is_cut) else part
 
-    def total(self, part: Node | float) -> Node:
+    def total(self, part: Operand) -> Node:
         """The sum over all tensors of what `part` is for this one."""
         node = Node("total", (part,), Level.SCALAR, str(len(self.totals)))
         self.totals.append(node)
         return node
 
-    def fill(self, value: float, like: Node | float) -> Node | float:
+    def fill(self, value: float, like: Operand) -> Operand:
         """A constant of the level of another value."""
         if not isinstance(like, Node) or like.level == Level.SCALAR:
             return value
@@ -131,7 +134,7 @@ class Program:
         names: dict[Node, str] = {}
         lines: list[str] = []
 
-        def name(node: Node | float) -> str:
+        def name(node: Operand) -> str:
             if not isinstance(node, Node):
                 return repr(node)
             if node not in names:

@@ -8,16 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
 from autoranger.components.core.private import TorchDispatchMode
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.fold import FoldedProgram
 from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
-from autoranger.components.kernel.recording.program import Level, Node, Program
+from autoranger.components.kernel.recording.program import Level, Node, Operand, Program
 
-Value = Node | float
-Rule = Callable[..., Value]
+Rule = Callable[..., Operand]
 
 SHAPES = ((3, 5), (7, 11))
 """Rows and columns to record with. What differs between the two depends on the shape, and must not."""
@@ -91,7 +90,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.shape, self.types = shape, {*types, torch.bool}
         self.program: Program = FoldedProgram()
-        self._nodes: dict[int, Value] = {}
+        self._nodes: dict[int, Operand] = {}
         self._alive: list[Tensor] = []  # an id is one only as long as its tensor lives
 
     def input(self, tensor: Tensor, name: str) -> Tensor:
@@ -137,12 +136,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             raise UntraceableError(f"{func} gives a value of shape {tuple(result.shape)}")
         return self._note(result, value)
 
-    def _node(self, tensor: Tensor) -> Value:
+    def _node(self, tensor: Tensor) -> Operand:
         if id(tensor) not in self._nodes:
             raise UntraceableError("a component reads a tensor that is neither a signal nor its own")
         return self._nodes[id(tensor)]
 
-    def _note(self, tensor: Tensor, value: Value) -> Tensor:
+    def _note(self, tensor: Tensor, value: Operand) -> Tensor:
         self._alive.append(tensor)
         self._nodes[id(tensor)] = value
         return tensor
@@ -156,13 +155,13 @@ def arithmetic(op: str) -> Rule:
 def scaled(op: str) -> Rule:
     """A rule for addition or subtraction, whose second operand may have a factor."""
 
-    def rule(g: Program, a: Value, b: Value, alpha: float = 1) -> Value:
+    def rule(g: Program, a: Operand, b: Operand, alpha: float = 1) -> Operand:
         return g.make(op, a, b if alpha == 1 else g.make("mul", b, alpha))
 
     return rule
 
 
-def same(g: Program, x: Value, *shape: object, **how: object) -> Value:
+def same(g: Program, x: Operand, *shape: object, **how: object) -> Operand:
     """A view or a copy."""
     return x
 
@@ -175,13 +174,13 @@ def filled(value: float) -> Rule:
 def added(op: str) -> Rule:
     """A rule for x + value · (a op b)."""
 
-    def rule(g: Program, x: Value, a: Value, b: Value, value: float = 1) -> Value:
+    def rule(g: Program, x: Operand, a: Operand, b: Operand, value: float = 1) -> Operand:
         return scaled("add")(g, x, g.make(op, a, b), value)
 
     return rule
 
 
-def power(g: Program, x: Value, exponent: Value) -> Value:
+def power(g: Program, x: Operand, exponent: Operand) -> Operand:
     """x to a power; squares and roots have operations of their own."""
     special = {0.5: "sqrt", -0.5: "rsqrt"}
     if exponent == 2:
@@ -191,7 +190,7 @@ def power(g: Program, x: Value, exponent: Value) -> Value:
     return g.make("pow", x, exponent)
 
 
-def clamp(g: Program, x: Value, *bounds: Value | None, **named: Value | None) -> Value:
+def clamp(g: Program, x: Operand, *bounds: Operand | None, **named: Operand | None) -> Operand:
     """x between two bounds, either of which may be missing."""
     low, high = (*bounds, None, None)[:2]
     low, high = named.get("min", low), named.get("max", high)
@@ -200,7 +199,7 @@ def clamp(g: Program, x: Value, *bounds: Value | None, **named: Value | None) ->
     return x if high is None else g.make("minimum", x, high)
 
 
-def add_up(g: Program, x: Value, dims: list[int], keepdim: bool, dtype: torch.dtype | None = None) -> Value:
+def add_up(g: Program, x: Operand, dims: list[int], keepdim: bool, dtype: torch.dtype | None = None) -> Operand:
     """The sum over columns, or over rows and columns."""
     over = sorted(d % 4 for d in dims or ())
     if not keepdim or not isinstance(x, Node) or x.level != Level.ELEMENT or over not in ([3], [2, 3]):
@@ -211,25 +210,25 @@ def add_up(g: Program, x: Value, dims: list[int], keepdim: bool, dtype: torch.dt
     return g.complete(total if over == [3] else g.make("tensor_sum", total))
 
 
-def count(g: Program, x: Node, dims: list[int]) -> Value:
+def count(g: Program, x: Node, dims: list[int]) -> Operand:
     """How many numbers a sum over these dimensions has."""
     columns = g.input("columns", Level.SCALAR)
     return columns if len(dims) == 1 else g.make("mul", columns, g.input("rows", Level.SCALAR))
 
 
-def average(g: Program, x: Node, dims: list[int], keepdim: bool = False, dtype: torch.dtype | None = None) -> Value:
+def average(g: Program, x: Node, dims: list[int], keepdim: bool = False, dtype: torch.dtype | None = None) -> Operand:
     """The mean over columns, or over rows and columns."""
     return g.make("div", add_up(g, x, dims, keepdim), count(g, x, dims))
 
 
-def norm(g: Program, x: Node, order: float, dims: list[int], keepdim: bool = False) -> Value:
+def norm(g: Program, x: Node, order: float, dims: list[int], keepdim: bool = False) -> Operand:
     """The Euclidean norm over columns, or over rows and columns."""
     if order != 2:
         raise UntraceableError(f"a norm of order {order}")
     return g.make("sqrt", add_up(g, g.make("mul", x, x), dims, keepdim))
 
 
-def softplus(g: Program, x: Value, beta: float = 1, threshold: float = 20) -> Value:
+def softplus(g: Program, x: Operand, beta: float = 1, threshold: float = 20) -> Operand:
     """log(1 + exp(βx))/β, and x itself where βx is above the threshold; no exponential is made beyond it."""
     scaled_x = g.make("mul", x, beta)
     exponential = g.make("exp", g.make("minimum", scaled_x, float(threshold)))

@@ -7,13 +7,13 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import SCALARS
+from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.inputs import SIGNAL, scalar_inputs
-from autoranger.components.kernel.recording.known import record
 from autoranger.components.kernel.recording.local import require_local
 from autoranger.components.kernel.recording.program import Program
+from autoranger.components.kernel.recording.programs import program_of
 from autoranger.components.kernel.recording.schedule import Schedule
 
 
@@ -64,7 +64,7 @@ class Recording:
 def schedules(step: Step, dtype: torch.dtype, rounded: bool, rates: bool, across: bool) -> dict[int, Schedule]:
     """The passes for each kind of tensor; UntraceableError where the kinds cannot go through the same sweeps."""
     kinds = sorted({stack.kind if across else int(stack.matrix) for stack in step.stacks})
-    found = {kind: schedule(record(step, kind, dtype, rates), rounded) for kind in kinds}
+    found = {kind: schedule(program_of(step, kind, dtype, rates), rounded) for kind in kinds}
     if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")
     return found

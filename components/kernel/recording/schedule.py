@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from autoranger.components.kernel.recording.program import Level, Node, Program, walk
+from autoranger.components.kernel.recording.program import Level, Node, Operand, Program, walk
 
 Time = tuple[int, int]
-"""Pass and stage in which a value is there."""
+"""The pass and the stage in which a value is known."""
 
 
 @dataclass
@@ -31,13 +31,13 @@ class Pass:
     """
 
     sums: dict[int, list[Node]] = field(default_factory=dict)
-    stores: dict[Node, Node | float] = field(default_factory=dict)
+    stores: dict[Node, Operand] = field(default_factory=dict)
     kept: list[Node] = field(default_factory=list)
-    parts: dict[Node, Node | float] = field(default_factory=dict)
+    parts: dict[Node, Operand] = field(default_factory=dict)
 
     @property
-    def roots(self) -> list[Node | float]:
-        """What it is there for."""
+    def roots(self) -> list[Operand]:
+        """The values for which the pass is made."""
         return [*self.stores.values(), *self.kept, *self.parts.values()]
 
     @property
@@ -84,7 +84,7 @@ class Schedule:
         self.sweeps = [list(range(a, b)) for a, b in pairwise(starts)]
 
     def time(self, node: Node) -> Time:
-        """When a value is there."""
+        """The pass and the stage in which a value is known."""
         if node not in self._times:
             now = max((self.time(a) for a in node.operands), default=(0, 0))
             if node.op == "row_sum":
@@ -96,7 +96,7 @@ class Schedule:
             self._times[node] = now
         return self._times[node]
 
-    def stored(self, node: Node | float, number: int) -> Node | None:
+    def stored(self, node: Operand, number: int) -> Node | None:
         """The input that holds this value by pass `number`, because an earlier pass has stored it there."""
         for target, value in self.program.stores.items():
             exact = not self.rounded or (isinstance(node, Node) and node.op == "input")
@@ -120,7 +120,7 @@ class Schedule:
             return ()
         return node.operands
 
-    def settle(self, value: Node | float, number: int, known: Mapping[Node, bool]) -> Node | float:
+    def settle(self, value: Operand, number: int, known: Mapping[Node, bool]) -> Operand:
         """What pass `number` takes for a value where conditions are known: a branch of a choice that it has to make."""
         while isinstance(value, Node) and value.op == "select" and (condition := value.args[0]) in known:
             if self.is_at_hand(value, number):
@@ -128,7 +128,7 @@ class Schedule:
             value = value.args[1] if known[condition] else value.args[2]  # type: ignore[index]
         return value
 
-    def needed(self, roots: Iterable[Node | float], number: int) -> list[Node]:
+    def needed(self, roots: Iterable[Operand], number: int) -> list[Node]:
         """All values that pass `number` deals with to have the roots, ingredients first."""
         nodes = (root for root in roots if isinstance(root, Node))
         return walk(nodes, lambda node: self.ingredients(node, number))

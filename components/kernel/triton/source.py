@@ -14,7 +14,14 @@ from itertools import zip_longest
 
 import torch
 
-from autoranger.components.kernel.recording.printer import COMMON, Language, Layout, indent, lay_out, print_passes
+from autoranger.components.kernel.recording.printer import (
+    COMMON,
+    Arguments,
+    Language,
+    arguments_of,
+    indent,
+    print_passes,
+)
 from autoranger.components.kernel.recording.schedule import Schedule
 
 TYPES = {
@@ -56,7 +63,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from autoranger.components.kernel.triton import frame
+from autoranger.components.kernel.triton import runtime
 '''
 
 PASS = """\
@@ -65,15 +72,15 @@ item, k = program % all_items, program // all_items
 j = tl.load(items + 2 * item)
 first = tl.load(items + 2 * item + 1).to(tl.int32)
 matrix = tl.load(units + j * {width} + {matrix})
-if frame.works(addresses, active, k, j, tensors):
+if runtime.works(addresses, active, k, j, tensors):
 """
 
 
 class Triton(Language):
-    """Triton, in the words of frame.py.
+    """Triton, in the words of runtime.py.
 
     Args:
-        layout: of the arguments.
+        arguments: of the compiled step.
         tile: rows and columns that are dealt with at once.
         storage, number: the type of parameters and gradients; the one to compute in, and of the state.
     """
@@ -87,22 +94,22 @@ class Triton(Language):
         **{name: f"libdevice.{name}({{}})" for name in ("exp", "expm1", "log", "log1p", "cos", "sin", "tanh")},
         "pow": "libdevice.pow({}, {})",
         "rsqrt": "(1.0 / tl.sqrt({}))",
-        "sign": "frame.sign({})",
-        "maximum": "frame.maximum({}, {})",
-        "minimum": "frame.minimum({}, {})",
-        "remainder": "frame.remainder({}, {})",
-        "lerp": "frame.lerp({}, {}, {})",
+        "sign": "runtime.sign({})",
+        "maximum": "runtime.maximum({}, {})",
+        "minimum": "runtime.minimum({}, {})",
+        "remainder": "runtime.remainder({}, {})",
+        "lerp": "runtime.lerp({}, {}, {})",
     }
-    sum_of = "frame.sum_of(partials + ({} * candidates + k) * all_items + first_item, item_count)"
-    total_of = "frame.total_of(parts + ({} * candidates + k) * tensors, addresses, active, k, tensors)"
+    sum_of = "runtime.sum_of(partials + ({} * candidates + k) * all_items + first_item, item_count)"
+    total_of = "runtime.total_of(parts + ({} * candidates + k) * tensors, addresses, active, k, tensors)"
     store = "tl.store({pointer} + c, {value}, mask=within)"
     keep = "tl.store({name} + r, {value}, mask=inside)"
     declare = "{name} = {expression}"
     begin_sum = ""
     part = "tl.store(parts + ({total} * candidates + k) * tensors + j, {value}, mask=first == 0)"
 
-    def __init__(self, layout: Layout, tile: tuple[int, int], storage: str, number: str) -> None:
-        self.layout, self.tile, self.storage, self.number = layout, tile, storage, number
+    def __init__(self, arguments: Arguments, tile: tuple[int, int], storage: str, number: str) -> None:
+        self.arguments, self.tile, self.storage, self.number = arguments, tile, storage, number
         self.operations = {**self.operations, "number": f"({{}}).to({number})"}
         self.inputs = {
             "updates": f"updates.to({number})",
@@ -110,7 +117,7 @@ class Triton(Language):
             "columns": f"columns.to({number})",
             "steps": f"tl.load(steps).to({number})",
         }
-        self.scalar = f"frame.scalar(scalars, {{}}, k, group, {number})"
+        self.scalar = f"runtime.scalar(scalars, {{}}, k, group, {number})"
         self.load = f"tl.load({{}} + c, mask=within, other=0.0).to({number})"
         self.kept = "tl.load({} + r, mask=inside, other=0.0)"
 
@@ -126,9 +133,9 @@ class Triton(Language):
             for i, field in enumerate(FIELDS)
         ]
         count = f"tl.load(unit + {COUNT}).to(tl.pointer_type(tl.int64)) + k * tl.load(unit + {COUNT + 1})"
-        head = [f"unit = units + j * {width(self.layout)}", *entries, f"updates = tl.load({count})"]
-        arguments = ", ".join((*TABLES, *SIZES, *WHERE))
-        return ["", "", "@triton.jit", f"def {name}({arguments}):", *indent([*head, *body])]
+        head = [f"unit = units + j * {width(self.arguments)}", *entries, f"updates = tl.load({count})"]
+        parameters = ", ".join((*TABLES, *SIZES, *WHERE))
+        return ["", "", "@triton.jit", f"def {name}({parameters}):", *indent([*head, *body])]
 
     def rows(
         self, body: Sequence[str], places: Mapping[str, str], kept: Mapping[str, int], summed: Mapping[str, str]
@@ -178,21 +185,21 @@ class Triton(Language):
 
     def _address(self, name: str) -> str:
         """Where a tensor has its first number."""
-        known = self.layout.states
+        known = self.arguments.states
         if name in known:
             return f"tl.load(unit + {STATES + known.index(name)}).to(tl.pointer_type({self.number}))"
         at = {"theta": "addresses + j", "grad": "addresses + tensors + j"}
         return f"tl.load({at[name]}).to(tl.pointer_type({self.storage}))"
 
 
-def width(layout: Layout) -> int:
+def width(arguments: Arguments) -> int:
     """How many numbers a unit has."""
-    return STATES + len(layout.states)
+    return STATES + len(arguments.states)
 
 
 def print_kernels(
     schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype
-) -> tuple[str, Layout, list[str]]:
+) -> tuple[str, Arguments, list[str]]:
     """The source, how to call it, and the names of the kernels of the passes; the one to launch before is `count`.
 
     Args:
@@ -203,25 +210,25 @@ def print_kernels(
     Raises:
         UntraceableError: where the two kinds cannot go through the same sweeps.
     """
-    layout = lay_out(schedules)
-    languages = {matrix: Triton(layout, TILES[matrix], TYPES[dtype], TYPES[compute]) for matrix in schedules}
-    lines, names = print_passes(schedules, layout, languages)
-    counted = f"units + {COUNT}, {width(layout)}, addresses, active, steps, candidates, tensors"
-    lines += kernel("count", [f"frame.count({counted})"])
+    arguments = arguments_of(schedules)
+    languages = {matrix: Triton(arguments, TILES[matrix], TYPES[dtype], TYPES[compute]) for matrix in schedules}
+    lines, names = print_passes(schedules, arguments, languages)
+    counted = f"units + {COUNT}, {width(arguments)}, addresses, active, steps, candidates, tensors"
+    lines += kernel("count", [f"runtime.count({counted})"])
     passes = [kinds for sweep in zip_longest(*names.values(), fillvalue=()) for kinds in zip_longest(*sweep)]
     for number, functions in enumerate(passes):
-        lines += print_kernel(f"pass_{number}", dict(zip(names, functions, strict=True)), layout)
-    return "\n".join([HEAD, *lines, ""]), layout, [f"pass_{number}" for number in range(len(passes))]
+        lines += print_kernel(f"pass_{number}", dict(zip(names, functions, strict=True)), arguments)
+    return "\n".join([HEAD, *lines, ""]), arguments, [f"pass_{number}" for number in range(len(passes))]
 
 
-def print_kernel(name: str, functions: Mapping[int, str | None], layout: Layout) -> list[str]:
+def print_kernel(name: str, functions: Mapping[int, str | None], arguments: Arguments) -> list[str]:
     """A pass as a kernel, which does for each item what its kind of tensor needs."""
-    arguments = ", ".join((*TABLES, *SIZES, *WHERE))
+    parameters = ", ".join((*TABLES, *SIZES, *WHERE))
     calls = []
     for matrix, function in functions.items():
         if function is not None:
-            calls += [f"if matrix == {int(matrix)}:", f"    {function}({arguments})"]
-    head = PASS.format(width=width(layout), matrix=FIELDS.index("matrix")).splitlines()
+            calls += [f"if matrix == {int(matrix)}:", f"    {function}({parameters})"]
+    head = PASS.format(width=width(arguments), matrix=FIELDS.index("matrix")).splitlines()
     return kernel(name, [*head, *indent(calls)])
 
 

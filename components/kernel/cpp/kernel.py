@@ -1,4 +1,4 @@
-"""Calling a compiled step: the addresses of parameters, gradients, state and scalars, as it wants them."""
+"""The compiled step on a CPU: passes the addresses of parameters, gradients, state and scalars to a C++ function."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from autoranger.components.core.step import Step
 from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.crossing import crossing
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
-from autoranger.components.kernel.recording.inputs import check, spread
-from autoranger.components.kernel.recording.printer import Layout
-from autoranger.components.kernel.recording.recording import Recording
+from autoranger.components.kernel.kernel import Kernel
+from autoranger.components.kernel.recording.printer import Arguments
 from autoranger.components.kernel.recording.schedule import Schedule
 
 NUMBER = ctypes.c_int64
 
 
 class Scalar(ctypes.Structure):
-    """`Scalar` of frame.h. Addresses are plain numbers, here and below."""
+    """`Scalar` of runtime.h. Addresses are plain numbers, here and below."""
 
     _fields_ = [(name, NUMBER) for name in ("value", "candidate_stride", "group_stride")]
 
 
 class Call(ctypes.Structure):
-    """`Call` of frame.h."""
+    """`Call` of runtime.h."""
 
     _fields_ = [
         *((name, NUMBER) for name in ("candidates", "tensors", "threads", "rows", "first_sweep", "last_sweep")),
@@ -37,55 +36,40 @@ class Call(ctypes.Structure):
     ]
 
 
-class Kernel:
-    """A step as one compiled function, on a CPU. Each tensor is used where it lies, whatever stack it is in.
+class CppKernel(Kernel):
+    """The step as one C++ function, on a CPU."""
 
-    Args:
-        step: with all its stacks.
-        thetas: the tensors of all stacks, one after another: for one candidate in any shape, else `[K, 1, R, C]`.
+    types = STORAGE
+    across = True
 
-    Raises:
-        UntraceableError: where the step does what a kernel cannot.
-        UnavailableError: where there is no compiler.
-    """
-
-    def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
-        self.step = step
-        dtype = check(step, thetas, STORAGE)
-        self.recording = Recording(step, dtype, across=True)
-        source, self.layout = printed(tuple(self.recording.schedules.items()), dtype, step.dtype)
+    def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
+        super().__init__(step, params)
+        source, self.arguments = print_once(tuple(self.recording.schedules.items()), self.dtype, step.dtype)
         self.function = build(source)
         self._tensors = self._describe_tensors()
-        self._scalars = [spread(self.recording.scalars[name], step.lr) for name in self.layout.scalars]
+        self._scalars = self.scalars(self.arguments.scalars)
         scalars = [Scalar(x.data_ptr(), x.stride(0), x.stride(1)) for x in self._scalars]
         self._table = (Scalar * max(1, len(scalars)))(*scalars)
         candidates, count, rows = step.lr.shape[0], len(self._tensors), sum(u.rows for u in self._tensors)
-        self._kept = step.lr.new_empty(self.layout.slots * candidates * rows)
-        self._parts = step.lr.new_empty(self.layout.totals * candidates * count)
+        self._kept = step.lr.new_empty(self.arguments.slots * candidates * rows)
+        self._parts = step.lr.new_empty(self.arguments.totals * candidates * count)
         self._crossing = crossing(step, self.recording.schedules, self._kept, self._parts)
-        self._places: tuple[list[int], list[int]] = [], []
+        self._addresses: tuple[list[int], list[int]] = [], []
         self._call = Call(
             *(candidates, count, 0, rows, 0, max(len(s.sweeps) for s in self.recording.schedules.values())),
             *(ctypes.addressof(self._tensors), ctypes.addressof(self._table), step.steps.data_ptr(), 0),
             *(self._kept.data_ptr(), self._parts.data_ptr()),
         )
 
-    def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
-        """Updates `thetas` and the state in place.
-
-        Args:
-            thetas: as at the beginning, each contiguous.
-            grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
-            active: a mask `[K, tensors]` of those to update, contiguous; None means all.
-        """
+    def __call__(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
         self.step.steps.add_(1)
         self.recording.compute_signals()
         # A gradient without numbers is one all the same: 0 means that there is none.
-        places = [*map(Tensor.data_ptr, thetas)], [0 if x is None else x.data_ptr() or 1 for x in grads]
-        if places != self._places:  # most are where they were in the step before
-            for tensor, theta, grad in zip(self._tensors, *places, strict=True):
+        addresses = [*map(Tensor.data_ptr, params)], [0 if x is None else x.data_ptr() or 1 for x in grads]
+        if addresses != self._addresses:  # most are where they were in the step before
+            for tensor, theta, grad in zip(self._tensors, *addresses, strict=True):
                 tensor.theta, tensor.grad = theta, grad
-            self._places = places
+            self._addresses = addresses
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
         if self._crossing is None:
@@ -94,11 +78,11 @@ class Kernel:
             for sweep, complete in enumerate(self._crossing):
                 self._call.first_sweep, self._call.last_sweep = sweep, sweep + 1
                 self.function(ctypes.addressof(self._call))
-                complete(places[1])
+                complete(addresses[1])
 
     def _describe_tensors(self) -> Any:
-        """An array of `Tensor` of frame.h, complete but for the addresses that change."""
-        names, entries, first_row = self.layout.states, [], 0
+        """An array of `Tensor` of runtime.h, complete but for the addresses that change."""
+        names, entries, first_row = self.arguments.states, [], 0
         for stack in self.step.stacks:
             held = stack.named_state()
             _, tensors, rows, columns = stack.shape
@@ -112,16 +96,16 @@ class Kernel:
 
 
 @lru_cache(maxsize=64)
-def printed(
+def print_once(
     schedules: tuple[tuple[int, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
-) -> tuple[str, Layout]:
-    """`print_step` of the same schedules once."""
+) -> tuple[str, Arguments]:
+    """`print_step`, once for the same schedules."""
     return print_step(dict(schedules), dtype, compute)
 
 
 @lru_cache(maxsize=64)
 def tensor_type(states: int) -> type[ctypes.Structure]:
-    """`Tensor` of frame.h, with that many states."""
+    """`Tensor` of runtime.h, with that many states."""
     numbers = "rows", "columns", "whole_rows", "whole_columns", "kind", "group", "stride", "count_stride", "first_row"
     fields = [*((name, NUMBER) for name in (*numbers, "count", "theta", "grad")), ("states", NUMBER * max(1, states))]
     return type("Tensor", (ctypes.Structure,), {"_fields_": fields})

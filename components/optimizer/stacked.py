@@ -20,7 +20,7 @@ State = dict[Tensor, dict[str, Any]]
 
 
 @dataclass(eq=False)
-class Held:
+class StackedParameters:
     """A stack, the parameters in it, and the views of its state that are in the optimizer's `state`.
 
     `turns` is what `rows` calls the groups of a transposed convolution, whose kernels these are; else 0.

@@ -1,7 +1,7 @@
-"""Launching a step as Triton kernels: tables of addresses and shapes on the device, one launch for each pass.
+"""The compiled step on a GPU: keeps tables of addresses and shapes on the device, and launches a kernel for each pass.
 
-Nothing here waits for the device. What never changes is sent once; the addresses of parameters and gradients are sent
-again in a step in which they are not those of the step before.
+Nothing here waits for the device. Tables that never change are sent once. The addresses of parameters and gradients are
+sent again in each step in which they differ from those of the step before.
 """
 
 from __future__ import annotations
@@ -15,77 +15,60 @@ from torch import Tensor
 
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.kernel.recording.inputs import check, spread
-from autoranger.components.kernel.recording.recording import Recording
+from autoranger.components.kernel.kernel import Kernel
 from autoranger.components.kernel.triton.build import build
 from autoranger.components.kernel.triton.source import TILES, TYPES, print_kernels
 
 ITEM = 1 << 12
-"""How many numbers an item has at least, where its tensor has as many: a few tiles, so that a GPU has enough items."""
+"""Numbers in an item, at least, if its tensor has as many: a few tiles, so that a GPU has enough items."""
 
 MOST_ITEMS = 1 << 11
-"""Of a tensor, about: each program of a later pass adds up what all of them have found."""
+"""Items of a tensor, about: each program of a later pass adds up the sums of all of them."""
 
 MOST = 1 << 30
-"""Rows or columns of a tensor, which are counted in 32 bits."""
-
+"""Rows or columns of a tensor, at most: they are counted in 32 bits."""
 
 RESERVE = 16
 """Steps that may be captured with gradients that are not where they were in the step before."""
 
 
-class TritonKernel:
-    """A step as a few kernels for all tensors, on a GPU. Each tensor is used where it lies, whatever stack it is in.
+class TritonKernel(Kernel):
+    """The step as a few Triton kernels, on a GPU: a launch that counts updates, and one for each pass.
 
-    A step is a launch that counts and one for each pass. `torch.cuda.graph` may capture it, as gradients stay where
-    they are in the replays of a graph. Schedules are part of the passes, where they can be recorded.
-
-    Args:
-        step: with all its stacks.
-        thetas: the tensors of all stacks, one after another: for one candidate in any shape, else `[K, 1, R, C]`.
-
-    Raises:
-        UntraceableError: where the step does what a kernel cannot.
-        UnavailableError: where there is no Triton.
+    `torch.cuda.graph` may capture it, since gradients stay where they are while a graph is replayed.
     """
 
-    def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
-        self.step = step
-        dtype, device = check(step, thetas, TYPES), step.lr.device
-        self.recording = Recording(step, dtype)
-        source, layout, passes = print_kernels(self.recording.schedules, dtype, step.dtype)
+    types = TYPES
+
+    def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
+        super().__init__(step, params)
+        device = step.lr.device
+        source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype)
         module = build(source)
-        units, items, rows = describe(step, layout.states)
+        units, items, rows = describe(step, arguments.states)
         self._sizes = candidates, count, _, _ = step.lr.shape[0], len(units), rows, len(items)
-        self._scalars = [spread(scalar, step.lr) for scalar in map(self.recording.scalars.__getitem__, layout.scalars)]
+        self._scalars = self.scalars(arguments.scalars)
         scalars = ((x.data_ptr(), x.stride(0), x.stride(1)) for x in self._scalars)
         self._tables = [
             torch.tensor([*chain(*table), 0], dtype=torch.int64, device=device) for table in (units, items, scalars)
         ]
-        lengths = layout.slots * rows, layout.slots * len(items), layout.totals * count
+        lengths = arguments.slots * rows, arguments.slots * len(items), arguments.totals * count
         self._sums = [step.lr.new_empty(max(1, candidates * length)) for length in lengths]
         self._sent = Sent(2 * count, device)
         self._all = torch.ones(candidates, count, dtype=torch.bool, device=device)
-        self._count = module.count, -(-candidates * count // module.frame.BLOCK.value)
+        self._count = module.count, -(-candidates * count // module.runtime.BLOCK.value)
         self._passes = [(getattr(module, name), candidates * len(items)) for name in passes]
 
     @torch.no_grad()
-    def __call__(self, thetas: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
-        """Updates `thetas` and the state in place.
-
-        Args:
-            thetas: as at the beginning, each contiguous.
-            grads: their gradients, contiguous and of the same type; a tensor without one is left as it is.
-            active: a mask `[K, tensors]` of those to update, contiguous; None means all.
-        """
+    def __call__(self, params: Sequence[Tensor], grads: Sequence[Tensor | None], active: Tensor | None = None) -> None:
         # A gradient without numbers is one all the same: 0 means that there is none.
-        addresses = self._sent([0 if x is None else x.data_ptr() or 1 for x in (*thetas, *grads)])
+        addresses = self._sent([0 if x is None else x.data_ptr() or 1 for x in (*params, *grads)])
         mask = self._all if active is None else active
-        arguments = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
+        given = *self._tables, addresses, mask, self.step.steps, *self._sums, *self._sizes
         with torch.cuda.device_of(addresses):  # type: ignore[no-untyped-call]
-            launch([self._count], arguments)
+            launch([self._count], given)
             self.recording.compute_signals()
-            launch(self._passes, arguments)
+            launch(self._passes, given)
 
 
 def launch(kernels: Iterable[tuple[Any, int]], arguments: Sequence[object]) -> None:

@@ -10,29 +10,25 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
-from torch.nn import Parameter
 
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError, warn
+from autoranger.components.core.errors import warn
 from autoranger.components.core.rows import by_rows, can_look, is_matrix
 from autoranger.components.core.shards import Shards, local, local_gradient
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
-from autoranger.components.kernel.cpp.launch import Kernel
-from autoranger.components.kernel.errors import UnavailableError, UntraceableError
+from autoranger.components.kernel.compile import compile_step, require_ordinary
+from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.interpret import Interpreter
-from autoranger.components.kernel.triton.launch import TritonKernel
+from autoranger.components.kernel.kernel import Kernel
 from autoranger.components.optimizer.groups import Group, Numbers
-from autoranger.components.optimizer.held import Held, State, adopt
-from autoranger.components.optimizer.stacking import alike, gather, layout, scatter
-from autoranger.components.optimizer.tensors import addresses, are_plain, gradient, kind, plain
+from autoranger.components.optimizer.stacked import StackedParameters, State, adopt
+from autoranger.components.optimizer.stacking import gather, membership, scatter, stackable
+from autoranger.components.optimizer.tensors import addresses, are_contiguous, contiguous, gradient, kind
 from autoranger.components.optimizer.watch import Watch
 
-BACKENDS: dict[str, type[Kernel | TritonKernel]] = {"cpu": Kernel, "cuda": TritonKernel}
-"""What runs a compiled step, by the type of the device."""
 
-
-class Bound:
+class ParameterLayout:
     """An optimizer's parameters laid out for the step: which tensors form a stack, and their state.
 
     Every tensor in `state` is a view of the stacked state, so that both always agree. Groups and state belong to the
@@ -54,7 +50,7 @@ class Bound:
         groups: list[Group],
         state: State,
         compile: Compile,
-        before: Bound | None = None,
+        before: ParameterLayout | None = None,
         partners: Callable[[], Any] = lambda: None,
     ) -> None:
         self.groups = groups
@@ -63,32 +59,32 @@ class Bound:
         self.core.partners = partners() if self.core.is_collective else None
         owners = [link.component for link in self.core.chain]
         self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
-        self.layout = layout(groups)
+        self.membership = membership(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
         self.idle = [
             p for group, busy in zip(groups, work, strict=True) for p in compress(group["params"], map(not_, busy))
         ]
-        self.held: list[Held] = []
+        self.stacks: list[StackedParameters] = []
         self.group_of: list[int] = []
         known = before.in_use(state) if before else {}
         kernels = transposed(p for group in groups for p in group["params"])
         for index, (group, at_work) in enumerate(zip(groups, work, strict=True)):
-            for members in alike([*compress(group["params"], at_work)], kernels):
-                self.held.append(self._hold(members, kernels.get(members[0], 0), index, state, known))
+            for members in stackable([*compress(group["params"], at_work)], kernels):
+                self.stacks.append(self._stack(members, kernels.get(members[0], 0), index, state, known))
                 self.group_of += [index] * len(members)
-        self.every = [p for held in self.held for p in held.members]
-        self.sharded = any(held.stack.shards for held in self.held)
-        self.turns = [held.turns for held in self.held for _ in held.members]
+        self.every = [p for stacked in self.stacks for p in stacked.members]
+        self.sharded = any(stacked.stack.shards for stacked in self.stacks)
+        self.turns = [stacked.turns for stacked in self.stacks for _ in stacked.members]
         self.kinds = [*map(kind, self.every)]
         self.entries = [state[p] for p in self.every]
         self.tensors = [*self._find(self.entries)]
         self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
         here = self._here()
-        self.kernel = kernel(self.core, here, compile)
+        self.kernel = compile_step(self.core, here, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, here)
         self.scheduled = bool(config.needs_total_steps)
-        self.watch = Watch(here) if any(held.stack.copies for held in self.held) else None
+        self.watch = Watch(here) if any(stacked.stack.copies for stacked in self.stacks) else None
         if self.watch and before and before.watch and (looks := before.watch.seen):
             seen = dict(zip(map(id, before.every), zip(looks[::2], looks[1::2], strict=True), strict=True))
             self.watch.seen = tuple(x for p in self.every for x in (seen[id(p)] if p in known else (None, None)))
@@ -99,31 +95,38 @@ class Bound:
             return gradient(p, p.grad) is not None
         return not state.get(p, {}).keys().isdisjoint(self.names)
 
-    def in_use(self, state: State) -> dict[Tensor, tuple[Held, int]]:
+    def in_use(self, state: State) -> dict[Tensor, tuple[StackedParameters, int]]:
         """The parameters to whose state nothing has happened, and where it is."""
-        places = ((held, b) for held in self.held for b in range(len(held.members)))
+        places = ((stacked, b) for stacked in self.stacks for b in range(len(stacked.members)))
         kinds = zip(places, self.kinds, strict=True)
         return {
-            held.members[b]: (held, b)
-            for (held, b), before in kinds
-            if kind(held.members[b]) == before and held.is_intact(b, state)
+            stacked.members[b]: (stacked, b)
+            for (stacked, b), before in kinds
+            if kind(stacked.members[b]) == before and stacked.is_intact(b, state)
         }
 
-    def _hold(
-        self, members: list[Tensor], turns: int, group: int, state: State, known: dict[Tensor, tuple[Held, int]]
-    ) -> Held:
+    def _stack(
+        self,
+        members: list[Tensor],
+        turns: int,
+        group: int,
+        state: State,
+        known: dict[Tensor, tuple[StackedParameters, int]],
+    ) -> StackedParameters:
         """A stack of these parameters: the one that there is, or else a new one with the state that there is."""
         found = [known.get(p) for p in members]
         if found[0] and found == [(found[0][0], b) for b in range(len(found[0][0].members))]:
-            held = found[0][0]
-            held.stack.group = group
-            self.core.take(held.stack)
-            return held
+            stacked = found[0][0]
+            stacked.stack.group = group
+            self.core.take(stacked.stack)
+            return stacked
         matrix, shards = is_matrix(members[0].shape, turns), Shards.of(members[0], turns)
         turns = 0 if shards else turns
         theta = gather([*map(local, members)], turns, shards).contiguous()
         stack = self.core.add(theta, matrix=matrix, group=group, shards=shards)
-        return Held(stack, members, [adopt(stack, b, p, state, turns) for b, p in enumerate(members)], turns)
+        return StackedParameters(
+            stack, members, [adopt(stack, b, p, state, turns) for b, p in enumerate(members)], turns
+        )
 
     def fits(self, groups: list[Group], state: State) -> bool:
         """Whether groups, parameters and state are as they were laid out, and no other parameter has a gradient."""
@@ -131,7 +134,7 @@ class Bound:
         try:
             return (
                 groups is self.groups
-                and layout(groups) == self.layout
+                and membership(groups) == self.membership
                 and all(map(is_, entries, self.entries))
                 and all(map(is_, self._find(entries), self.tensors))
                 and self._is_where_it_was()
@@ -186,7 +189,7 @@ class Bound:
     def _begin_anew(self, changed: list[int], here: list[Tensor]) -> None:
         """Lets components that keep a copy of weights begin with those that somebody has put in their place."""
         if changed:
-            places = [(held.stack, b) for held in self.held for b in range(len(held.members))]
+            places = [(stacked.stack, b) for stacked in self.stacks for b in range(len(stacked.members))]
             for i in changed:
                 stack, b = places[i]
                 stack.restart_copies(b, gather([here[i]], self.turns[i], stack.shards))
@@ -203,16 +206,16 @@ class Bound:
                 "param_groups to go on."
             )
 
-    def _step_compiled(self, kernel: Kernel | TritonKernel, here: list[Tensor], negated: list[bool]) -> None:
+    def _step_compiled(self, kernel: Kernel, here: list[Tensor], negated: list[bool]) -> None:
         """The step in one call, on the tensors where they are; copies serve for those that are not contiguous."""
         thetas, grads = here, self._gradients()
         given, dtype = [g for g in grads if g is not None], thetas[0].dtype
         updated = self.every if len(given) == len(grads) else [p for p in self.every if p.grad is not None]
-        if any(self.turns) or not are_plain(thetas, dtype):
-            thetas = [plain(by_rows(p, turns), dtype) for p, turns in zip(thetas, self.turns, strict=True)]
-        if any(self.turns) or not are_plain(given, dtype):
+        if any(self.turns) or not are_contiguous(thetas, dtype):
+            thetas = [contiguous(by_rows(p, turns), dtype) for p, turns in zip(thetas, self.turns, strict=True)]
+        if any(self.turns) or not are_contiguous(given, dtype):
             pairs = zip(grads, self.turns, strict=True)
-            grads = [None if g is None else plain(by_rows(g, turns), dtype) for g, turns in pairs]
+            grads = [None if g is None else contiguous(by_rows(g, turns), dtype) for g, turns in pairs]
         if negated:
             grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
         kernel(thetas, grads)
@@ -227,49 +230,27 @@ class Bound:
         """The step as operations of torch on stacks of tensors."""
         thetas, grads, masks, members, first = [], [], [], [], 0
         gradients = self._gradients()
-        for held in self.held:
-            mine = slice(first, first + len(held.members))
+        for stacked in self.stacks:
+            mine = slice(first, first + len(stacked.members))
             members.append(here[mine])
-            present = [p.grad is not None for p in held.members]
-            thetas.append(gather(members[-1], held.turns, held.stack.shards))
+            present = [p.grad is not None for p in stacked.members]
+            thetas.append(gather(members[-1], stacked.turns, stacked.stack.shards))
             given = [gradient(p, g) for p, g in zip(members[-1], gradients[mine], strict=True)]
-            grad = gather(given, held.turns, held.stack.shards) if any(present) else None
+            grad = gather(given, stacked.turns, stacked.stack.shards) if any(present) else None
             grads.append(-grad if grad is not None and negated and negated[first] else grad)
             first = mine.stop
             partly = any(present) and not all(present)
             masks.append(torch.stack([self.flags[p] for p in present]).view(1, -1, 1, 1) if partly else None)
         operations(thetas, grads, masks)
-        for held, theta, grad, parts in zip(self.held, thetas, grads, members, strict=True):
+        for stacked, theta, grad, parts in zip(self.stacks, thetas, grads, members, strict=True):
             if grad is not None:
-                scatter(theta, parts, held.turns)
-
-
-def kernel(core: Step, params: list[Tensor], compile: Compile) -> Kernel | TritonKernel | None:
-    """The step compiled, where that is wanted and can be had; ConfigError where it must and cannot."""
-    device = core.lr.device.type
-    if not compile or not params:
-        return None
-    try:
-        require_plain(params)
-        if device not in BACKENDS:
-            raise UntraceableError(f"the parameters are on {device}, for which there are no kernels")
-        return BACKENDS[device](core, params)
-    except (UntraceableError, UnavailableError) as error:
-        if compile == "auto":
-            return None
-        raise ConfigError(f'the step cannot be compiled: {error}; pass compile="auto" to do without.') from None
+                scatter(theta, parts, stacked.turns)
 
 
 def interpreter(core: Step, params: list[Tensor]) -> Interpreter | None:
     """The step as recorded operations, where there can be any: faster than the step itself, on a CPU."""
     try:
-        require_plain(params)
+        require_ordinary(params)
         return Interpreter(core, params) if core.lr.is_cpu else None
     except UntraceableError:
         return None
-
-
-def require_plain(params: list[Tensor]) -> None:
-    """UntraceableError where a parameter is of a subclass, of which nobody knows what it does."""
-    if any(type(p) not in (Tensor, Parameter) for p in params):
-        raise UntraceableError("a parameter is of a special kind")

@@ -9,8 +9,8 @@ from torch import nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.step import Step
-from autoranger.components.kernel.recording import record as recording
 from autoranger.components.kernel.recording.program import Program
+from autoranger.components.kernel.recording.record import record
 
 PROGRAMS: dict[Hashable, Program] = {}
 
@@ -21,15 +21,15 @@ OF_MODULES = frozenset(vars(nn.Module()))
 """The attributes that every module has."""
 
 
-def record(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
-    """The program of a step, see `record.record`, recorded once for all steps that compute the same."""
+def program_of(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
+    """The program of a step as `record` makes it, recorded once for all steps that compute the same."""
     components = recipe(step)
     if components is None:
-        return recording.record(step, kind, dtype, rates)
+        return record(step, kind, dtype, rates)
     key = components, step.dtype, step.lr.device, kind, dtype, rates
     program = PROGRAMS.get(key)
     if program is None:
-        program = recording.record(step, kind, dtype, rates)
+        program = record(step, kind, dtype, rates)
         for old in [*PROGRAMS][: max(0, len(PROGRAMS) - MOST + 1)]:  # of a copy: other threads may do the same
             PROGRAMS.pop(old, None)
         PROGRAMS[key] = program
