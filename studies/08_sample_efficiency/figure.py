@@ -42,7 +42,7 @@ def draw(record: dict[str, Any], budgets: tuple[int, ...], path: Path) -> None:
 
     columns = min(3, len(record))
     lines = -(-len(record) // columns)
-    figure, panels = plt.subplots(lines, columns, figsize=(3.6 * columns, 3.2 * lines), squeeze=False, sharex=True)
+    figure, panels = plt.subplots(lines, columns, figsize=(3.6 * columns, 3.5 * lines), squeeze=False, sharex=True)
     names = sorted({name for samplers in record.values() for name in samplers})
     for panel, (problem, samplers) in zip(panels.flat, record.items(), strict=False):
         for name, result in samplers.items():
@@ -62,8 +62,8 @@ def draw(record: dict[str, Any], budgets: tuple[int, ...], path: Path) -> None:
     for panel in panels.flat[len(record) :]:
         panel.set_axis_off()
     handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="lower center", ncols=7, fontsize=8)
-    figure.supxlabel("evaluations", y=0.08)
+    figure.legend(handles, labels, loc="lower center", ncols=5, fontsize=8)
+    figure.supxlabel("evaluations", y=0.16)
     figure.supylabel("median simple regret, points")
-    figure.tight_layout(rect=(0.02, 0.1, 1, 1))
+    figure.tight_layout(rect=(0.02, 0.17, 1, 1))
     figure.savefig(path, dpi=110)
