@@ -8,9 +8,11 @@ from collections.abc import Collection, Iterator
 from itertools import combinations
 
 import pytest
+import torch
 
-from autoranger import Component, Config, ConfigError, Stage
+from autoranger import Component, Config, ConfigError, Role, Stage
 from autoranger.components.core.component import conflicts, registry
+from autoranger.components.core.step import Step
 from autoranger.components.order import ORDER, position
 from tests.conftest import PROBLEM, assert_close, follow, populate
 from tests.references import in_any_company, reference
@@ -153,3 +155,24 @@ def test_a_component_acts_last_in_its_stage_unless_it_names_one_to_act_before() 
     assert position("mine") > max(map(position, ORDER))
     at = position("gradient_centralization")
     assert position("adaptive_gradient_clipping") < position("mine", "gradient_centralization") < at
+
+
+@pytest.mark.parametrize("annealing", [c for c in registry if registry[c].replaces == {Role.ANNEALING}])
+def test_schedules_that_overlap_combine_by_the_smaller_factor(annealing: str) -> None:
+    whole = {"fraction": 1.0} if "fraction" in registry[annealing].hypers else {}
+    chosen = {"linear_warmup": {"fraction": 0.6}, annealing: whole}
+
+    def factors(components: dict[str, dict[str, float]]) -> list[float]:
+        step = Step(
+            [Config(betas=(0.9, 0.9999), components=components)], 10, dtype=torch.float64, device=torch.device("cpu")
+        )
+        found = []
+        for _ in range(10):
+            step.steps += 1
+            found.append(step.scalars().rate.item())
+        return found
+
+    alone = [factors({name: settings}) for name, settings in chosen.items()]
+    together = factors(chosen)
+    assert together == pytest.approx([min(pair) for pair in zip(*alone, strict=True)])
+    assert together != pytest.approx([a * b for a, b in zip(*alone, strict=True)])
