@@ -530,6 +530,8 @@ def test_a_wrong_length_set_by_hand_is_an_error(way: None, value: object) -> Non
         ({"lr": float("nan")}, "lr of a parameter group is nan"),
         ({"betas": (1.0, 0.9)}, r"betas\[0\] is 1.0"),
         ({"betas": 0.9}, "betas is 0.9"),
+        ({"betas": (torch.ones(2), 0.9)}, r"betas\[0\] is tensor"),
+        ({"lr": torch.ones(2)}, "lr is a tensor of 2 numbers"),
         ({"weight_decay": None}, "weight_decay of a parameter group is None"),
     ],
     ids=str,
@@ -540,6 +542,31 @@ def test_wrong_numbers_set_by_hand_are_named(numbers: dict[str, Any], message: s
     optimizer.param_groups[0] |= numbers
     with pytest.raises(ConfigError, match=message):
         train(optimizer)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "same"),
+    [
+        ({"lr": -1e-20}, {"lr": 0.0}),
+        ({"betas": (torch.tensor(0.5), torch.tensor([0.75]))}, {"betas": (0.5, 0.75)}),
+        ({"lr": torch.tensor([0.25])}, {"lr": 0.25}),
+    ],
+    ids=["rounded below zero", "betas as tensors", "lr as a tensor"],
+)
+def test_numbers_that_a_step_takes_are_taken_when_parameters_are_laid_out_anew(
+    way: None, numbers: dict[str, Any], same: dict[str, Any]
+) -> None:
+    results = []
+    for chosen in (numbers, same):
+        p, late = parameter(3, 2), parameter(2)
+        optimizer = ADAMW.build([p, late])
+        train(optimizer)
+        optimizer.param_groups[0] |= chosen
+        train(optimizer)
+        optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        train(optimizer)
+        results.append(arrays([p, late]))
+    assert_close(*results)
 
 
 def test_wrong_groups_and_state_are_named() -> None:

@@ -33,8 +33,18 @@ FORMULAS: dict[str, Callable[[Signals], Tensor]] = {
     "row": lambda x: x.mean_hat - row_mean(x.mean_hat) * row_mean(x.theta),
     "tensor": lambda x: x.mean_hat / (tensor_mean(x.variance_hat).sqrt() + x.eps),
     "bounded": lambda x: torch.maximum(x.mean_hat, -x.variance_hat) / 3,
+    "power that may be 0": lambda x: x.variance * (1 - x.beta2 ** (x.updates - 1)) + x.eps,
+    "powers of elements": lambda x: x.mean + tensor_mean(x.theta * (1 - x.beta1 ** x.grad.abs())),
+    "scalars of scalars": lambda x: x.mean_hat / nested(x.eps),
     "negative factor": lambda x: (x.variance_hat * -2.0 * (x.beta1 - 1)).sqrt(),
 }
+
+
+def nested(x: Tensor) -> Tensor:
+    """A scalar in which others occur millions of times."""
+    for _ in range(24):
+        x = x * x / (x * x + 1) + x
+    return x + 1
 
 
 def component(formula: Callable[[Signals], Tensor]) -> type[Component]:

@@ -111,3 +111,10 @@ def test_a_length_may_come_with_the_schedule() -> None:
 def test_an_optimizer_without_a_schedule_of_its_own_is_refused() -> None:
     with pytest.raises(ConfigError, match="SGD has no schedule of its own"):
         OwnSchedule(torch.optim.SGD([parameter()], 0.1))
+
+
+def test_a_wrong_length_is_named_at_once_and_not_taken() -> None:
+    optimizer = Config(components={"cosine_annealing": {}}).build([parameter()], total_steps=STEPS)
+    with pytest.raises(ConfigError, match="total_steps is 0"):
+        OwnSchedule(optimizer, total_steps=0)
+    assert optimizer.param_groups[0]["total_steps"] == STEPS

@@ -58,23 +58,26 @@ class Numbers:
             self.core.steps.fill_(self.taken)
         for index, (group, written) in enumerate(zip(self.groups, self.written, strict=True)):
             betas = group["betas"]
-            if betas is not written.get("betas") and not has_tensors(betas):
-                check_betas(betas)
+            if betas is not written.get("betas"):
+                check_betas_of(betas)
             now = {name: group[name] for name in ("lr", "eps", "weight_decay", "total_steps")}
             now |= {"beta1": betas[0], "beta2": betas[1]}
             for name, value in now.items():
                 # A tensor may have been changed in place, which a comparison would not see.
                 if isinstance(value, Tensor) or name not in written or written[name] != value:
+                    number = self._checked(name, value)
                     target = getattr(self.core, BUFFERS.get(name, name))[:, index]
-                    target.copy_(value) if isinstance(value, Tensor) else target.fill_(self._checked(name, value))
+                    target.copy_(number) if isinstance(number, Tensor) else target.fill_(number)
                     if name == "lr" and self.schedules and not self.told:
                         self._tell_of_schedulers(value, group.get("initial_lr", value))
             written |= now | {"betas": betas}
 
-    def _checked(self, name: str, value: object) -> float:
+    def _checked(self, name: str, value: object) -> float | Tensor:
         if name == "total_steps":
             require_total_steps([self.config], value)  # type: ignore[arg-type]
             return value or 0  # type: ignore[return-value]
+        if isinstance(value, Tensor):
+            return one_number(name, value)
         number = plain_number(value)
         if number is None:  # schedulers may go below zero, if only by rounding
             raise ConfigError(f"{name} of a parameter group is {value!r}, but must be a finite number.")
@@ -119,9 +122,17 @@ BUFFERS = {"total_steps": "total"}
 """Numbers whose buffer in the step has another name."""
 
 
-def has_tensors(betas: object) -> bool:
-    """Whether any beta is a tensor."""
-    return isinstance(betas, list | tuple) and any(isinstance(beta, Tensor) for beta in betas)
+def one_number(name: str, value: Tensor) -> Tensor:
+    """A tensor of one number, without axes; ConfigError where there are more or less."""
+    if value.numel() != 1:
+        raise ConfigError(f"{name} is a tensor of {value.numel()} numbers, but must be one number.")
+    return value.reshape(())
+
+
+def check_betas_of(given: Any) -> None:
+    """`check_betas` of a parameter group, where a tensor of one number may be any: reading it waits for the device."""
+    is_pair = isinstance(given, list | tuple)
+    check_betas([0 if isinstance(beta, Tensor) and beta.numel() == 1 else beta for beta in given] if is_pair else given)
 
 
 def chosen(config: Config) -> dict[str, Any] | None:
@@ -132,18 +143,19 @@ def chosen(config: Config) -> dict[str, Any] | None:
     return {name: dict(settings) or True for name, settings in config.components.items()} or None
 
 
+def check_numbers(group: Group) -> None:
+    """ConfigError where a number to begin with is not valid. `Numbers` checks those that schedulers set later."""
+    for name in ("lr", "eps", "weight_decay"):
+        value = group[name]
+        one_number(name, value) if isinstance(value, Tensor) else check_number(name, value)
+    check_betas_of(group["betas"])
+
+
 def check_group(group: Group, config: Config) -> None:
-    """ConfigError where what is in a parameter group is not valid for this config."""
+    """ConfigError where what else is in a parameter group is not valid for this config."""
     params = group["params"]
     if isinstance(params, Tensor) or not all(isinstance(p, Tensor) for p in params):
         raise ConfigError('"params" of a parameter group must be a list of tensors.')
-    for name in ("lr", "eps", "weight_decay"):
-        value = group[name]
-        if not isinstance(value, Tensor):
-            check_number(name, value)
-        elif value.numel() != 1:
-            raise ConfigError(f"{name} is a tensor of {value.numel()} numbers, but must be one number.")
-    check_betas(group["betas"])
     if not isinstance(group["maximize"], bool):
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)

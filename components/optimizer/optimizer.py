@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
-from autoranger.components.optimizer.groups import Numbers, check_group, chosen
+from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, chosen
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
@@ -90,6 +90,7 @@ class ComposedOptimizer(Optimizer):
         group = self.param_groups[-1]
         try:
             group["step"] = self.param_groups[0]["step"]
+            check_numbers(group)
             check_group(group, self.config)
         except ConfigError:
             self.param_groups.pop()

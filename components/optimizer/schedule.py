@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
 
@@ -28,7 +29,7 @@ class OwnSchedule(LRScheduler):
         total_steps: of the training, where that was not known when the optimizer was built; set in all its groups.
 
     Raises:
-        ConfigError: (a ValueError) where it is not one of autoranger's.
+        ConfigError: (a ValueError) where it is not one of autoranger's, or `total_steps` is no length.
     """
 
     optimizer: ComposedOptimizer
@@ -40,6 +41,7 @@ class OwnSchedule(LRScheduler):
                 raise ConfigError(f"{type(inner).__name__} has no schedule of its own; use one of torch's for it.")
             inner = inner.optimizer
         if total_steps is not None:
+            require_total_steps([inner.config], total_steps)
             for group in inner.param_groups:
                 group["total_steps"] = total_steps
         super().__init__(inner)

@@ -8,7 +8,14 @@ with its reciprocal only if the scalar does not depend on what is in the tensors
 
 from __future__ import annotations
 
-from autoranger.components.kernel.recording.program import Level, Node, Operand, Program
+from autoranger.components.kernel.recording.inputs import SIGNAL
+from autoranger.components.kernel.recording.program import Level, Node, Operand, Program, walk
+
+BETAS = tuple(prefix + name for prefix in ("step: ", SIGNAL) for name in ("beta1", "beta2"))
+"""The inputs that are β1 or β2, which are from 0 to below 1."""
+
+COUNTS = ("updates", "steps", f"{SIGNAL}step")
+"""The inputs that count from 1."""
 
 
 def is_correction(value: Operand) -> bool:
@@ -17,13 +24,15 @@ def is_correction(value: Operand) -> bool:
         return value == 1
     if value.op == "sub":
         one, power = value.args
-        return one == 1 and isinstance(power, Node) and power.op == "pow" and is_beta(power.args[0])
+        return one == 1 and isinstance(power, Node) and power.op == "pow" and is_beta_to_a_count(*power.args)
     return value.op in ("mul", "div", "sqrt", "rsqrt") and all(map(is_correction, value.args))
 
 
-def is_beta(value: Operand) -> bool:
-    """Whether this is β1 or β2, which are from 0 to below 1."""
-    return isinstance(value, Node) and value.op == "input" and value.name.endswith((" beta1", " beta2"))
+def is_beta_to_a_count(beta: Operand, count: Operand) -> bool:
+    """Whether these are β1 or β2, and t. Of any other power nobody knows that it is below 1."""
+    if isinstance(count, Node) and count.op == "number":
+        count = count.args[0]
+    return isinstance(beta, Node) and beta.name in BETAS and isinstance(count, Node) and count.name in COUNTS
 
 
 def split(value: Operand) -> tuple[Operand, Operand]:
@@ -48,9 +57,8 @@ def is_scalar(value: Operand) -> bool:
 
 def depends_on_elements(value: Operand) -> bool:
     """Whether a scalar is a sum over a tensor, or made of one."""
-    return isinstance(value, Node) and (
-        value.op in ("tensor_sum", "complete", "total") or any(map(depends_on_elements, value.operands))
-    )
+    roots = [value] if isinstance(value, Node) else []
+    return any(n.op in ("tensor_sum", "complete", "total") for n in walk(roots, lambda node: node.operands))
 
 
 class FoldedProgram(Program):
