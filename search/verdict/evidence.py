@@ -117,7 +117,7 @@ def uncompared(
     """
     by_rate, steps = swept[default], settings.steps
     best, lrs, unknown = replace(default, lr=best_lr(by_rate)), sorted(by_rate), float("nan")
-    rates = f"{len(lrs)} learning rates, trainings of {steps} steps on {len(seeds)} seeds"
+    rates = f"{len(lrs)} learning rates, trainings of {steps} steps on {len(seeds)} {'seed' if len(seeds) == 1 else 'seeds'}"
     evidence = Evidence(
         verdict=f"no time for a comparison; the default at the best of {rates}",
         settings=settings,
