@@ -76,8 +76,8 @@ def tune(
         direction: "maximize" or "minimize".
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
         space, sampler, seed: as for `autoranger search`.
-        timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step and
-            no report for five times as long as any before it, and at least 30 seconds.
+        timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step
+            and no report for five times as long as any before it, and at least 30 seconds.
         log: file for what trainings print. Default: it is discarded.
         storage, study, resume: as for `autoranger search`. Every training is a trial of the study with "-runs" after
             its name.

@@ -588,7 +588,7 @@ def test_the_command_tunes_a_function_of_a_file(command):
         (["tune", "nowhere.py:train"], "there is no file nowhere.py"),
         (["tune", "old.py:train", "--timeout", "soon"], "timeout is 'soon'"),
         (["tune", "old.py:train", "--resume"], "--resume needs the --study"),
-        (["tune", "old.py:train", "--lr-range", "2", "1"], "lies in its lr_range (2.0, 1.0)"),
+        (["tune", "old.py:train", "--lr-range", "2", "1"], "lr_range is (2.0, 1.0)"),
         (["new", "task", "old.py"], "old.py exists; choose another name"),
         (["new", "script", "old"], "old is no name of a Python file; write old.py"),
     ],
