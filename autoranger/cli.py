@@ -173,18 +173,16 @@ def tune(
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
-    metric: Annotated[
-        str | None, typer.Option(help="Which number is to get better, where it returns several by name.")
-    ] = None,
+    metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
         Direction, typer.Option(help="Which is better: a higher metric, or a lower one.")
     ] = "maximize",
-    lr_range: Annotated[tuple[float, float], typer.Option(help="Learning rates to begin with, lowest and highest.")] = (
+    lr_range: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")] = (
         3e-4,
         1e-2,
     ),
     timeout: Annotated[
-        str | None, typer.Option(help="How long a training may take, as a budget. Else it may not be silent for long.")
+        str | None, typer.Option(help="Time limit of one training, as 10m. Default: none, but hung ones are stopped.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
     space: SpaceOption = SpaceName.subsets,
@@ -199,9 +197,9 @@ def tune(
     """Find the best optimizer for a training of your own, and export it.
 
     The function gets a trial, calls `trial.build(model, total_steps)` for its optimizer, and returns the metric of its
-    validation data. It is called some tens of times, or as often as the --budget allows, for about `trial.length` of
-    its full length, in processes of their own: one that crashes, hangs, runs out of memory or returns NaN has failed,
-    and the search goes on. `autoranger new script FILE` writes one to begin with.
+    validation data. Without a --budget it is called for about 70 full trainings. `trial.length` is the share
+    of a full training that is wanted. Trainings run in worker processes: one that crashes, hangs, runs out of memory
+    or returns NaN has failed, and the search goes on. `autoranger new script FILE` writes one to begin with.
 
     **Examples**
 
@@ -277,10 +275,12 @@ def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bo
 
 @app.command()
 def new(
-    kind: Annotated[Kind, typer.Argument(help="A task of data, model and metric, or a script that trains by itself.")],
+    kind: Annotated[Kind, typer.Argument(metavar="KIND", help="task (data, model and metric) or script (a training).")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write.")],
 ) -> None:
     """Write a commented task or training script that runs as it is, to be changed.
+
+    `autoranger search` takes the task, `autoranger tune` the script.
 
     **Examples**
 

@@ -1,4 +1,4 @@
-"""What a search is for its user: a study to find again, progress while it runs, and a file in the end."""
+"""One search of a user: the name of its study, its storage, its progress on the terminal, and the file it writes."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class Session:
     """One search, from its name to its file.
 
     Args:
-        kind: what is searched for, with which its study's name begins where none is given.
-        out_path: where the config goes; nowhere where None.
-        storage: an address or a file; the usual journal where None.
-        study: its name; made of kind and time where None.
-        resume: whether to go on with the study of that name.
+        kind: name of the task or function; a study without a name is called after it and the time.
+        out_path: file for the config. None writes none.
+        storage: database URL or journal file. Default: `autoranger.journal`.
+        study: name of the study. Default: `kind` and the time.
+        resume: whether to continue the study of that name.
 
     Raises:
-        ConfigError: where the file could not be written, or there is no name to go on with.
-        DataError: where the storage cannot be opened.
+        ConfigError: if the file cannot be written, or `resume` is set without `study`.
+        DataError: if the storage cannot be opened.
     """
 
     def __init__(
@@ -52,19 +52,19 @@ class Session:
 
     @property
     def begun(self) -> bool:
-        """Whether there is a study to go on with."""
+        """Whether the study exists, so that the search can be resumed."""
         return self.name in optuna.get_all_study_names(self.storage)
 
     def run(
         self, search: Callable[[BaseStorage, str, Progress], Outcome], console: Console, device: str = ""
     ) -> Outcome:
-        """Searches, with its progress on a console."""
+        """Runs the search, shows its progress on a console, and returns its outcome."""
         title = f"study '{self.name}' in {self.place}" + (f", on {device}" if device else "")
         with patience() as kept, Display(console, title, kept) as display:
             return search(self.storage, self.name, display)
 
     def save(self, outcome: Outcome, console: Console) -> None:
-        """Writes the config, if it is to go anywhere, and says where the one before it is."""
+        """Writes the config to `out_path`, if there is one. A config that it replaces is kept as a backup."""
         if self.out_path is None:
             return
         try:
@@ -80,6 +80,6 @@ class Session:
 
     @property
     def report_command(self) -> str:
-        """What tells more about the study."""
+        """The command that reports the study."""
         named = ["--storage", self._given] if self._given else []
         return f"{program()} {shlex.join(['report', self.name, *named])}"

@@ -52,43 +52,43 @@ def tune(
             optimizer = trial.build(model, total_steps=epochs * len(loader))
             for epoch in range(epochs):
                 ...                                      # as ever
-                trial.report(validate(model), epoch)     # if you like: what is NaN ends there
+                trial.report(validate(model), epoch)     # optional; NaN ends the training
             return validate(model)
 
         if __name__ == "__main__":
             autoranger.tune(train, budget="2h", workers=2, out="tuned.toml")
 
-    A training that raises, hangs, runs out of memory, takes its process down or returns NaN has failed, with its
-    reason, and the search goes on. Workers import the module or script that `train` is defined in, so the call of
-    `tune` in a script stands under `if __name__ == "__main__":`. A function of a notebook is not importable: there,
-    workers are forks of the notebook's process, with one thread each, and where that cannot be (Windows, macOS, a GPU
-    in use) the notebook's process trains itself.
+    A training that raises, hangs, runs out of memory, crashes its process or returns NaN fails; the reason is
+    recorded and the search goes on. Workers import the module or script that `train` is defined in, so the call of
+    `tune` in a script stands under `if __name__ == "__main__":`. A function of a notebook cannot be imported:
+    its workers are forks of the notebook's process, with one thread each. If that process cannot be forked (Windows,
+    macOS, a GPU in use), it runs the trainings itself.
 
     Args:
-        train: trains one model from the beginning, and returns the metric of the validation data: a number, or several
-            by name, of which the one called "test" is of test data. It gets a `Trial`. torch, NumPy and Python have
-            been seeded with `trial.seed`.
-        budget: time limit, in seconds or as in "90s", "30m", "2h". What is in training then is ended. Without one,
-            about 70 trainings are made.
-        workers: processes that train at once. 0 trains in this one, which is easier to debug.
-        out: where the config goes.
-        metric: which of several numbers is to get better (the first one where None); the name of a single one.
+        train: gets a `Trial`, trains a new model, and returns its metric on the validation data: a number, or a dict
+            of numbers, in which "test" is the metric on test data. torch, NumPy and Python are seeded with
+            `trial.seed` before each call.
+        budget: time limit, in seconds or as in "90s", "30m", "2h". Trainings that are running at the end are
+            stopped. Default: no limit, and about 70 full trainings.
+        workers: number of processes that train at once. 0 trains in this process, for a debugger.
+        out: file for the config. Default: none is written.
+        metric: which number of the returned dict to improve. Default: the first. It names a single number, too.
         direction: "maximize" or "minimize".
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
         space, sampler, seed: as for `autoranger search`.
-        timeout: how long a training may take, as `budget`. Where None it may not be silent, without a step of the
-            optimizer or a report, for much longer than others have been.
-        log: a file for what trainings print, which is otherwise thrown away.
+        timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step
+            and no report for five times as long as any before it, and at least 30 seconds.
+        log: file for what trainings print. Default: it is discarded.
         storage, study, resume: as for `autoranger search`. Every training is a trial of the study with "-runs" after
             its name.
         quiet: shows neither progress nor result.
 
     Returns:
-        what was found: `config`, its `evidence`, and the `finalists`.
+        The outcome: its `config`, the `evidence` for it, and the `finalists`.
 
     Raises:
-        ConfigError: for what cannot be asked for, and where `train` does not work at all.
-        SearchError: where there is nothing to recommend.
+        ConfigError: if an argument is invalid, `train` fails at once, or training makes the metric worse.
+        SearchError: if there is nothing to recommend.
     """
     if in_worker():
         sys.exit(BEGUN_AGAIN)
@@ -127,18 +127,18 @@ def tune(
 
 
 def named_space(name: str) -> Space:
-    """The space of a name; ConfigError where there is none."""
+    """Returns the space of a name; raises ConfigError if there is none."""
     if name not in ("subsets", "extended"):
         raise ConfigError(f"space is '{name}', but must be 'subsets', 'extended', or a Space.")
     return Space() if name == "subsets" else Space.extended()
 
 
 def seconds(duration: str | float | None, name: str) -> float | None:
-    """A duration in seconds; ConfigError where it is none.
+    """Returns a duration in seconds; raises ConfigError if it is invalid.
 
     Args:
         duration: in seconds, or as in "90s", "10m", "1.5h"; None for no limit.
-        name: of the argument.
+        name: name of the argument.
     """
     if duration is None or isinstance(duration, str):
         return None if duration is None else parse_budget(duration, name)

@@ -1,4 +1,4 @@
-"""A task as a search sees it: the population of its proxy model, tried out, timed, and told apart from others."""
+"""A task as the subject of a search: its candidates are trained as a population of proxy models."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
 
 EXPLORED = 64
-"""Subsets for whose learning rates a sampler has time in the standard plan."""
+"""Subsets in the standard plan of a search in which a sampler chooses them."""
 
 
 class Proxy:
-    """A `Subject`: a task, and its population.
+    """The `Subject` of a search on a task.
 
     Args:
-        task: what to train.
-        objective: what is better; see `with_objective`.
+        task: the task.
+        objective: the name of the objective; see `with_objective`.
     """
 
     def __init__(self, task: Task, objective: str) -> None:

@@ -1,4 +1,4 @@
-"""What a search is about: something that trains candidates, and what a search asks of it before it begins."""
+"""The interface between a search and what it trains: a task's proxy model, or a user's own training."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import HIGHEST_LR, LOWEST_LR, lr_grid
 
 Seeds = Callable[[int], list[int]]
-"""Gives that many seeds, none of them twice."""
+"""Returns the next `n` seeds of a stream; no seed is returned twice."""
 
 
 class About(Protocol):
-    """What is trained, as messages and evidence name it. A `Task` is one."""
+    """A description of what is trained, for messages and evidence. A `Task` is one."""
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """The name."""
         ...
 
     @property
     def metric_name(self) -> str:
-        """What is to get higher."""
+        """The name of the metric; higher is better."""
         ...
 
     @property
     def steps(self) -> int:
-        """Length of the trainings that are compared in the end."""
+        """Steps of a full training, the kind that the verdict compares."""
         ...
 
     @property
     def batch_size(self) -> int | None:
-        """Examples per step; None where that is not known."""
+        """Examples per step; None if unknown."""
         ...
 
     @property
@@ -48,26 +48,26 @@ class About(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it trains."""
+        """The device it trains on."""
         ...
 
 
 class Subject(Protocol):
-    """Something to search an optimizer for: a task's population (`proxy`), or a user's own training (`tune`)."""
+    """What a search finds an optimizer for: a task (`proxy.Proxy`) or a user's own training (`tune.script.Script`)."""
 
     @property
     def about(self) -> About:
-        """What it is; its length is known once it is calibrated."""
+        """Its description. `steps` may be unknown before `calibrate`."""
         ...
 
     @property
     def objective(self) -> str:
-        """What is better, by name; see `search`."""
+        """The name of the objective; see `search`."""
         ...
 
     @property
     def trainer(self) -> Trainer:
-        """Trains candidates, once it is calibrated."""
+        """Trains candidates. Must not be used before `calibrate`."""
         ...
 
     @property
@@ -77,55 +77,60 @@ class Subject(Protocol):
 
     @property
     def learned(self) -> dict[str, Any]:
-        """What calibration has found out, now or before a search was interrupted, to be kept with its settings."""
+        """What `calibrate` measured, in this session or an earlier one. It is stored with the settings of the study."""
         ...
 
     def identity(self, arm: Config) -> dict[str, Any]:
-        """What must be as it was where a search goes on, besides what it is.
+        """Returns what must not have changed when a search is resumed, besides its settings.
 
         Args:
-            arm: for a short training, where that tells.
+            arm: the config of a short training, if one is part of it.
         """
         ...
 
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
-        """Tells a clock how fast it trains, and has it end what there is no time for.
+        """Measures how fast it trains, for the clock, and lets the clock end trainings when the time is up.
 
         Args:
-            clock: of the search.
+            clock: the clock of the search.
             arms: full Ranger21 and AdamW.
-            seeds: those that a sweep of learning rates uses after that.
+            seeds: the stream of seeds that the sweep of learning rates uses, too.
         """
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
-        """ConfigError where training makes the metric worse, as far as that can be told before a race.
+        """Raises ConfigError if training makes the metric worse, as far as a few short trainings can tell.
 
         Args:
             arm: AdamW.
-            clock: of the search.
-            seeds: for its trainings.
+            clock: the clock of the search.
+            seeds: the stream of seeds to train with.
         """
 
     def plans(self) -> list[Plan]:
-        """What can be done, the cheapest first."""
+        """Returns the plans to choose from, cheapest first."""
         ...
 
     def standard(self, *, listed: bool) -> Plan:
-        """What is done without a budget.
+        """Returns the plan of a search without a budget.
 
         Args:
-            listed: whether every subset is to be trained, if they are as few as those of Ranger21.
+            listed: whether the first round trains every subset.
         """
         ...
 
 
 def rates(name: str, lr_range: tuple[float, float]) -> list[float]:
-    """The grid of learning rates in a range; ConfigError where there is none.
+    """Returns the grid's learning rates in a range.
 
     Args:
-        name: of what has the range, in messages.
-        lr_range: lowest and highest.
+        name: whose range it is, for messages.
+        lr_range: the lowest and the highest rate.
+
+    Raises:
+        ConfigError: if the range is upside down, or no rate of the grid lies in it.
     """
+    if lr_range[0] > lr_range[1]:
+        raise ConfigError(f"{name}: lr_range is {lr_range}; the lower rate comes first.")
     lrs = lr_grid(*lr_range)
     if not lrs or lrs[0] < LOWEST_LR or lrs[-1] > HIGHEST_LR:
         raise ConfigError(

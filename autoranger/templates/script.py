@@ -43,7 +43,7 @@ def train(trial: autoranger.Trial) -> float:
             loss.backward()
             optimizer.step()
         score = evaluate(model, *validation.tensors)
-        # If you like: it is kept with the trial, and what is not finite ends the training.
+        # Optional: it is recorded with the trial. NaN ends the training.
         trial.report(score, epoch)
         best, waited = (score, 0) if score > best else (best, waited + 1)
         if waited == PATIENCE:

@@ -1,4 +1,4 @@
-"""What a race needs of whoever trains its candidates."""
+"""The interface between a race and what trains its candidates."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from autoranger.search.population.population import Scores
 
 
 class Trainer(Protocol):
-    """Trains candidates from scratch: a `Population`, or a user's own function (`tune.script`)."""
+    """Trains candidates from scratch. `Population` and `tune.script.Script` are two."""
 
     @property
     def failures(self) -> Mapping[Config, str]:
-        """Why candidates have failed."""
+        """The reasons of failed candidates."""
         ...
 
     def train(
@@ -28,5 +28,5 @@ class Trainer(Protocol):
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
     ) -> Scores:
-        """Trains every config with every seed; see `Population.train`."""
+        """Trains every config with every seed, and returns the scores; see `Population.train`."""
         ...

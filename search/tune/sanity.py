@@ -1,4 +1,4 @@
-"""What is odd about trainings, and their author wants to know: schedules of another length, the wrong direction."""
+"""Checks of finished trainings: schedules of the wrong length, and a metric that training makes worse."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
 TELLING = 8
-"""Trainings, none of them better than none at all, that tell that the direction is wrong."""
+"""So many trainings, all worse than no training, mean that the direction is wrong."""
 
 TOO_LONG = 1.5
-"""How many times as long as asked for a shortened schedule may be before it is said."""
+"""A shortened training is warned if its schedule is longer than it should be by more than this factor."""
 
 
 class Sanity:
-    """Looks at trainings as they are done.
+    """Checks trainings as they finish.
 
     Args:
         name: of the function.
@@ -34,7 +34,7 @@ class Sanity:
         self._worse, self._said = 0, set[str]()
 
     def look(self, job: Job, result: Result, value: float, steps: int) -> None:
-        """Warns of what is odd; ConfigError where training makes the metric worse.
+        """Warns of schedules of the wrong length; raises ConfigError if training makes the metric worse.
 
         Args:
             job, result: of a training that has not failed.
@@ -60,8 +60,8 @@ class Sanity:
         if self._worse >= TELLING:
             other = "minimize" if self.sign > 0 else "maximize"
             raise ConfigError(
-                f"{self.name}: {self._worse} trainings have made the metric worse, all that there were, than "
-                f'{self.sign * self.untrained:.4g} without training; is the direction to be "{other}"?'
+                f"{self.name}: all of {self._worse} trainings end with a worse metric than the "
+                f'{self.sign * self.untrained:.4g} of an untrained model; should the direction be "{other}"?'
             )
 
     def _say(self, kind: str, sentence: str) -> None:

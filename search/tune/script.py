@@ -227,8 +227,8 @@ class Script:
                     self.know(self._first(arms, seeds))
             except OutOfTime:
                 raise SearchError(
-                    f"in {clock.budget:g} s not one training of {self.about.name} ends, and a search takes tens of "
-                    "them: give it a longer --budget, or make the training shorter."
+                    f"not one training of {self.about.name} ended within {clock.budget:g} s, and a search takes tens "
+                    "of them: give it a longer --budget, or make the training shorter."
                 ) from None
         assert self.full is not None
         clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)

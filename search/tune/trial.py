@@ -21,7 +21,7 @@ PULSE = 0.5
 
 
 class Diverged(BaseException):
-    """A training has reported what is not a finite number. No error of the code it is raised in, which may catch those.
+    """Raised by `Trial.report` for NaN and infinity. Not an `Exception`, so that user code does not catch it.
 
     Args:
         value, step: that were reported.
@@ -109,7 +109,7 @@ class Trial:
         return optimizer
 
     def report(self, value: float, step: int) -> None:
-        """Says how the training goes; it is kept with the trial. What is not finite ends the training as diverged."""
+        """Records a metric at a step, with the trial. NaN and infinity end the training, which counts as diverged."""
         number = float(value)
         if not math.isfinite(number):
             raise Diverged(number, int(step))

@@ -117,7 +117,8 @@ def uncompared(
     """
     by_rate, steps = swept[default], settings.steps
     best, lrs, unknown = replace(default, lr=best_lr(by_rate)), sorted(by_rate), float("nan")
-    rates = f"{len(lrs)} learning rates, trainings of {steps} steps on {len(seeds)} seeds"
+    on = "one seed" if len(seeds) == 1 else f"{len(seeds)} seeds"
+    rates = f"{len(lrs)} learning rates, trainings of {steps} steps on {on}"
     evidence = Evidence(
         verdict=f"no time for a comparison; the default at the best of {rates}",
         settings=settings,
