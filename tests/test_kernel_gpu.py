@@ -354,7 +354,7 @@ def compile_for(architecture: int, names: Sequence[str]) -> None:
         for matrix in (False, True):
             step.add(torch.ones(1, 1, 1, 4), matrix=matrix)
         source, _, passes = triton_source.print_kernels(
-            schedules(step, torch.float32, rounded=False, rates=True), *[torch.float32] * 2
+            schedules(step, torch.float32, rounded=False, rates=True, across=False), *[torch.float32] * 2
         )
         module = triton_build.build(source)
         types = {name: "*fp32" if name in ("kept", "partials", "parts") else "*i64" for name in triton_source.TABLES}
