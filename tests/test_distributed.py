@@ -22,12 +22,12 @@ def test_processes_train_as_one_does(tmp_path: Path, compiler: None) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 3])
 def test_every_way_to_spread_parameters_trains_as_one_process(size: int, compiler: None) -> None:
-    processes.run(size, processes.train_alike, ["rows", "columns", "mixed"], 30, 20, True)
+    processes.run(size, processes.train_alike, ["rows", "columns", "mixed"], 6, 6, True)
 
 
 @pytest.mark.slow
 def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
-    processes.run(4, processes.train_alike, ["both"], 10, 5, True, (2, 2))
+    processes.run(4, processes.train_alike, ["both"], 6, 3, True, (2, 2))
 
 
 @pytest.mark.slow

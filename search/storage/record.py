@@ -286,6 +286,11 @@ class Record:
 
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            config = trial.user_attrs.get("config")
+            entry = None if config is None else self._entries.get(Config.from_dict(config))
+            if entry is not None and entry.trial is None:  # an interruption came before its number was known
+                entry.trial = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
         for config, entry in self._entries.items():
             self._finish(config, entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})
