@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import numbers
-import random
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import torch
 from autoranger.search.population.memory import is_out_of_memory
 from autoranger.search.tasks.words import reason
 from autoranger.search.tune.trial import Diverged, Job, Trial
+from autoranger.search.vectorization import reseed
 
 Train = Callable[[Trial], Any]
 """The user's function: trains once, and returns a number, or several by name."""
@@ -64,7 +64,8 @@ def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, f
     trial, began = Trial(job, number, tell), time.monotonic()
     result = functools.partial(_result, trial, began)
     try:
-        reseed(job.seed)
+        torch.manual_seed(job.seed)  # on all devices, since nobody knows on which it trains
+        reseed(torch.device("cpu"), job.seed)
         metrics = named_numbers(train(trial))
     except Diverged as end:
         return result(failure=str(end), diverged=True)
@@ -90,13 +91,6 @@ def _result(trial: Trial, began: float, **found: Any) -> Result:
         device=trial.device,
         **found,
     )
-
-
-def reseed(seed: int) -> None:
-    """Seeds what a training may draw from: torch's generators, NumPy's and Python's."""
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)
-    random.seed(seed)
 
 
 def on_gpu() -> bool:
