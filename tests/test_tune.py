@@ -19,7 +19,7 @@ import pytest
 import torch
 
 import autoranger
-from autoranger import Config, ConfigError, SearchError, cli
+from autoranger import Config, ConfigError, SearchError
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
@@ -28,6 +28,7 @@ from autoranger.search.tune import pool
 from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.pool import Pool
+from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
@@ -547,19 +548,11 @@ def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """A function that runs the command line in a folder of its own: status, stdout and stderr."""
+def command(tmp_path, monkeypatch, autoranger):
+    """The command line, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
-
-    def run(*args):
-        monkeypatch.setattr(sys, "argv", ["autoranger", *args])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
+    return autoranger
 
 
 def test_the_command_tunes_a_function_of_a_file(command):
@@ -613,3 +606,20 @@ def test_what_new_writes_runs_as_it_is(command):
     status, out, err = command("compare", "ranger21", "adamw", "--task", "task.py:MyTask", "--seeds", "2")
     assert status == 0, err
     assert "valid F1" in out
+
+
+def test_a_training_that_an_interruption_cuts_off_while_it_is_written_has_ended(monkeypatch):
+    storage = optuna.storages.InMemoryStorage()
+    runs = Runs(storage, "s", "maximize", Space(), resume=False)
+
+    def interrupted(*given):
+        type(storage).create_new_trial(storage, *given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(storage, "create_new_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        runs.begun(Job(Config(), 0))
+    runs.give_up()
+    (trial,) = optuna.load_study(study_name="s-runs", storage=storage).trials
+    assert trial.state == optuna.trial.TrialState.FAIL
+    assert trial.user_attrs["failed"] == "interrupted"

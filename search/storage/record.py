@@ -26,7 +26,7 @@ from autoranger.search.space import Space, in_words
 from autoranger.search.storage.entry import Entry, means, to_array
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
-from autoranger.search.storage.storage import writing
+from autoranger.search.storage.storage import running, writing
 
 RUNS = "-runs"
 """What the name of a study with the trainings of a user's own function ends with."""
@@ -286,11 +286,11 @@ class Record:
 
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-            config = trial.user_attrs.get("config")
-            entry = None if config is None else self._entries.get(Config.from_dict(config))
-            if entry is not None and entry.trial is None:  # an interruption came before its number was known
-                entry.trial = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
+        with writing():
+            for trial_id, trial in running(self.storage, self._id):
+                config = trial.user_attrs.get("config")
+                if config is not None and (entry := self._entries.get(Config.from_dict(config))):
+                    entry.trial = trial_id
         for config, entry in self._entries.items():
             self._finish(config, entry, TrialState.PRUNED, entry.last)
         self.note(**{SEARCHING: None})

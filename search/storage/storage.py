@@ -9,6 +9,7 @@ from pathlib import Path
 import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from autoranger.components.core.errors import DataError, first_line, reason
 from autoranger.search.storage.journal import Journal
@@ -68,6 +69,15 @@ def journal(path: Path) -> BaseStorage:
     if start and not start.startswith(b"{"):
         raise DataError(f"{path} is not a journal of studies; name another with --storage.")
     return JournalStorage(Journal(path))
+
+
+def running(storage: BaseStorage, study_id: int) -> Iterator[tuple[int, FrozenTrial]]:
+    """Yields the id and the trial, for each trial of a study that has not ended.
+
+    Whoever ends the trials that it has begun asks here: an interruption can come before `create_new_trial` returns.
+    """
+    for trial in storage.get_all_trials(study_id, deepcopy=False, states=(TrialState.RUNNING,)):
+        yield storage.get_trial_id_from_study_id_trial_number(study_id, trial.number), trial
 
 
 @contextmanager

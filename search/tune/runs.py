@@ -14,7 +14,7 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.search.serialization import to_json
 from autoranger.search.space import Space, in_words
 from autoranger.search.storage.record import RUNS
-from autoranger.search.storage.storage import writing
+from autoranger.search.storage.storage import running, writing
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
@@ -52,21 +52,17 @@ class Runs:
             self.study.set_user_attr("runs_of", study)
         self._id = storage.get_study_id_from_name(name)
         self._trials, self._reports = dict[Job, int](), dict[Job, int]()
+        self.give_up()  # what earlier sessions were at, which is trained again
         self.known = self._recalled()
 
     def _recalled(self) -> dict[Job, Result]:
-        """What earlier sessions have trained; what they were at has failed, and is trained again."""
+        """What earlier sessions have trained."""
         found = {}
-        for trial in self.study.get_trials(deepcopy=False):
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
             noted = trial.user_attrs
-            if trial.state in (TrialState.COMPLETE, TrialState.FAIL) and "result" in noted:
+            if "result" in noted:
                 job = Job(Config.from_dict(noted["config"]), noted["seed"], noted["length"])
                 found[job] = Result(**noted["result"])
-            elif trial.state == TrialState.RUNNING:
-                number = self.storage.get_trial_id_from_study_id_trial_number(self._id, trial.number)
-                with writing():
-                    self.storage.set_trial_user_attr(number, "failed", "interrupted")
-                    self.storage.set_trial_state_values(number, TrialState.FAIL)
         return found
 
     def begun(self, job: Job) -> None:
@@ -106,11 +102,11 @@ class Runs:
                     self.storage.set_trial_user_attr(number, name, fact)
             self.storage.set_trial_state_values(number, state, None if result.failure else [value])
 
-    def given_up(self, why: str) -> None:
-        """Writes that what goes on will not end."""
-        for number in self._trials.values():
-            with writing():
-                self.storage.set_trial_user_attr(number, "failed", why)
+    def give_up(self) -> None:
+        """Writes that trainings which have not ended were interrupted."""
+        with writing():
+            for number, _ in running(self.storage, self._id):
+                self.storage.set_trial_user_attr(number, "failed", "interrupted")
                 self.storage.set_trial_state_values(number, TrialState.FAIL)
         self._trials.clear()
 

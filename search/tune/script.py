@@ -201,7 +201,7 @@ class Script:
                             self.sanity.look(job, result, self.value(result), self.about.steps)
                     yield job, result
         finally:
-            self.runs.given_up("interrupted")
+            self.runs.give_up()
 
     def _complete(self, result: Result) -> Result:
         """The result; failed where the metric asked for is not in it."""
