@@ -51,6 +51,6 @@ def add_among(totals: Sequence[Tensor], partners: Any) -> list[Tensor]:
     """Sums over processes, in one collective."""
     from torch.distributed import all_reduce
 
-    together = torch.stack([*totals])
-    all_reduce(together, group=partners)
-    return [*together.unbind()]
+    stacked = torch.stack([*totals])
+    all_reduce(stacked, group=partners)
+    return [*stacked.unbind()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from autoranger.search.race.plan import Plan, Rung, ladder
 
 LEAST = 8
@@ -33,6 +35,5 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
 
 def lengthened(plan: Plan, first: int) -> Plan:
     """The plan with a first round of this length."""
-    rung, *others = plan.rungs
-    opening = Rung(first, rung.seeds, rung.keep, rung.lrs)
-    return Plan(plan.arms, (opening, *others), plan.verdict_seeds, plan.steps)
+    opening, *others = plan.rungs
+    return replace(plan, rungs=(replace(opening, steps=first), *others))

@@ -83,10 +83,12 @@ class FoldedProgram(Program):
             case "mul", (a, b):
                 (x, c), (y, d) = split(a), split(b)
                 return None if c == d == 1 else self.make("mul", self.make("mul", x, y), self._product(c, d))
-            case (("sqrt" | "row_sum" | "tensor_sum"), (a,)):
+            case "sqrt", (a,):
                 x, c = split(a)
-                outside = self.make("sqrt", c) if op == "sqrt" and c != 1 else c
-                return None if c == 1 else self.make("mul", self.make(op, x), outside)
+                return None if c == 1 else self.make("mul", self.make("sqrt", x), self.make("sqrt", c))
+            case (("row_sum" | "tensor_sum"), (a,)):
+                x, c = split(a)
+                return None if c == 1 else self.make("mul", self.make(op, x), c)
             case (("add" | "sub"), (a, b)):
                 return self._fold_sum(op, a, b) or (self._fold_sum(op, b, a) if op == "add" else None)
             case "select", (condition, a, b):
