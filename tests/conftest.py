@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from autoranger import Config
+from autoranger import Config, cli
 from autoranger.components.core.rows import is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.optimizer import layout
@@ -42,6 +43,22 @@ def compiler() -> None:
 @pytest.fixture
 def interpreter() -> None:
     """Steps that are not compiled run as recorded, as they do for users."""
+
+
+@pytest.fixture
+def autoranger(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., tuple[int, str, str]]:
+    """A function that runs the command line with these words: status, stdout and stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["autoranger", *words])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        captured = capsys.readouterr()
+        return end.value.code or 0, captured.out, captured.err  # type: ignore[return-value]
+
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from optuna.trial import TrialState
 
-from autoranger import Config, SearchError, cli
+from autoranger import Config, SearchError
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import FEWEST_SEEDS, Clock, OutOfTime
 from autoranger.search.population import Population
@@ -86,13 +85,12 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def autoranger(capsys, monkeypatch):
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["autoranger", *args])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, " ".join(captured.out.split()), captured.err
+def autoranger(autoranger):
+    """The same, with what is printed in one line."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        status, out, err = autoranger(*words)
+        return status, " ".join(out.split()), err
 
     return run
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 from optuna.trial import TrialState
 
-from autoranger import Config, cli, load
+from autoranger import Config, load
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
 from autoranger.components.presets import PRESETS
@@ -47,20 +47,6 @@ def folder(tmp_path, monkeypatch):
 
 def write_task(steps: int) -> None:
     Path("mine.py").write_text(TASK.format(folder=str(Path(__file__).parents[1]), steps=steps))
-
-
-def run(capsys, monkeypatch, *args: str) -> tuple[int, str, str]:
-    """Status, stdout and stderr of a command."""
-    monkeypatch.setattr(sys, "argv", ["autoranger", *args])
-    with pytest.raises(SystemExit) as exit_:
-        cli.main()
-    captured = capsys.readouterr()
-    return exit_.value.code or 0, captured.out, captured.err
-
-
-@pytest.fixture
-def autoranger(capsys, monkeypatch):
-    return lambda *args: run(capsys, monkeypatch, *args)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,6 @@ from autoranger.components.core.component import registry
 from autoranger.components.core.registry import GROUP
 from autoranger.search.space import Space
 from autoranger.search.tasks import find
-from tests.test_cli import run
 
 COMPONENT = '''
 from autoranger import Component, Hyper, Signals, Stage
@@ -193,31 +192,26 @@ def mine() -> Path:
     return file
 
 
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    return lambda *args: run(capsys, monkeypatch, *args)
-
-
-def test_a_component_of_a_tasks_file_is_found_where_the_task_is_named(mine: Path, command) -> None:
-    status, out, err = command("search", "--task", "mine.py", "--add", "of_a_task", "--sampler", "random", "--json")
+def test_a_component_of_a_tasks_file_is_found_where_the_task_is_named(mine: Path, autoranger) -> None:
+    status, out, err = autoranger("search", "--task", "mine.py", "--add", "of_a_task", "--sampler", "random", "--json")
     assert status == 0, err
     assert "of_a_task" in json.loads(out)["evidence"]["settings"]["components"]
     Config(components={"of_a_task": {}, "lookahead": {}}).save("x.toml")
     assert 'of_a_task = "mine.py"' in Path("x.toml").read_text()
     registry.pop("of_a_task")
     for args in (("show", "x.toml"), ("compare", "x.toml", "adamw", "--task", "digits")):
-        status, _, err = command(*args)
+        status, _, err = autoranger(*args)
         assert status == 2
         assert "component 'of_a_task' is of 'mine.py', which is not loaded" in err
         assert "--task mine.py" in err
-    status, out, _ = command("show", "x.toml", "--task", "mine.py")
+    status, out, _ = autoranger("show", "x.toml", "--task", "mine.py")
     assert status == 0
     assert 'import mine  # has of_a_task\noptimizer = autoranger.load("x.toml")' in out
     registry.pop("of_a_task")
-    assert command("compare", "x.toml", "adamw", "--task", "mine.py", "--seeds", "2")[0] == 0
+    assert autoranger("compare", "x.toml", "adamw", "--task", "mine.py", "--seeds", "2")[0] == 0
     registry.pop("of_a_task")
-    assert "of_a_task" in json.loads(command("components", "--task", "mine.py", "--json")[1])
-    assert "of_a_task" not in command("components", "--task", "mine.py", "--stub")[1]
+    assert "of_a_task" in json.loads(autoranger("components", "--task", "mine.py", "--json")[1])
+    assert "of_a_task" not in autoranger("components", "--task", "mine.py", "--stub")[1]
 
 
 def test_a_config_never_runs_the_file_that_it_names(mine: Path) -> None:

@@ -6,7 +6,6 @@ import copy
 import io
 import json
 import math
-import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -19,7 +18,7 @@ import tomli_w
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
-from autoranger import Config, cli
+from autoranger import Config
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.report.reading import read_report
 from autoranger.report.text import print_report
@@ -162,15 +161,12 @@ def test_a_damaged_study_is_said_to_be() -> None:
 
 
 @pytest.mark.parametrize("table", ["3", "[]", "{ verdict = 'good', plan = { steps = 3 } }", "{ seeds = 'all' }"])
-def test_evidence_from_elsewhere_is_one_sentence(table, capsys, monkeypatch, tmp_path) -> None:
+def test_evidence_from_elsewhere_is_one_sentence(table, autoranger, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(tmp_path)
     Path("x.toml").write_text(f"evidence = {table}\nlr = 0.5\n")
     assert Config.load("x.toml").lr == 0.5
-    monkeypatch.setattr(sys, "argv", ["autoranger", "show", "x.toml"])
-    with pytest.raises(SystemExit) as end:
-        cli.main()
-    out, err = capsys.readouterr()
-    assert (end.value.code or 0, err) == (0, "")
+    status, out, err = autoranger("show", "x.toml")
+    assert (status, err) == (0, "")
     assert ("The file's evidence is not of this version's search: evidence" in out) == (table != "[]")
     assert "lr 0.5" in out
 

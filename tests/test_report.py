@@ -20,7 +20,6 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
 from tomli_w import dumps
 
-from autoranger import cli
 from autoranger.components.presets import RANGER21
 from autoranger.search.attribution.sample import largest_sample
 from autoranger.search.race.plan import Plan, Rung
@@ -45,18 +44,6 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "160")
     return tmp_path
-
-
-@pytest.fixture
-def autoranger(capsys, monkeypatch):
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["autoranger", *args])
-        with pytest.raises(SystemExit) as exit_:
-            cli.main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return run
 
 
 def journal(place: str = "autoranger.journal") -> JournalStorage:
