@@ -6,6 +6,8 @@ which one it `acts_before`.
 
 from __future__ import annotations
 
+import math
+
 ORDER = (
     # the learning rate
     "cosine_annealing",
@@ -42,8 +44,15 @@ ORDER = (
 )
 
 
-def position(name: str, before: str = "") -> float:
-    """Where a component acts among those of its stage."""
-    if before:
-        return position(before) - 0.5
-    return ORDER.index(name) if name in ORDER else len(ORDER)
+Position = tuple[float, ...]
+"""Where a component acts among those of its stage: positions are compared, as tuples are."""
+
+
+def position(name: str) -> Position:
+    """The position of a component that does not say what it `acts_before`."""
+    return (ORDER.index(name) if name in ORDER else len(ORDER), math.inf)
+
+
+def just_before(other: Position) -> Position:
+    """The position of a component that acts before another one, and after all that act before that one anyway."""
+    return (*other[:-1], 0, math.inf)

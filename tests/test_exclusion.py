@@ -13,7 +13,7 @@ import torch
 from autoranger import Component, Config, ConfigError, Role, Stage
 from autoranger.components.core.component import conflicts, registry
 from autoranger.components.core.step import Step
-from autoranger.components.order import ORDER, position
+from autoranger.components.order import just_before
 from tests.conftest import PROBLEM, assert_close, follow, populate
 from tests.references import in_any_company, reference
 
@@ -152,9 +152,25 @@ def test_a_role_of_ones_own_excludes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_component_acts_last_in_its_stage_unless_it_names_one_to_act_before() -> None:
-    assert position("mine") > max(map(position, ORDER))
-    at = position("gradient_centralization")
-    assert position("adaptive_gradient_clipping") < position("mine", "gradient_centralization") < at
+    class Last(Component, register=False):
+        stage = Stage.GRADIENT
+
+    class Earlier(Last, register=False):
+        acts_before = "gradient_centralization"
+
+    assert all(other.position < Last.position for other in registry.values())
+    neighbours = [registry[name].position for name in ("adaptive_gradient_clipping", "gradient_centralization")]
+    assert neighbours[0] < Earlier.position < neighbours[1]
+    assert neighbours[0] < just_before(Earlier.position) < Earlier.position
+
+
+@pytest.mark.parametrize("name", ["gradient_centralisation", "lookahead", "mine"])
+def test_what_a_component_acts_before_is_one_of_its_stage(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"unknown component of the gradient stage for mine to act before: '{name}'"):
+
+        class Mine(Component, register=False):
+            stage = Stage.GRADIENT
+            acts_before = name
 
 
 @pytest.mark.parametrize("annealing", [c for c in registry if registry[c].replaces == {Role.ANNEALING}])

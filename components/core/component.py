@@ -20,7 +20,7 @@ from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.hyper import Hyper, Setting, Settings
 from autoranger.components.core.registry import Registry, same_definition
 from autoranger.components.core.signals import Role, Signals, Stage
-from autoranger.components.order import position
+from autoranger.components.order import Position, just_before, position
 
 __all__ = ["Component", "Hyper", "Role", "Settings", "Signals", "Stage", "conflicts", "registry"]
 
@@ -74,6 +74,7 @@ class Component(nn.Module):
     needs: ClassVar[frozenset[Role]] = frozenset()
     acts_before: ClassVar[str] = ""
     needs_total_steps: ClassVar[bool] = False
+    position: ClassVar[Position]
 
     switch: Tensor
     collective: bool = False
@@ -88,11 +89,12 @@ class Component(nn.Module):
             if wrong := [member for member in getattr(cls, name) if not isinstance(member, kind)]:
                 members = ", ".join(str(member) for member in (Role if kind is enum.Enum else kind))
                 raise ConfigError(f"{cls.id}.{name} holds {wrong[0]!r}, but must hold members such as {members}.")
+        cls.position = just_before(cls._successor().position) if cls.acts_before else position(cls.id)
         if register:
             if cls.id in registry and not same_definition(cls, registry[cls.id]):
                 raise ConfigError(f"a component '{cls.id}' exists already; give the new class another name.")
             registry[cls.id] = cls
-            ordered = sorted(registry.values(), key=lambda c: (c.stage, position(c.id, c.acts_before), c.id))
+            ordered = sorted(registry.values(), key=lambda c: (c.stage, c.position, c.id))
             registry.clear()
             registry.update((component.id, component) for component in ordered)
 
@@ -116,6 +118,15 @@ class Component(nn.Module):
     def forward(self, x: Signals) -> Signals:
         """The signals after this component, as if it were on for every candidate (the step does the switching)."""
         raise NotImplementedError
+
+    @classmethod
+    def _successor(cls) -> type[Component]:
+        """The component that this one acts before."""
+        peers = {name: other for name, other in registry.items() if other.stage is cls.stage}
+        if cls.acts_before not in peers:
+            kind = f"component of the {cls.stage.name.lower()} stage for {cls.id} to act before:"
+            raise unknown(kind, cls.acts_before, peers)
+        return peers[cls.acts_before]
 
     @classmethod
     def complete(cls, given: Settings) -> dict[str, Setting]:

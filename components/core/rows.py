@@ -15,40 +15,40 @@ from torch import Tensor
 from autoranger.components.core.private import is_intercepted
 
 
-def row_shape(shape: torch.Size, groups: int = 0) -> tuple[int, int]:
+def row_shape(shape: torch.Size, conv_groups: int = 0) -> tuple[int, int]:
     """`(R, C)` of one parameter of this shape; a vector or a scalar is a single row.
 
     Args:
         shape: of the parameter.
-        groups: those of the transposed convolution whose kernel it is, here and below; 0 for everything else.
+        conv_groups: of the transposed convolution whose kernel it is, here and below; 0 for everything else.
     """
     if len(shape) < 2:
         return 1, math.prod(shape)
-    rows = groups * shape[1] if groups else shape[0]
+    rows = conv_groups * shape[1] if conv_groups else shape[0]
     return rows, math.prod(shape) // rows
 
 
-def is_matrix(shape: torch.Size, groups: int = 0) -> bool:
+def is_matrix(shape: torch.Size, conv_groups: int = 0) -> bool:
     """Whether a parameter has rows to speak of: more than one dimension, and more than one number in each row."""
-    return len(shape) > 1 and row_shape(shape, groups)[1] > 1
+    return len(shape) > 1 and row_shape(shape, conv_groups)[1] > 1
 
 
-def by_rows(x: Tensor, groups: int, lead: int = 0) -> Tensor:
+def by_rows(x: Tensor, conv_groups: int, lead: int = 0) -> Tensor:
     """A parameter, or its gradient, with one row after another, behind `lead` axes: `x` itself, or a view of it."""
-    if not groups:
+    if not conv_groups:
         return x
-    return x.view(*x.shape[:lead], groups, -1, *x.shape[lead + 1 :]).transpose(lead + 1, lead + 2)
+    return x.view(*x.shape[:lead], conv_groups, -1, *x.shape[lead + 1 :]).transpose(lead + 1, lead + 2)
 
 
-def from_rows(x: Tensor, shape: torch.Size, groups: int) -> Tensor:
+def from_rows(x: Tensor, shape: torch.Size, conv_groups: int) -> Tensor:
     """What is laid out in rows, viewed in the order and shape of its parameter.
 
-    The rows of several groups cannot be viewed in that shape: groups and their inputs are two dimensions then.
+    With several groups, rows cannot be viewed in that shape: groups and their inputs are two dimensions then.
     """
-    if not groups:
+    if not conv_groups:
         return x.view(shape)
-    turned = x.view(groups, shape[1], -1, *shape[2:]).transpose(1, 2)
-    return turned[0] if groups == 1 else turned
+    turned = x.view(conv_groups, shape[1], -1, *shape[2:]).transpose(1, 2)
+    return turned[0] if conv_groups == 1 else turned
 
 
 def row_norm(x: Tensor) -> Tensor:

@@ -31,22 +31,22 @@ class Shards:
     Args:
         mesh, placements: of the DTensor.
         shape, stride: of the whole parameter.
-        turns: what `rows` calls the groups of a transposed convolution.
+        conv_groups: of the transposed convolution whose kernel it is; else 0.
     """
 
     mesh: Any
     placements: tuple[Any, ...]
     shape: torch.Size
     stride: tuple[int, ...]
-    turns: int
+    conv_groups: int
 
     @classmethod
-    def of(cls, p: Tensor, turns: int = 0) -> Shards | None:
+    def of(cls, p: Tensor, conv_groups: int = 0) -> Shards | None:
         """How a parameter is spread; None for an ordinary tensor."""
         if not is_sharded(p):
             return None
         spread: Any = p
-        return cls(spread.device_mesh, tuple(spread.placements), p.shape, tuple(p.stride()), turns)
+        return cls(spread.device_mesh, tuple(spread.placements), p.shape, tuple(p.stride()), conv_groups)
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
@@ -56,13 +56,13 @@ class Shards:
     @cached_property
     def row_groups(self) -> tuple[Group, ...]:
         """The processes among which rows are cut."""
-        whole_along = 0 if len(self.shape) > 1 and not self.turns else None
+        whole_along = 0 if len(self.shape) > 1 and not self.conv_groups else None
         return tuple((self.mesh, i) for i, dim in self._cuts if dim != whole_along)
 
     @property
     def are_rows_cut(self) -> bool:
         """Whether a local row is part of a longer one."""
-        return bool(self.row_groups or self.turns)
+        return bool(self.row_groups or self.conv_groups)
 
     @cached_property
     def _cuts(self) -> tuple[tuple[int, int], ...]:
@@ -76,21 +76,21 @@ class Shards:
     @cached_property
     def rows(self) -> tuple[int, int]:
         """How many rows, and numbers in each, the whole parameter has."""
-        return row_shape(self.shape, self.turns)
+        return row_shape(self.shape, self.conv_groups)
 
     def row_shape(self, shape: torch.Size) -> tuple[int, int]:
         """`(R, C)` of the local part, which has this shape."""
-        if self.turns:
+        if self.conv_groups:
             return shape[0] * shape[1], math.prod(shape[2:])
         return (shape[0], math.prod(shape[1:])) if len(shape) > 1 else (1, math.prod(shape))
 
     @cached_property
     def pieces(self) -> Tensor | None:
         """The row that each local row is a piece of; None where they are rows of their own."""
-        if not self.turns:
+        if not self.conv_groups:
             return None
         inputs, outputs = self._located(0), self._located(1)
-        group = inputs // (self.shape[0] // self.turns)
+        group = inputs // (self.shape[0] // self.conv_groups)
         return (group[:, None] * self.shape[1] + outputs).flatten().to(self.mesh.device_type)
 
     def _located(self, dim: int) -> Tensor:

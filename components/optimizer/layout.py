@@ -74,7 +74,7 @@ class ParameterLayout:
                 self.group_of += [index] * len(members)
         self.every = [p for stacked in self.stacks for p in stacked.members]
         self.sharded = any(stacked.stack.shards for stacked in self.stacks)
-        self.turns = [stacked.turns for stacked in self.stacks for _ in stacked.members]
+        self.conv_groups = [stacked.conv_groups for stacked in self.stacks for _ in stacked.members]
         self.kinds = [*map(kind, self.every)]
         self.entries = [state[p] for p in self.every]
         self.tensors = [*self._find(self.entries)]
@@ -108,7 +108,7 @@ class ParameterLayout:
     def _stack(
         self,
         members: list[Tensor],
-        turns: int,
+        conv_groups: int,
         group: int,
         state: State,
         known: dict[Tensor, tuple[StackedParameters, int]],
@@ -120,12 +120,12 @@ class ParameterLayout:
             stacked.stack.group = group
             self.core.take(stacked.stack)
             return stacked
-        matrix, shards = is_matrix(members[0].shape, turns), Shards.of(members[0], turns)
-        turns = 0 if shards else turns
-        theta = gather([*map(local, members)], turns, shards).contiguous()
+        matrix, shards = is_matrix(members[0].shape, conv_groups), Shards.of(members[0], conv_groups)
+        conv_groups = 0 if shards else conv_groups
+        theta = gather([*map(local, members)], conv_groups, shards).contiguous()
         stack = self.core.add(theta, matrix=matrix, group=group, shards=shards)
         return StackedParameters(
-            stack, members, [adopt(stack, b, p, state, turns) for b, p in enumerate(members)], turns
+            stack, members, [adopt(stack, b, p, state, conv_groups) for b, p in enumerate(members)], conv_groups
         )
 
     def fits(self, groups: list[Group], state: State) -> bool:
@@ -192,7 +192,7 @@ class ParameterLayout:
             places = [(stacked.stack, b) for stacked in self.stacks for b in range(len(stacked.members))]
             for i in changed:
                 stack, b = places[i]
-                stack.restart_copies(b, gather([here[i]], self.turns[i], stack.shards))
+                stack.restart_copies(b, gather([here[i]], self.conv_groups[i], stack.shards))
 
     def _warn_at_the_end(self) -> None:
         """Says once, in the first step after the planned ones, that the schedule has left no learning rate."""
@@ -211,18 +211,21 @@ class ParameterLayout:
         thetas, grads = here, self._gradients()
         given, dtype = [g for g in grads if g is not None], thetas[0].dtype
         updated = self.every if len(given) == len(grads) else [p for p in self.every if p.grad is not None]
-        if any(self.turns) or not are_contiguous(thetas, dtype):
-            thetas = [contiguous(by_rows(p, turns), dtype) for p, turns in zip(thetas, self.turns, strict=True)]
-        if any(self.turns) or not are_contiguous(given, dtype):
-            pairs = zip(grads, self.turns, strict=True)
-            grads = [None if g is None else contiguous(by_rows(g, turns), dtype) for g, turns in pairs]
+        if any(self.conv_groups) or not are_contiguous(thetas, dtype):
+            thetas = [
+                contiguous(by_rows(p, conv_groups), dtype)
+                for p, conv_groups in zip(thetas, self.conv_groups, strict=True)
+            ]
+        if any(self.conv_groups) or not are_contiguous(given, dtype):
+            pairs = zip(grads, self.conv_groups, strict=True)
+            grads = [None if g is None else contiguous(by_rows(g, conv_groups), dtype) for g, conv_groups in pairs]
         if negated:
             grads = [-g if g is not None and sign else g for g, sign in zip(grads, negated, strict=True)]
         kernel(thetas, grads)
         if thetas is not here:
-            for p, turns, theta in zip(here, self.turns, thetas, strict=True):
+            for p, conv_groups, theta in zip(here, self.conv_groups, thetas, strict=True):
                 if theta is not p:
-                    by_rows(p.detach(), turns).copy_(theta)
+                    by_rows(p.detach(), conv_groups).copy_(theta)
         # Autograd is to notice a backward through what has changed, as it does after any operation in place.
         increment_version(updated)
 
@@ -234,9 +237,9 @@ class ParameterLayout:
             mine = slice(first, first + len(stacked.members))
             members.append(here[mine])
             present = [p.grad is not None for p in stacked.members]
-            thetas.append(gather(members[-1], stacked.turns, stacked.stack.shards))
+            thetas.append(gather(members[-1], stacked.conv_groups, stacked.stack.shards))
             given = [gradient(p, g) for p, g in zip(members[-1], gradients[mine], strict=True)]
-            grad = gather(given, stacked.turns, stacked.stack.shards) if any(present) else None
+            grad = gather(given, stacked.conv_groups, stacked.stack.shards) if any(present) else None
             grads.append(-grad if grad is not None and negated and negated[first] else grad)
             first = mine.stop
             partly = any(present) and not all(present)
@@ -244,7 +247,7 @@ class ParameterLayout:
         operations(thetas, grads, masks)
         for stacked, theta, grad, parts in zip(self.stacks, thetas, grads, members, strict=True):
             if grad is not None:
-                scatter(theta, parts, stacked.turns)
+                scatter(theta, parts, stacked.conv_groups)
 
 
 def interpreter(core: Step, params: list[Tensor]) -> Interpreter | None:

@@ -23,13 +23,13 @@ State = dict[Tensor, dict[str, Any]]
 class StackedParameters:
     """A stack, the parameters in it, and the views of its state that are in the optimizer's `state`.
 
-    `turns` is what `rows` calls the groups of a transposed convolution, whose kernels these are; else 0.
+    `conv_groups` is how many groups the transposed convolution has whose kernels these are; else 0.
     """
 
     stack: Stack
     members: list[Tensor]
     views: list[dict[str, Tensor]]
-    turns: int
+    conv_groups: int
 
     def is_intact(self, b: int, state: State) -> bool:
         """Whether a member's state is still what this has put there, and where it was."""
@@ -46,18 +46,18 @@ def views(stack: Stack, b: int) -> Iterator[tuple[str, Tensor]]:
         yield name, buffer[0, b]
 
 
-def adopt(stack: Stack, b: int, p: Tensor, state: State, turns: int) -> dict[str, Tensor]:
+def adopt(stack: Stack, b: int, p: Tensor, state: State, conv_groups: int) -> dict[str, Tensor]:
     """Copies state that exists into a stack, and makes `state` hold views of the stack, which are returned."""
     shards, shape = stack.shards, local(p).shape
     own: dict[str, Tensor] = {}
     entry = state.setdefault(p, {})
     for name, view in views(stack, b):
-        mine = view if name == "step" else from_rows(view, shape, turns)
+        mine = view if name == "step" else from_rows(view, shape, conv_groups)
         if name in entry:
             given = torch.as_tensor(entry[name], device=p.device)
             if shards and name != "step" and math.prod(given.shape) == math.prod(p.shape):
                 given = shards.part(given)
-            if given.shape not in (mine.shape, shape if turns else mine.shape) and (
+            if given.shape not in (mine.shape, shape if conv_groups else mine.shape) and (
                 name != "step" or given.numel() != 1
             ):
                 raise ConfigError(

@@ -27,32 +27,32 @@ def stackable(params: list[Tensor], transposed: Mapping[Tensor, int]) -> list[li
     stacks: dict[object, list[Tensor]] = defaultdict(list)
     for p in params:
         if p.numel():
-            turns = transposed.get(p, 0)
-            shards = Shards.of(p, turns)
+            conv_groups = transposed.get(p, 0)
+            shards = Shards.of(p, conv_groups)
             small = p.numel() < STACKED_BELOW and (shards is not None or type(p) in (Tensor, Parameter))
-            stacks[(p.shape, p.dtype, turns, shards) if small else id(p)].append(p)
+            stacks[(p.shape, p.dtype, conv_groups, shards) if small else id(p)].append(p)
     return list(stacks.values())
 
 
-def gather(members: list[Tensor], turns: int = 0, shards: Shards | None = None) -> Tensor:
+def gather(members: list[Tensor], conv_groups: int = 0, shards: Shards | None = None) -> Tensor:
     """The stack `[1, B, R, C]` of equal-shaped tensors: a view where there is one contiguous tensor, else a copy.
 
     Where they are spread over processes, the members are what is here of them.
     """
     shape = members[0].shape
-    rows = shards.row_shape(shape) if shards else row_shape(shape, turns)
+    rows = shards.row_shape(shape) if shards else row_shape(shape, conv_groups)
     if len(members) == 1:
-        return by_rows(members[0].detach(), turns).reshape(1, 1, *rows)
-    return by_rows(torch.stack(members).detach(), turns, lead=1).reshape(1, len(members), *rows)
+        return by_rows(members[0].detach(), conv_groups).reshape(1, 1, *rows)
+    return by_rows(torch.stack(members).detach(), conv_groups, lead=1).reshape(1, len(members), *rows)
 
 
-def scatter(theta: Tensor, members: list[Tensor], turns: int = 0) -> None:
+def scatter(theta: Tensor, members: list[Tensor], conv_groups: int = 0) -> None:
     """Writes a stack back into the tensors that it was gathered from; nothing where it is a view of them."""
     if share(theta, members[0]):
         return
     shape = members[0].shape
-    if turns:
-        values = [from_rows(x, shape, turns).reshape(shape) for x in theta[0]]
+    if conv_groups:
+        values = [from_rows(x, shape, conv_groups).reshape(shape) for x in theta[0]]
     else:
         values = [*theta.view(len(members), *shape)]
     if len(members) == 1:  # it may be of a subclass, and not know how to copy several at once

@@ -57,15 +57,15 @@ class Interpreter:
         self.recording.compute_signals()
         common: dict[tuple[bool, int], list[Scalar]] = {}
         totals: dict[str, Scalar] = {}
-        turns = []
+        steps = []
         for i, (stack, theta, grad) in enumerate(zip(self.step.stacks, thetas, grads, strict=True)):
             if grad is not None:
                 key = stack.matrix, stack.group
                 if key not in common:
                     common[key] = self._common(*key)
-                turns.append(Turn(self, stack, [*common[key]], totals, theta, grad, active[i] if active else None))
+                steps.append(StackStep(self, stack, [*common[key]], totals, theta, grad, active[i] if active else None))
         for sweep in range(self.sweeps):
-            parts = [part for turn in turns for part in turn.sweep(sweep)]
+            parts = [part for step in steps for part in step.sweep(sweep)]
             for name, part in parts:
                 totals[name] = totals.get(name, 0.0) + part
         self.registers.shrink()
@@ -132,7 +132,7 @@ class Registers:
             self.views.clear()
 
 
-class Turn:
+class StackStep:
     """A step of one stack."""
 
     def __init__(
