@@ -102,11 +102,11 @@ def find(
         value = value.args[0] if isinstance(value, Node) and value.op == "fill" else value
         return instead.get(value, value)
 
-    def ingredients(node: Node) -> Iterator[Node]:
-        return (v for a in schedule.ingredients(node, number) if isinstance(v := settled(a), Node) and is_tensor(v))
+    def operands(node: Node) -> Iterator[Node]:
+        return (v for a in schedule.operands_of(node, number) if isinstance(v := settled(a), Node) and is_tensor(v))
 
     operations = []
-    for node in walk((v for root in roots if isinstance(v := settled(root), Node) and is_tensor(v)), ingredients):
+    for node in walk((v for root in roots if isinstance(v := settled(root), Node) and is_tensor(v)), operands):
         place = schedule.stored(node, number)
         if place and is_truth(node):
             operations.append(Operation(node, "ne", [place, 0.0]))

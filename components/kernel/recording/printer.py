@@ -1,6 +1,7 @@
-"""Printing the passes of a schedule, in whatever language: what is computed when, and in which loop.
+"""Prints the passes of a schedule as source code.
 
-What to say is the `Printer`'s business, how to say it the `Language`'s: C++ in `cpp.source`, Triton in `triton.source`.
+A `Printer` decides what is computed when, and in which loop. A `Language` writes that down: `cpp.source` in C++,
+`triton.source` in Triton.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from autoranger.components.kernel.recording.program import Level, Node, Operand,
 from autoranger.components.kernel.recording.schedule import Pass, Schedule
 
 MOST_BRANCHES = 2
-"""Conditions for which a loop is written twice, so that a tensor does not load what it skips."""
+"""For how many conditions a loop is written twice: with what they skip, and without loading it."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The order of what the caller passes to a compiled step.
+    """The arguments of a compiled step, in order.
 
     Args:
-        scalars: names of the inputs that a candidate or a parameter group has one of.
+        scalars: names of the inputs of which each candidate, or each parameter group, has one.
         states: names of the state tensors.
-        slots: how many numbers are kept for each row.
-        totals: how many sums have parts of tensors.
+        slots: how many numbers are kept for each row between passes.
+        totals: how many sums each tensor adds a part to.
     """
 
     scalars: tuple[str, ...]
@@ -34,7 +35,7 @@ class Arguments:
 
 
 def arguments_of(schedules: Mapping[int, Schedule]) -> Arguments:
-    """What the passes of all kinds of tensors need."""
+    """The arguments that the passes need, of matrices and of vectors together."""
     inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
     states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
     own = {"theta", "grad", "updates", "rows", "columns", "steps", *states}
@@ -62,25 +63,29 @@ COMMON = {
     "neg": "(-{})",
     "fill": "{}",
 }
-"""Operations that all languages write alike."""
+"""Operations that every language writes in the same way."""
 
 
 class Language(ABC):
-    """How a target language says what a printer has to say.
+    """How a target language writes what a `Printer` asks for.
 
-    A value has a name; so has the pointer to where a tensor has its elements of the row, and each number that is kept
-    for every row. The templates are filled by `str.format`.
+    Values have names. So do pointers to a row's elements in a tensor, and the numbers that are kept for each row.
+    Templates are filled by `str.format`.
 
     Attributes:
         operations: a template for each operation of a program.
-        inputs: the inputs that a tensor has one of, as numbers.
-        scalar: a template for the scalar of an index; `sum_of` for the sum over a tensor of what is kept in a slot;
-            `total_of` for that over all tensors of a number.
-        load: a template for the element that a pointer leads to; `kept` for a row's number.
-        store: a template for storing a value through a pointer; `keep` for keeping a row's value by a name.
-        declare: a template for giving a value a name; `begin_sum` for a sum that a loop is going to make.
-        part: a template for noting a tensor's value as its part of the sum over all tensors of a number.
-        own_part: a template for the part itself, after others have added to it; where sums may cross processes.
+        inputs: expressions for the inputs of which each tensor has one.
+        scalar: a template for reading a scalar, by its index.
+        sum_of: for reading the sum, over a tensor's rows, of the numbers kept in a slot.
+        total_of: for reading a sum over all tensors, by its number.
+        load: for reading an element through a pointer.
+        kept: for reading a number that was kept for the row.
+        store: for writing an element through a pointer.
+        keep: for keeping a number for the row.
+        declare: for giving a value a name.
+        begin_sum: for beginning a sum that the next loop adds to.
+        part: for storing a tensor's part of a sum over all tensors, by its number.
+        own_part: for reading that part again, after other processes have added theirs.
     """
 
     operations: Mapping[str, str]
@@ -99,11 +104,11 @@ class Language(ABC):
 
     @abstractmethod
     def constant(self, value: float) -> str:
-        """A number."""
+        """A number, written as a literal."""
 
     @abstractmethod
     def function(self, name: str, body: Sequence[str]) -> list[str]:
-        """One pass over the rows that it is given of one tensor."""
+        """A function that runs one pass over some rows of one tensor."""
 
     @abstractmethod
     def rows(
@@ -113,15 +118,15 @@ class Language(ABC):
 
         Args:
             body: what is done for each row.
-            places: names of pointers, and of the tensors that they lead into.
-            kept: names of numbers that are kept for every row, and their slots.
-            summed: the names among those whose sum over the tensor is going to be wanted, and the row's value, where
-                it is this loop that makes them.
+            places: the tensor that each pointer points into, by the pointer's name.
+            kept: the slot of each number that is kept for the row, by its name.
+            summed: the row's value, by name, of those kept numbers that this loop computes and whose sum over the
+                tensor is needed later.
         """
 
     @abstractmethod
     def columns(self, body: Sequence[str], sums: Mapping[str, str]) -> list[str]:
-        """A loop over the elements of a row; `sums` are the sums to make by name, and the elements to add up."""
+        """A loop over the elements of a row. `sums` has the element to add up for each sum, by the sum's name."""
 
     @abstractmethod
     def branch(self, condition: str, yes: Sequence[str], no: Sequence[str]) -> list[str]:
@@ -129,7 +134,7 @@ class Language(ABC):
 
 
 class Printer:
-    """Writes the passes of one schedule. A value's name is v with its number, that of a pointer to it p.
+    """Writes the passes of one schedule. Value number 3 is called `v3`, and a pointer to it `p3`.
 
     Args:
         schedule: of the passes.
@@ -162,7 +167,7 @@ class Printer:
         return language.function(name, lines)
 
     def _print_row(self, this: Pass, needed: Sequence[Node], number: int) -> list[str]:
-        """The stages of one row: what is known of the row by then, and a loop over its elements."""
+        """The stages of one row. Each computes the row's values that are known by then, and loops over its elements."""
         own = [s for sums in this.sums.values() for s in sums]
         rows = [n for n in needed if n.level == Level.ROW and n not in own]
         lines = []
@@ -176,7 +181,7 @@ class Printer:
     def _print_loops(
         self, sums: Sequence[Node], stores: Mapping[Node, Operand], number: int, known: dict[Node, bool]
     ) -> list[str]:
-        """A loop over the elements of a row; one for each outcome of conditions that let a tensor skip work."""
+        """A loop over the elements of a row; one for each outcome of the conditions that let a tensor skip work."""
         changed = {t: v for t, value in stores.items() if (v := self.schedule.settle(value, number, known)) is not t}
         elements = self._elements([*(a for s in sums for a in s.args), *changed.values()], number, known)
         choices = [n for n in elements if n.op == "select" and not self.schedule.is_at_hand(n, number)]
@@ -192,16 +197,16 @@ class Printer:
         return self.language.columns(body, added) if body or added else []
 
     def _elements(self, roots: Iterable[Operand], number: int, known: Mapping[Node, bool]) -> list[Node]:
-        """The values that a loop deals with for each element, ingredients first, where some conditions are known."""
+        """The values that a loop computes for each element, operands first, where some conditions are known."""
 
         def settled(values: Iterable[Operand]) -> Iterator[Node]:
             nodes = (self.schedule.settle(value, number, known) for value in values)
             return (n for n in nodes if isinstance(n, Node) and n.level == Level.ELEMENT)
 
-        return walk(settled(roots), lambda node: settled(self.schedule.ingredients(node, number)))
+        return walk(settled(roots), lambda node: settled(self.schedule.operands_of(node, number)))
 
     def _place(self, node: Node, number: int) -> Node | None:
-        """The input to load an element's value from, where it is not computed."""
+        """The input from which to load an element's value; None where it is computed."""
         if node.level != Level.ELEMENT:
             return None
         return self.schedule.stored(node, number) or (node if node.op == "input" else None)
@@ -245,7 +250,7 @@ class Printer:
 def print_passes(
     schedules: Mapping[int, Schedule], arguments: Arguments, languages: Mapping[int, Language]
 ) -> tuple[list[str], dict[int, list[list[str]]]]:
-    """All passes as functions, and for each kind of tensor the names of its passes, by sweep."""
+    """All passes as functions, and the names of those for matrices and for vectors, by sweep."""
     lines, names = list[str](), dict[int, list[list[str]]]()
     for matrix, schedule in schedules.items():
         printer = Printer(schedule, arguments, languages[matrix])
@@ -256,17 +261,17 @@ def print_passes(
 
 
 def truth(node: Node, number: str) -> str:
-    """What has been stored as a number, as the truth value that it was."""
+    """A number read back as the truth value that it was when it was stored."""
     return f"({number} != 0)" if is_truth(node) else number
 
 
 def skips(condition: Operand) -> bool:
-    """Whether a condition may let a tensor skip work for a while: one on the count of its updates."""
+    """Whether a condition lets a tensor skip work in some steps: that is so if it depends on the count of updates."""
     if not isinstance(condition, Node) or condition.level != Level.SCALAR:
         return False
     return condition.name == "updates" or any(map(skips, condition.operands))
 
 
 def indent(lines: Iterable[str]) -> list[str]:
-    """A block within another."""
+    """These lines as a block within another one."""
     return [f"    {line}" for line in lines]

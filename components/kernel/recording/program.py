@@ -59,14 +59,14 @@ def is_truth(value: Operand) -> bool:
     return value.op in TRUTHS or value.name.endswith(" switch")
 
 
-def walk(roots: Iterable[Node], ingredients: Callable[[Node], Iterable[Node]]) -> list[Node]:
-    """Everything that the roots are made of, each value once and after its ingredients; the roots, too."""
+def walk(roots: Iterable[Node], operands: Callable[[Node], Iterable[Node]]) -> list[Node]:
+    """The roots and all values that they are computed from, each once and after its operands."""
     order: dict[Node, None] = {}
 
     def visit(node: Node) -> None:
         if node not in order:
-            for ingredient in ingredients(node):
-                visit(ingredient)
+            for operand in operands(node):
+                visit(operand)
             order[node] = None
 
     for root in roots:

@@ -1,10 +1,10 @@
-"""Cutting a program into passes over a tensor: the fewest that its sums allow, each value stored as early as can be.
+"""Cuts a program into passes over a tensor: as few as its sums allow, with each value stored as early as possible.
 
-A *pass* goes over all rows of a tensor. Within a row it has *stages*, loops over the row's elements, one more for each
-sum of the row that another one builds on; the row stays in the cache meanwhile. What depends on a sum over the whole
-tensor has to wait for the next pass, and what depends on one over all tensors for the next *sweep*.
+A *pass* goes over all rows of a tensor. Within a row it has *stages*. Each stage is a loop over the row's elements, and
+a sum over the row that depends on another one needs one stage more; the row stays in the cache meanwhile. What depends
+on a sum over the whole tensor waits for the next pass, and what depends on a sum over all tensors for the next *sweep*.
 
-Between passes nothing is kept but sums and what is stored anyway: other values are computed again.
+Between passes only sums, and what the program stores anyway, are kept. All other values are computed again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import pairwise
 from autoranger.components.kernel.recording.program import Level, Node, Operand, Program, walk
 
 Time = tuple[int, int]
-"""The pass and the stage in which a value is known."""
+"""The number of the pass and of the stage in which a value becomes known."""
 
 
 @dataclass
@@ -24,10 +24,10 @@ class Pass:
     """One pass.
 
     Args:
-        sums: the rows' sums that are made in each stage.
-        stores: what is written in the last stage, by input.
-        kept: rows' values that later passes, or sums over the tensor, need.
-        parts: this tensor's parts of sums over all tensors, by those.
+        sums: the sums over a row that each stage computes.
+        stores: the values that the last stage writes, by the input that is overwritten.
+        kept: values of a row that later passes, or sums over the tensor, need.
+        parts: what this tensor adds to sums over all tensors, by the sum.
     """
 
     sums: dict[int, list[Node]] = field(default_factory=dict)
@@ -37,12 +37,12 @@ class Pass:
 
     @property
     def roots(self) -> list[Operand]:
-        """The values for which the pass is made."""
+        """The values that the pass is there to compute."""
         return [*self.stores.values(), *self.kept, *self.parts.values()]
 
     @property
     def last(self) -> int:
-        """The stage that stores."""
+        """The stage that writes."""
         return max(self.sums, default=0)
 
 
@@ -55,10 +55,10 @@ class Schedule:
 
     Attributes:
         passes: in order.
-        sweeps: how the passes group between sums over all tensors.
-        kept: the rows' values that are kept, each in a slot of its own.
-        summed: those of them whose sum over the tensor is wanted.
-        crossing: the sums over a tensor that have to be completed by other processes.
+        sweeps: the numbers of the passes that run before, between and after sums over all tensors.
+        kept: the values of a row that are kept between passes, each in a slot of its own.
+        summed: those of them whose sum over the tensor is needed.
+        crossing: the sums over a tensor that other processes have to complete.
     """
 
     def __init__(self, program: Program, *, rounded: bool = False) -> None:
@@ -84,7 +84,7 @@ class Schedule:
         self.sweeps = [list(range(a, b)) for a, b in pairwise(starts)]
 
     def time(self, node: Node) -> Time:
-        """The pass and the stage in which a value is known."""
+        """The number of the pass and of the stage in which a value becomes known."""
         if node not in self._times:
             now = max((self.time(a) for a in node.operands), default=(0, 0))
             if node.op == "row_sum":
@@ -97,7 +97,7 @@ class Schedule:
         return self._times[node]
 
     def stored(self, node: Operand, number: int) -> Node | None:
-        """The input that holds this value by pass `number`, because an earlier pass has stored it there."""
+        """The input in which an earlier pass than `number` has stored this value; None if none has."""
         for target, value in self.program.stores.items():
             exact = not self.rounded or (isinstance(node, Node) and node.op == "input")
             if value is node and exact and self._when[target] < number:
@@ -105,23 +105,23 @@ class Schedule:
         return None
 
     def is_kept(self, node: Node, number: int) -> bool:
-        """Whether pass `number` finds this row's value where an earlier one left it."""
+        """Whether an earlier pass has kept this value of a row for pass `number`."""
         if node.level != Level.ROW or node.op == "input":
             return False
         return node.op == "complete" or self.time(node)[0] < number
 
     def is_at_hand(self, node: Node, number: int) -> bool:
-        """Whether pass `number` finds this value stored or kept."""
+        """Whether an earlier pass has stored or kept this value for pass `number`."""
         return self.stored(node, number) is not None or self.is_kept(node, number)
 
-    def ingredients(self, node: Node, number: int) -> Iterable[Node]:
-        """What pass `number` needs to have this value: nothing, where it is at hand."""
+    def operands_of(self, node: Node, number: int) -> Iterable[Node]:
+        """The operands from which pass `number` computes this value; none, if it is at hand."""
         if self.is_at_hand(node, number) or node.op in ("tensor_sum", "complete", "total"):
             return ()
         return node.operands
 
     def settle(self, value: Operand, number: int, known: Mapping[Node, bool]) -> Operand:
-        """What pass `number` takes for a value where conditions are known: a branch of a choice that it has to make."""
+        """What a value is in pass `number` if these conditions are known: one branch of each choice on them."""
         while isinstance(value, Node) and value.op == "select" and (condition := value.args[0]) in known:
             if self.is_at_hand(value, number):
                 break  # the branch may have been overwritten since
@@ -129,17 +129,17 @@ class Schedule:
         return value
 
     def needed(self, roots: Iterable[Operand], number: int) -> list[Node]:
-        """All values that pass `number` deals with to have the roots, ingredients first."""
+        """All values that pass `number` reads or computes to get the roots, operands first."""
         nodes = (root for root in roots if isinstance(root, Node))
-        return walk(nodes, lambda node: self.ingredients(node, number))
+        return walk(nodes, lambda node: self.operands_of(node, number))
 
     def stage(self, node: Node, number: int) -> int:
-        """The stage of pass `number` in which a value can be had."""
+        """The stage of pass `number` in which a value is known."""
         at, stage = self.time(node)
         return stage if at == number else 0
 
     def _overwritten_too_early(self) -> tuple[Node, int] | None:
-        """An input that a later pass needs as it was, and that pass."""
+        """An input that a later pass still needs unchanged, and the number of that pass; None if there is none."""
         for number in range(self.count):
             roots = [v for t, v in self.program.stores.items() if self._when[t] == number]
             roots += [n for n in self._row_sums if self.time(n)[0] == number]
@@ -149,7 +149,7 @@ class Schedule:
         return None
 
     def _plan(self, number: int) -> None:
-        """Finds what a pass has to do for itself and for those after it, which are planned already."""
+        """Plans what a pass computes, for itself and for the passes after it, which are planned already."""
         this = self.passes[number]
         this.kept = [n for n in self.kept if self.time(n)[0] == number and n.op != "complete"]
         this.parts = {t: t.args[0] for t in self.shared if self._part_time(t) == number}
@@ -169,11 +169,11 @@ class Schedule:
 
     @property
     def shared(self) -> list[Node]:
-        """What each tensor has a part of in a place of its own: sums over all tensors, and those in `crossing`."""
+        """The sums of which each tensor's part is stored by itself: those over all tensors, and those in `crossing`."""
         return [*self.program.totals, *self.crossing]
 
     def sweep(self, total: Node) -> int:
-        """The sweep from which on a sum over all tensors is known."""
+        """The first sweep in which a sum over all tensors is known."""
         return sum(start <= self.time(total)[0] for start in self._sweep_starts) - 1
 
     def _part_time(self, total: Node) -> int:
