@@ -45,6 +45,15 @@ PRESETS: dict[str, Preset] = {
         "arXiv 1711.05101",
         {"weight_decay": 1e-2},
     ),
+    "adamw_d2z": Preset(
+        "AdamW whose rate, after a warmup, falls linearly to zero; the paper's moments, decay and tenth of warmup.",
+        "arXiv 2502.15938",
+        {
+            "betas": (0.9, 0.95),
+            "weight_decay": 0.1,
+            "components": {"linear_warmup": {"fraction": 0.1}, "explore_exploit": {"fraction": 1.0}},
+        },
+    ),
     "adam": Preset(
         "Adam, with weight decay as L2 regularization; the defaults of torch.optim.Adam.",
         "arXiv 1412.6980",

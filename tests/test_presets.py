@@ -253,6 +253,23 @@ def test_schedules_combine() -> None:
     np.testing.assert_allclose(together, np.minimum(warmup, flat) * np.array(chebyshev), rtol=1e-12)
 
 
+def test_linear_decay_to_zero_is_torchs() -> None:
+    """After a warmup of f/(1 + f) of all steps to a peak of 1/(1 + f), which a swept rate makes up for."""
+    fraction, total = 0.25, 50
+    ours = rates(total, total, linear_warmup={"fraction": fraction}, explore_exploit={"fraction": 1.0})
+    p = nn.Parameter(torch.zeros(1))
+    optimizer, turn = torch.optim.SGD([p], lr=1 / (1 + fraction)), round(total * fraction / (1 + fraction))
+    up = torch.optim.lr_scheduler.LinearLR(optimizer, 1 / turn, 1, turn - 1)
+    down = torch.optim.lr_scheduler.LinearLR(optimizer, 1, 0, total - turn)
+    schedule = torch.optim.lr_scheduler.SequentialLR(optimizer, [up, down], [turn - 1])
+    theirs = []
+    for _ in range(total):
+        theirs += schedule.get_last_lr()
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
 def test_global_norm_clipping_is_torchs() -> None:
     """Up to the 1e-6 that torch adds to the norm."""
 
