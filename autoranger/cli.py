@@ -240,6 +240,14 @@ def tune(
     show_outcome(session, outcome, out_path, as_json)
 
 
+def hidden(word: str) -> str:
+    """A word of a command line without the password in it, if it is a database's URL."""
+    from autoranger.search.storage.database import shown
+
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{shown(value)}"
+
+
 @contextmanager
 def resumable(session: Session, storage: str | None, study: str | None) -> Iterator[None]:
     """Within it, a search that is asked to end says how it goes on.
@@ -253,7 +261,7 @@ def resumable(session: Session, storage: str | None, study: str | None) -> Itera
     except (KeyboardInterrupt, Interrupted) as end:
         if session.begun:
             err.print(f"interrupted. What was trained is in study '{escape(session.name)}'; continue with")
-            again = [word for word in sys.argv[1:] if word != "--resume"]
+            again = [hidden(word) for word in sys.argv[1:] if word != "--resume"]
             named = ["--storage", session.place] * (storage is None) + ["--study", session.name] * (study is None)
             command = f"{program()} {shlex.join([*again, *named, '--resume'])}"
             err.print(f"  {command}", highlight=False, markup=False, soft_wrap=True)
@@ -367,6 +375,7 @@ def report(
     from autoranger.report.page import check_folder, write_report
     from autoranger.report.reading import read_report
     from autoranger.report.text import print_report
+    from autoranger.search.storage.database import shown
     from autoranger.search.storage.existing import find_study
     from autoranger.search.storage.storage import JOURNAL
 
@@ -376,7 +385,7 @@ def report(
     if folder is not None:
         check_folder(folder)
     with err.status("learning what each component contributes"):
-        result = read_report(found, place)
+        result = read_report(found, shown(place))
         written = [] if folder is None else write_report(result, folder)
     if as_json:
         print_json(result.to_dict() | ({"out": [str(path) for path in written]} if written else {}))

@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.display import Display
 from autoranger.search.commands import program
 from autoranger.search.progress import Progress
+from autoranger.search.storage.database import shown
 from autoranger.search.storage.storage import JOURNAL, open_storage
 from autoranger.search.verdict.outcome import Outcome
 from autoranger.terminal import patience
@@ -28,7 +29,7 @@ class Session:
     Args:
         kind: name of the task or function; a study without a name is called after it and the time.
         out_path: file for the config. None writes none.
-        storage: database URL or journal file. Default: `autoranger.journal`.
+        storage: database URL or journal file. Default: `autoranger.journal`. A URL is shown without its password.
         study: name of the study. Default: `kind` and the time.
         resume: whether to continue the study of that name.
 
@@ -47,7 +48,7 @@ class Session:
             raise ConfigError("--resume needs the --study to continue; its name was printed when the search began.")
         # Searches that begin in the same second have names of their own, and so have those around a clock set back.
         self.name = study or f"{kind}-{datetime.now():%Y%m%d-%H%M%S}-{secrets.token_hex(3)}"
-        self.place, self.out_path, self._given = storage or JOURNAL, out_path, storage
+        self.place, self.out_path, self._given = shown(storage or JOURNAL), out_path, storage
         self.storage = open_storage(storage)
 
     @property
@@ -81,5 +82,5 @@ class Session:
     @property
     def report_command(self) -> str:
         """The command that reports the study."""
-        named = ["--storage", self._given] if self._given else []
+        named = ["--storage", self.place] if self._given else []
         return f"{program()} {shlex.join(['report', self.name, *named])}"

@@ -9,6 +9,7 @@ import optuna
 from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError, DataError, first_line
+from autoranger.search.storage.database import shown
 from autoranger.search.storage.record import FRONT, RUNS
 from autoranger.search.storage.storage import existing_storage
 
@@ -30,7 +31,9 @@ def find_study(name: str, place: str) -> Study:
     except DataError:
         raise
     except Exception as error:
-        raise DataError(f"cannot read the study storage {place}: {first_line(error)}; check --storage.") from None
+        raise DataError(
+            f"cannot read the study storage {shown(place)}: {first_line(error)}; check --storage."
+        ) from None
     if study is not None and "front_of" in study.user_attrs:
         whole = study.user_attrs["front_of"]
         raise ConfigError(f"study '{name}' is the front of another one; report that: {whole}.")
@@ -40,9 +43,9 @@ def find_study(name: str, place: str) -> Study:
     if study is None:
         beside = {f"{n}{ending}" for n in names for ending in (FRONT, RUNS)}
         names = sorted(n for n in names if n not in beside)
-        raise ConfigError(f"there is no study '{name}' in {place}; {listed(name, names)}.")
+        raise ConfigError(f"there is no study '{name}' in {shown(place)}; {listed(name, names)}.")
     if "settings" not in study.user_attrs:
-        raise ConfigError(f"study '{name}' in {place} was not made by autoranger search; name one that was.")
+        raise ConfigError(f"study '{name}' in {shown(place)} was not made by autoranger search; name one that was.")
     return study
 
 

@@ -6,29 +6,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
 
 from autoranger.components.core.errors import DataError, first_line, reason
+from autoranger.search.storage.database import is_url, open_database, shown
 from autoranger.search.storage.journal import Journal
 
 JOURNAL = "autoranger.journal"
 """The default storage."""
-
-BUSY = 60
-"""Seconds that a search waits while another one writes to the same SQLite database."""
 
 
 def open_storage(place: str | None) -> BaseStorage:
     """The Optuna storage at a URL or in a journal file, created if missing; raises DataError if that fails."""
     place = place or JOURNAL
     try:
-        if place.startswith("sqlite:"):
-            return RDBStorage(place, engine_kwargs={"connect_args": {"timeout": BUSY}})
-        if "://" in place:
-            return optuna.storages.get_storage(place)
+        if is_url(place):
+            return open_database(place)
         path = Path(place)
         if not path.exists():
             path.touch()
@@ -39,23 +35,19 @@ def open_storage(place: str | None) -> BaseStorage:
         raise
     except Exception as error:
         raise DataError(
-            f"cannot open the study storage {place}: {reason(error)}; name another with --storage."
+            f"cannot open the study storage {shown(place)}: {reason(error)}; name another with --storage."
         ) from None
 
 
 def existing_storage(place: str) -> BaseStorage:
     """The existing Optuna storage in a journal file or at a URL; raises DataError if there is none."""
     file: str | None = place
-    if "://" in place:
-        from sqlalchemy.engine import make_url
-
+    if is_url(place):
         url = make_url(place)
         file = url.database if url.get_backend_name() == "sqlite" else None
     if file is not None and not Path(file).is_file():
-        raise DataError(f"there is no study storage {place}; name the search's own with --storage.")
-    if "://" in place:
-        return RDBStorage(place, skip_table_creation=True)
-    return journal(Path(place))
+        raise DataError(f"there is no study storage {shown(place)}; name the search's own with --storage.")
+    return open_database(place, skip_table_creation=True) if is_url(place) else journal(Path(place))
 
 
 def journal(path: Path) -> BaseStorage:
