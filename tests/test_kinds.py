@@ -178,7 +178,7 @@ def test_patterns_that_match_nothing_or_twice() -> None:
         Config(kinds={"head": {"names": ["x.*"]}}).build(net)
     with pytest.raises(ConfigError, match="pass the model itself"):
         Config(kinds={"head": {"names": ["x.*"]}}).build(net.parameters())
-    with pytest.raises(ConfigError, match=r"both kinds\.\w+ and kinds\.\w+ match bias"):
+    with pytest.raises(ConfigError, match=r"of both kinds\.\w+ and kinds\.\w+ match bias"):
         Config(kinds={"head": {"names": ["*"]}, "vector": {"names": ["bias"]}}).build(net)
     with pytest.raises(ConfigError, match="unknown kind of parameters 'matrix'"):
         Config().build([{"params": [net.weight], "kind": "matrix"}])

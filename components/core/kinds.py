@@ -179,6 +179,6 @@ def renamed(kinds: Mapping[str, str], patterns: Mapping[str, Iterable[str]], *, 
             for name in matches:
                 if found.setdefault(name, kind) != kind:
                     raise ConfigError(
-                        f"the names of both kinds.{found[name]} and kinds.{kind} match {name}; a parameter has one kind."
+                        f"names of both kinds.{found[name]} and kinds.{kind} match {name}; a parameter has one kind."
                     )
     return {**kinds, **found}

@@ -29,10 +29,10 @@ class ComposedOptimizer(Optimizer):
 
     `param_groups` holds `kind`, `lr`, `betas`, `eps`, `weight_decay`, `total_steps`, `maximize` and the count of
     `step`s; changes there count from the next step on, and so do parameters and groups that are added, replaced or
-    removed, and changes of `state`. `lr` is the base rate: schedules among the components act on top of it and leave it alone, so
-    that other schedulers and the components get along (`get_last_lr` tells the product). Updates count per parameter,
-    so one that had no gradient in a step is left alone, and one that never had any has no state; schedules count the
-    steps of the optimizer. `state_dict` holds all of that.
+    removed, and changes of `state`. `lr` is the base rate: schedules among the components act on top of it and leave it
+    alone, so that other schedulers and the components get along (`get_last_lr` tells the product). Updates count per
+    parameter, so one that had no gradient in a step is left alone, and one that never had any has no state; schedules
+    count the steps of the optimizer. `state_dict` holds all of that.
 
     State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
