@@ -13,13 +13,13 @@ import torch
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.pool import Runner
 from autoranger.search.tune.runs import Direction, Heard, Runs
 from autoranger.search.tune.sanity import Sanity, require_direction
 from autoranger.search.tune.training import Result
@@ -81,7 +81,7 @@ class Script:
     """A `Subject`, and its own `Trainer`: trains candidates by calling a function, each training one of `runs`.
 
     Args:
-        runner: calls it.
+        engine: calls it.
         name: of the function.
         metric: which of the numbers that it returns by name is to get better, the first where None; of a single one, it
             is the name.
@@ -98,7 +98,7 @@ class Script:
 
     def __init__(
         self,
-        runner: Runner,
+        engine: Engine,
         name: str,
         *,
         metric: str | None,
@@ -108,7 +108,7 @@ class Script:
         open_runs: Callable[[Direction], Runs],
         full: Full | None = None,
     ) -> None:
-        self.runner, self.metric, self.code, self._given = runner, metric, code, direction is not None
+        self.engine, self.metric, self.code, self._given = engine, metric, code, direction is not None
         if direction is None:
             require_direction(name, metric or "")
         self.direction: Direction = direction or "maximize"
@@ -195,8 +195,9 @@ class Script:
     def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
         """Does trainings, keeps what comes of them, and yields each with its result."""
         try:
-            with closing(self.runner.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
-                for job, given in trained:
+            with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                for job, found in trained:
+                    given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
                     result = self._complete(given)
                     if kept:
                         self.runs.ended(job, result, self.sign * self.value(result))
@@ -234,7 +235,7 @@ class Script:
                     "of them: give it a longer --budget, or make the training shorter."
                 ) from None
         assert self.full is not None
-        clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)
+        clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
         """Takes note of what a full training is."""
