@@ -1,4 +1,4 @@
-"""Trainings in this very process, one after another: where a function cannot be had in others, or is to be debugged."""
+"""Trainings in this process, one after another: for a debugger, or if other processes cannot import the function."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from autoranger.search.vectorization import forked
 
 
 class Inline:
-    """A `Runner` without processes: what crashes or hangs takes the search with it.
+    """A `Runner` without processes. A crash ends the search, and a hung training is not noticed.
 
     Args:
         train: the function.

@@ -1,4 +1,4 @@
-"""Worker processes: trainings are handed out and results come back, whatever becomes of the processes."""
+"""Worker processes that train. If one dies or hangs, its training has failed, and another takes its place."""
 
 from __future__ import annotations
 
@@ -21,54 +21,54 @@ from autoranger.search.tune.trial import Job
 from autoranger.search.tune.worker import BEGUN_AGAIN, NAME, Ready, Refused, serve
 
 POLL = 0.1
-"""Seconds between looks at the time, where no worker says anything."""
+"""Most seconds to wait for a message before looking at the time."""
 
 FORGIVEN = 3
-"""Workers in a row that may end before they are ready."""
+"""So many workers in a row may end before they are ready."""
 
 PATIENCE, SHORTEST = 5.0, 30.0
-"""A training hangs once it is silent for so many times as long as any before it that came to its end, and for so many
-seconds at least."""
+"""A training hangs if it is silent for so many times as long as any finished one was, and for at least so many
+seconds."""
 
 GRACE = 3.0
-"""Seconds in which a process that is asked to end does so, or is killed."""
+"""Seconds after which a process that was asked to end is killed."""
 
 
 class Listener(Protocol):
-    """Hears what happens while trainings go on."""
+    """Is told what happens during trainings."""
 
     def begun(self, job: Job) -> None:
-        """A training has been handed out."""
+        """A training has begun."""
 
     def reported(self, job: Job, step: int, value: float) -> None:
         """A training has reported."""
 
     def pulse(self) -> None:
-        """Called again and again. What it raises ends what is trained."""
+        """Called again and again. An exception in it ends all trainings."""
 
 
 class Runner(Protocol):
-    """A way to have trainings done."""
+    """A way to run trainings."""
 
     size: int
-    """How many go on at once."""
+    """Number of trainings at once."""
 
     def run(self, jobs: Sequence[Job], listener: Listener) -> Generator[tuple[Job, Result], None, None]:
-        """Does trainings, and yields each with what came of it, as they are done."""
+        """Trains, and yields each training with its result, in the order in which they end."""
         ...
 
     def close(self) -> None:
-        """Ends whatever goes on."""
+        """Ends all trainings and processes."""
 
 
 class Worker:
-    """A worker process, as the one that began it sees it."""
+    """A handle of a worker process."""
 
     def __init__(self, context: Any, number: int, function: bytes | Train, threads: int, log: Path | None) -> None:
         self.number = number
         self.pipe: Connection
         self.pipe, other = context.Pipe()
-        method = multiprocessing.get_start_method()  # as without us; what begins anew would have others do so, too
+        method = multiprocessing.get_start_method()  # of this process, for what the function starts
         self.process = context.Process(
             target=serve, args=(number, function, other, threads, log, method), name=f"{NAME}-{number}"
         )
@@ -82,13 +82,13 @@ class Worker:
         self.silence = 0.0
 
     def give(self, job: Job) -> None:
-        """Hands a training out."""
+        """Sends a training to the process."""
         self.began = self.heard = time.monotonic()
         self.job, self.silence = job, 0.0
         self.pipe.send(job)
 
     def hear(self) -> Any:
-        """The next message; EOFError where there is none, since the process has ended."""
+        """The next message; raises EOFError if the process has ended."""
         try:
             message = self.pipe.recv()
         except (OSError, EOFError) as error:
@@ -98,7 +98,7 @@ class Worker:
         return message
 
     def end(self, grace: float = 0.0) -> int | None:
-        """The exit status of the process, which is killed where it does not end by itself; negative is a signal's."""
+        """Waits for the process to end, kills it after `grace` seconds, and returns its exit status (see `Process`)."""
         self.process.join(grace)
         if self.process.exitcode is None:
             self.process.kill()
@@ -110,7 +110,7 @@ class Worker:
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """A process that begins within it hears no Ctrl-C, which a terminal sends to all; this one hears it afterwards."""
+    """Blocks Ctrl-C, which a terminal sends to all processes, in those that start within it. It arrives here later."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
@@ -125,12 +125,11 @@ class Pool:
     """A `Runner` with processes.
 
     Args:
-        function: pickled, for processes that begin anew; or itself, for forks of this one.
-        size: how many processes.
+        function: pickled, for new processes, or itself, for forks of this one.
+        size: number of processes.
         threads: of torch in each.
-        timeout: seconds that a training may take; where None it may be silent for long (see `PATIENCE`), but not for
-            ever.
-        log: where the function's output goes; nowhere where None.
+        timeout: most seconds of a training; if None, only hung ones are ended (see `PATIENCE`).
+        log: file for the function's output; None discards it.
     """
 
     def __init__(
@@ -169,7 +168,7 @@ class Pool:
             self._drop(worker, GRACE if worker.ready else 0.0)
 
     def _begin(self, wanted: int) -> None:
-        """Begins workers until there are as many as there is work for."""
+        """Starts workers until there are enough for `wanted` trainings, or `size`."""
         idle = sum(worker.job is None for worker in self.workers.values())
         free = (number for number in range(self.size) if number not in self.workers)
         for number, _ in zip(free, range(wanted - idle), strict=False):
@@ -186,7 +185,7 @@ class Pool:
         listener.begun(job)
 
     def _listen(self, listener: Listener) -> Iterator[tuple[Job, Result]]:
-        """Hears what workers say."""
+        """Receives messages, and yields finished trainings."""
         by_pipe = {worker.pipe: worker for worker in self.workers.values()}
         for pipe in wait(list(by_pipe), POLL):
             worker = by_pipe[pipe]  # type: ignore[index]
@@ -213,7 +212,7 @@ class Pool:
                 listener.reported(job, *message)
 
     def _lost(self, worker: Worker) -> Result:
-        """What came of the training of a worker that has ended; ConfigError or SearchError where it could not begin."""
+        """The result of a training whose worker has ended; raises an error if workers cannot start."""
         seconds, status = time.monotonic() - worker.began, self._drop(worker, GRACE)
         if not worker.ready:
             self.stillborn += 1
@@ -227,7 +226,7 @@ class Pool:
         return Result(failure=f"its process ended: {died(status)}", seconds=seconds)
 
     def _overdue(self) -> Iterator[tuple[Job, Result]]:
-        """Ends trainings that take too long."""
+        """Ends and yields trainings that take too long."""
         now = time.monotonic()
         for worker in list(self.workers.values()):
             if worker.job is None or not (why := self._too_long(now - worker.began, now - worker.heard)):
@@ -237,20 +236,20 @@ class Pool:
             yield job, Result(failure=why, seconds=now - worker.began)
 
     def _too_long(self, seconds: float, silent: float) -> str:
-        """Why a training is ended that has taken so long, and has been silent for so long; empty where it is not."""
+        """Why a training must end that has taken and has been silent for so many seconds; empty if it need not."""
         if self.timeout is not None:
             return f"it took longer than {self.timeout:g} s" if seconds > self.timeout else ""
         limit = max(SHORTEST, PATIENCE * self.longest_silence)
         return f"it hung: no step and no report for {silent:.0f} s" if silent > limit else ""
 
     def _drop(self, worker: Worker, grace: float = 0.0) -> int | None:
-        """Ends a worker, and returns its exit status; another one takes its place when there is work."""
+        """Ends a worker, and returns its exit status. `_begin` replaces it."""
         del self.workers[worker.number]
         return worker.end(grace)
 
 
 def died(status: int | None) -> str:
-    """How a process has ended, in words."""
+    """An exit status in words."""
     if status is None or status >= 0:
         return f"exit status {status}"
     name = signal.Signals(-status).name if -status in {*signal.Signals} else f"signal {-status}"

@@ -1,4 +1,4 @@
-"""A search in which a user's own function trains: how it is called, and what is kept of it."""
+"""A search in which the user's own function trains each candidate."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def tune_in(
         space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
 
     Raises:
-        ConfigError: where the function cannot be called, fails at once, or gets worse by training; and as `search`.
-        SearchError: where there is nothing to recommend.
+        ConfigError: if the function cannot be called, its first training fails, or training makes the metric worse;
+            and as `search`.
+        SearchError: if there is nothing to recommend.
     """
     if direction not in (None, "maximize", "minimize"):
         raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
@@ -92,7 +93,7 @@ def tune_in(
 
 
 def known_before(storage: BaseStorage, study: str) -> Full | None:
-    """What an interrupted search knows of a full training."""
+    """What an interrupted search has measured of a full training; None if nothing."""
     if study not in optuna.get_all_study_names(storage):
         return None
     noted = optuna.load_study(study_name=study, storage=storage).user_attrs.get("settings", {})
@@ -100,9 +101,9 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
 
 
 def runner(train: Train, workers: int, timeout: float | None, log: Path | None) -> Runner:
-    """How a function is called: by processes that begin anew where they can import it, by forks where not.
+    """The way to call a function: in new processes if they can import it, otherwise in forks of this one.
 
-    Where neither can be, or with no workers, it is called here.
+    If neither is possible, or `workers` is 0, it is called in this process.
     """
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
@@ -112,7 +113,7 @@ def runner(train: Train, workers: int, timeout: float | None, log: Path | None) 
     if pickled is not None:
         return Pool(pickled, workers, max(1, torch.get_num_threads() // workers), timeout, log)
     if can_fork():
-        return Pool(train, workers, 1, timeout, log)  # more threads than one wait for those that a fork has lost
+        return Pool(train, workers, 1, timeout, log)  # a fork with more threads waits for those of its parent
     warnings.warn(
         "the training function cannot be imported by other processes, and this one cannot be copied"
         f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "

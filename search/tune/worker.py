@@ -1,4 +1,4 @@
-"""A worker process: gets the user's function once and then trainings to do, and ends with the process that began it."""
+"""A worker process: loads the user's function once, trains what it is sent, and ends with its parent process."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from autoranger.search.tune.training import Train, on_gpu, tail, train_once
 from autoranger.search.tune.trial import Job
 
 NAME = "autoranger-worker"
-"""How worker processes are called."""
+"""Beginning of the names of worker processes."""
 
 BEGUN_AGAIN = 77
-"""Exit status of a worker that imports a script which would begin the search again."""
+"""Exit status of a worker that imports a script which calls `tune` again."""
 
 LOOK = 0.5
-"""Seconds between looks for the process that began this one."""
+"""Seconds between looks at whether the parent process is alive."""
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker waits for its first training."""
+    """The worker is ready for its first training."""
 
 
 @dataclass(frozen=True)
 class Refused:
-    """The user's function cannot be had in a worker.
+    """The worker cannot load the user's function.
 
     Args:
-        why: in a sentence.
-        trace: for its author.
+        why: the reason, in a sentence.
+        trace: the traceback.
     """
 
     why: str
@@ -51,25 +51,25 @@ class Refused:
 
 
 def in_worker() -> bool:
-    """Whether this process is one of ours: a script that it imports must not begin a search in it."""
+    """Whether this process is a worker, in which a script must not begin a search."""
     return current_process().name.startswith(NAME)
 
 
 def serve(
     number: int, function: bytes | Train, pipe: Connection, threads: int, log: Path | None, method: str | None
 ) -> None:
-    """The whole life of a worker: trains what it is sent, until that is None.
+    """The main function of a worker: trains what it is sent, until that is None.
 
     Args:
-        number: its own.
-        function: pickled, or itself where this process is a fork.
-        pipe: gives `Job`s, None at the end; takes `Ready` or `Refused`, then what trials tell, and `Result`s.
+        number: of the worker.
+        function: pickled, or itself if this process is a fork.
+        pipe: receives `Job`s, None at the end; sends `Ready` or `Refused`, then what trials tell, and `Result`s.
         threads: of torch.
-        log: the file at whose end the function's output goes; nowhere where None.
-        method: how processes begin that the function begins, such as a loader's.
+        log: file to which the function's output is appended; None discards it.
+        method: how processes start that the function starts, such as the workers of a loader.
     """
     multiprocessing.set_start_method(method, force=True)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the search handles Ctrl-C, and ends its workers
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -97,11 +97,11 @@ def serve(
         result = train_once(train, job, number, pipe.send)
         pipe.send(result)
         if result.failure and on_gpu():
-            return  # whose context an error may have spoiled
+            return  # an error may have left its context unusable
 
 
 def follow(parent: int) -> None:
-    """Ends this process once the one that began it has ended, however that came."""
+    """Ends this process once its parent has ended, in whatever way."""
     above = parent_process()
     while os.getppid() == parent and (above is None or above.is_alive()):
         time.sleep(LOOK)
@@ -109,7 +109,7 @@ def follow(parent: int) -> None:
 
 
 def redirect(log: Path | None) -> None:
-    """Leads standard output and error, the process's own too, to the end of a file or into nothing."""
+    """Appends standard output and error, of Python and of the process, to a file; None discards them."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
