@@ -38,7 +38,7 @@ def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> No
     points = len(comparison.sides[0].curve)
     shown = [i for i in range(points) if (i + 1) % 2 == 0]
     at = [f"{round(comparison.steps * (i + 1) / points)}" for i in shown]
-    metric = task.metric_name
+    metric = task.score_name
     table = Table("config", "lr", *at, f"test {metric}", box=None, pad_edge=False, title_justify="left")
     for side in comparison.sides:
         curve = [f"{side.curve[i]:.4f}" for i in shown]

@@ -21,6 +21,7 @@ import torch
 
 import autoranger
 from autoranger import Config, ConfigError, SearchError
+from autoranger.search.direction import lower_is_better
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
@@ -30,7 +31,6 @@ from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.pool import Pool
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.sanity import lower_is_better
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial

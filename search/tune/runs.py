@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage
@@ -11,15 +10,13 @@ from optuna.trial import TrialState, create_trial
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.direction import Direction
 from autoranger.search.serialization import to_json
 from autoranger.search.space import Space, in_words
 from autoranger.search.storage.record import RUNS
 from autoranger.search.storage.storage import running, writing
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
-
-Direction = Literal["maximize", "minimize"]
-"""Whether a higher or a lower metric is better."""
 
 FIRST, EVERY = 100, 100
 """The first reports of a training are all stored, and then one in so many, since each is a write."""

@@ -13,6 +13,7 @@ import torch
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.direction import Direction, require_direction, score_name, sign_of
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
@@ -20,8 +21,8 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.pool import Runner
-from autoranger.search.tune.runs import Direction, Heard, Runs
-from autoranger.search.tune.sanity import Sanity, require_direction
+from autoranger.search.tune.runs import Heard, Runs
+from autoranger.search.tune.sanity import Sanity
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
@@ -44,7 +45,7 @@ class Described:
 
     Args:
         name: of the function.
-        metric_name: begins with "minus" if lower is better.
+        score_name: name of the metric, after "minus" if lower is better.
         lr_range: lowest and highest learning rate to begin with.
         steps: of a full training; known after the first.
         device: on which it trains; known after the first training.
@@ -52,7 +53,7 @@ class Described:
     """
 
     name: str
-    metric_name: str
+    score_name: str
     lr_range: tuple[float, float]
     steps: int = 0
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -112,12 +113,11 @@ class Script:
         full: Full | None = None,
     ) -> None:
         self.runner, self.metric, self.code, self._given = runner, metric, code, direction is not None
-        if direction is None:
-            require_direction(name, metric or "")
+        require_direction(name, metric or "", direction)
         self.direction: Direction = direction or "maximize"
         self.lrs, self.objective = rates(name, lr_range), METRIC
-        self.sign, self.minus = (1, "") if self.direction == "maximize" else (-1, "minus ")
-        self.about = Described(name, self.minus + (metric or "metric"), lr_range)
+        self.sign = sign_of(direction)
+        self.about = Described(name, score_name(metric or "metric", direction), lr_range)
         self.failures = dict[Config, str]()
         self.pulse: Callable[[], None] = lambda: None
         self._open_runs = open_runs
@@ -243,7 +243,7 @@ class Script:
         """Sets what a full training is."""
         self.full, about = full, self.about
         about.steps, about.device = full.steps, torch.device(full.device)
-        about.metric_name = self.minus + (self.metric or full.metric or "metric")
+        about.score_name = score_name(self.metric or full.metric or "metric", self.direction)
 
     def _first(self, arms: Sequence[Config], seeds: Seeds) -> Full:
         """Measures the first training: Ranger21 at a middle rate or, if that fails, AdamW at the lowest."""
@@ -257,8 +257,7 @@ class Script:
         result = next((result for result in results if not result.failure), None)
         if result is None:
             raise self._unable(tried, results)
-        if not self._given:
-            require_direction(self.about.name, self._valid(result))
+        require_direction(self.about.name, self._valid(result), self.direction if self._given else None)
         assert result.total_steps  # `Trial.build` sees to that
         seconds = max(r.seconds for r in results)
         return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))

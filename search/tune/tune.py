@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
+from autoranger.search.direction import Direction
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
@@ -22,7 +23,7 @@ from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.pool import Pool, Runner
-from autoranger.search.tune.runs import Direction, Runs
+from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.script import FULL, Full, Script
 from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
 from autoranger.search.tune.training import Train
@@ -63,8 +64,6 @@ def tune_in(
             and as `search`.
         SearchError: if there is nothing to recommend.
     """
-    if direction not in (None, "maximize", "minimize"):
-        raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
     space, code = space or Space(), checksum(train)
     with closing(runner(train, workers, timeout, log)) as calls:
         subject = Script(
