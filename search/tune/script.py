@@ -14,13 +14,13 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.direction import Direction, require_direction, score_name, sign_of
+from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.pool import Runner
 from autoranger.search.tune.runs import Heard, Runs
 from autoranger.search.tune.sanity import Sanity
 from autoranger.search.tune.training import Result
@@ -82,7 +82,7 @@ class Script:
     """A `Subject`, and its own `Trainer`: trains candidates by calling a function, and stores each training in `runs`.
 
     Args:
-        runner: calls the function.
+        engine: calls the function.
         name: of the function.
         metric: which of the returned numbers to improve; None for the first. If the function returns a single number,
             this is its name.
@@ -102,7 +102,7 @@ class Script:
 
     def __init__(
         self,
-        runner: Runner,
+        engine: Engine,
         name: str,
         *,
         metric: str | None,
@@ -112,7 +112,7 @@ class Script:
         open_runs: Callable[[Direction], Runs],
         full: Full | None = None,
     ) -> None:
-        self.runner, self.metric, self.code, self._given = runner, metric, code, direction is not None
+        self.engine, self.metric, self.code, self._given = engine, metric, code, direction is not None
         require_direction(name, metric or "", direction)
         self.direction: Direction = direction or "maximize"
         self.lrs, self.objective = rates(name, lr_range), METRIC
@@ -198,8 +198,9 @@ class Script:
     def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
         """Trains, stores the results if they are `kept`, and yields each training with its result."""
         try:
-            with closing(self.runner.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
-                for job, given in trained:
+            with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                for job, found in trained:
+                    given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
                     result = self._complete(given)
                     if kept:
                         self.runs.ended(job, result, self.sign * self.value(result))
@@ -237,7 +238,7 @@ class Script:
                     "of them: give it a longer --budget, or make the training shorter."
                 ) from None
         assert self.full is not None
-        clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)
+        clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
         """Sets what a full training is."""
