@@ -16,30 +16,29 @@ from torch.utils.data import DataLoader, TensorDataset
 import autoranger as package
 from autoranger import Config, Signals, Trial
 from autoranger.components.core.component import registry
+from autoranger.search.space import Space
 from autoranger.search.tasks.diabetes import Diabetes
 from autoranger.search.tasks.digits import Digits
-from autoranger.search.tune.training import Job
+from autoranger.search.tune.trial import Job
 from tests import pages
 
 ROOT = pages.ROOT
 ELSEWHERE = {"docs/distributed.md": "test_distributed.py", "docs/stacks.md": "test_stacks.py"}
 """Pages with tests of their own, since what they need is not everywhere."""
 
-PAGES = sorted(
-    path.relative_to(ROOT).as_posix() for path in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]
-)
+PAGES = sorted(path.relative_to(ROOT).as_posix() for path in [ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A folder of its own, short tasks, and the names that pages take for granted."""
+    """A folder of its own, short tasks, few subsets, and the names that pages take for granted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     for task in (Digits, Diabetes):
         monkeypatch.setattr(task, "steps", 4)
         monkeypatch.setattr(task, "full_steps", 8)
+    every = Space._every
+    monkeypatch.setattr(Space, "_every", lambda space: [space.plain, *every(space)[1:-1:50], space.default])
     before, modules = dict(registry), set(sys.modules)
     inputs, targets = torch.ones(6, 2), torch.tensor([0, 1] * 3)
     dataset = TensorDataset(inputs, targets)

@@ -18,8 +18,8 @@ class Docstrings(griffe.Extension):
         if obj.docstring:
             obj.docstring.value = EXAMPLE.sub(lambda found: f"```pycon\n{found[0]}\n```", obj.docstring.value)
 
-    def on_attribute(self, *, attr: griffe.Attribute, **_: Any) -> None:
+    def on_attribute(self, *, attr: griffe.Attribute, **others: Any) -> None:
         """Takes a comment at the end of an attribute's line for its docstring."""
-        code, mark, comment = attr.source.partition("  # ")
+        _, mark, comment = attr.source.partition("  # ")
         if mark and not attr.docstring:
             attr.docstring = griffe.Docstring(comment.strip(), parent=attr)
