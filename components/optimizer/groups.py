@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.hyper import plain_number
@@ -30,12 +31,14 @@ class Numbers:
         for group in groups:
             require_total_steps([config], group["total_steps"])
         params = [p for group in groups for p in group["params"]]
+        dtype, device = compute_dtype(params), the_device(params)
         self.core = Step(
             [config],
             max((group["total_steps"] or 0 for group in groups), default=0) or None,
-            dtype=compute_dtype(params),
-            device=the_device(params),
+            dtype=dtype,
+            device=device,
             groups=len(groups),
+            chain=shared_chain(config, dtype, device),
         )
         self.taken: int = groups[0]["step"] if before is None else before.taken
         if before is None:
@@ -160,7 +163,8 @@ def check_group(group: Group, config: Config) -> None:
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)
     require_total_steps([config], group["total_steps"])
-    if complete(group["components"] or {}) != config.components:
+    given = group["components"]
+    if given != chosen(config) and complete(given or {}) != config.components:
         raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
 
 

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.shards import local
-from autoranger.components.core.step import chain_of
 from autoranger.components.optimizer.groups import chosen
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def filled(components: object) -> object:
 
 def state_names(config: Config) -> set[str]:
     """What an optimizer of this config keeps for each parameter."""
-    links = chain_of([config], torch.float32, torch.device("cpu"))
+    links = shared_chain(config, torch.float32, torch.device("cpu"))
     return {"step", *(f"{link.component.id}.{name}" for link in links for name in link.component.state)}
 
 
