@@ -44,7 +44,7 @@ SHORTER = {
     r"\bsteps = \d+": "steps = 6",
     r"full_steps = \d+": "full_steps = 12",
     r"round\(20 \*": "round(2 *",
-    r'budget="\w+", workers=\d': 'budget="2s", workers=0',
+    r'budget="\w+", workers=\d': "workers=0",
     r"n_trials=100": "n_trials=12",
     r"steps:0\.\d+": "steps:0.2",
 }
