@@ -32,8 +32,9 @@ class Component(nn.Module):
     """One switchable, tunable part of an optimizer, for K candidates at once.
 
     A subclass is registered under its name in snake case, and declares the attributes below, one `Hyper` for each
-    hyperparameter, and `forward`. The class docstring's first line is what `autoranger components` shows. An instance may
-    serve several optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept is `state`.
+    hyperparameter, and `forward`. The class docstring's first line is what `autoranger components` shows. An instance
+    may serve several optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept
+    is `state`.
 
     >>> from autoranger import Component, Config, Hyper, Signals, Stage
     >>> class SignOfTheGradient(Component):
