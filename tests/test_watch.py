@@ -196,9 +196,7 @@ def test_optuna_dashboard_tells_the_same_story(autoranger: Callable[..., tuple[i
     assert all(noted["name"] for noted in attributes)
     assert all(trial["values"] for trial in trials if trial["state"] != "Fail")
     assert {trial["state"] for trial in trials} <= {"Complete", "Pruned", "Fail"}
-    verdicts = {
-        config: (noted["verdict"], trial["values"]) for trial, noted, config in found if "verdict" in noted
-    }
+    verdicts = {config: (noted["verdict"], trial["values"]) for trial, noted, config in found if "verdict" in noted}
     assert {config: value for config, (_, (value,)) in verdicts.items()} == pytest.approx(merits)
     assert [config for config, (role, _) in verdicts.items() if role == "exported"] == [exported]
 
