@@ -80,8 +80,11 @@ def advice(standing: Standing) -> str:
 
 def next_command(standing: Standing, place: str) -> str:
     """The command that is of use: to follow a search that runs, continue one that was interrupted, report another."""
-    if standing.state is State.INTERRUPTED and standing.sittings:
-        return resuming(standing.sittings[-1].command, standing.study)
+    if standing.state is State.INTERRUPTED:
+        begun = (
+            standing.sittings[-1].command if standing.sittings else f"autoranger search --task {standing.settings.task}"
+        )
+        return resuming(begun, standing.study)
     verb = "watch" if standing.state in (State.RUNNING, State.ELSEWHERE) else "report"
     named = [] if place == JOURNAL else ["--storage", place]
     return f"{program()} {shlex.join([verb, standing.study, *named])}"
