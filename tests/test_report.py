@@ -330,7 +330,7 @@ def test_a_search_of_today_can_be_reported(autoranger):
 @pytest.mark.parametrize(
     ("args", "status", "words"),
     [
-        ("report", 2, "STUDY"),
+        ("report --storage empty.txt", 2, "there is no search in empty.txt yet"),
         ("report t", 2, "there is no study 't' in autoranger.journal; it has t0, t1, t2, t3, t4 and 3 more."),
         ("report foreign", 2, "was not made by autoranger search"),
         ("report damaged", 1, "is damaged or of another version"),
