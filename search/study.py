@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
+from autoranger.search.engine.engine import Engine
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
@@ -51,6 +52,7 @@ def search(
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
@@ -72,6 +74,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
+        engine: has workers that train the candidates, such as `crew.processes`; by default this process trains them.
         progress: is told how the search goes.
 
     Raises:
@@ -82,7 +85,7 @@ def search(
             learning rates.
     """
     return conduct(
-        Proxy(task, objective),
+        Proxy(task, objective, engine),
         storage,
         study,
         space=space or Space(),

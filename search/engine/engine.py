@@ -15,8 +15,8 @@ POLL = 0.1
 class Work(Protocol):
     """What is done with an item. Workers get a copy of it, once."""
 
-    def prepare(self) -> Any:
-        """Called once in each worker, before the first item."""
+    def prepare(self, number: int) -> Any:
+        """Called once in each worker, before the first item, with its number."""
         ...
 
     def __call__(self, item: Any, number: int, tell: Callable[[Any], None]) -> Any:

@@ -65,7 +65,7 @@ class Training:
 
     train: Train
 
-    def prepare(self) -> None:
+    def prepare(self, number: int) -> None:
         """See `Work`."""
         prepare: Callable[[], Any] | None = getattr(self.train, "prepare", None)
         if prepare is not None:

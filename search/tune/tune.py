@@ -17,7 +17,7 @@ from autoranger.search.cost import Cost
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
-from autoranger.search.engine.process import Processes
+from autoranger.search.engine.process import Processes, can_fork
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
@@ -26,7 +26,7 @@ from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.runs import Direction, Runs
 from autoranger.search.tune.script import FULL, Full, Script
-from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
+from autoranger.search.tune.source import checksum, name_of, sendable
 from autoranger.search.tune.training import Train, Training
 from autoranger.search.verdict.outcome import Outcome
 
