@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from autoranger.components.core.config import Compile
@@ -133,7 +133,7 @@ class _TrustRatio(TypedDict, total=False):
 class Ranger21(ComposedOptimizer):
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         lr: float | Tensor = 0.001,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
