@@ -9,7 +9,7 @@ from typing import Any
 
 from autoranger.components.core.config import Config
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.crew import Crew
+from autoranger.search.crew.crew import Crew
 from autoranger.search.engine.engine import Engine
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, with_objective

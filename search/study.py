@@ -74,7 +74,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
-        engine: has workers that train the candidates, such as `crew.processes`; by default this process trains them.
+        engine: has workers that train the candidates, such as that of `crew.engine`; by default this process trains them.
         progress: is told how the search goes.
 
     Raises:

@@ -69,6 +69,11 @@ class Engine(Protocol):
         """How many are done at once."""
         ...
 
+    @property
+    def others(self) -> int:
+        """How many of them are not done by this process."""
+        ...
+
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """Does items, and yields each with what came of it, in the order in which they end: `Lost`, or what the work
         returned.
@@ -158,6 +163,9 @@ class Worker:
 
 class Source(Protocol):
     """Where a pool's workers come from."""
+
+    here: bool
+    """Whether its workers are this process."""
 
     @property
     def size(self) -> int:

@@ -86,6 +86,8 @@ class Processes:
         log: the file for their output; None discards it.
     """
 
+    here = False
+
     def __init__(self, work: bytes | Work, size: int, threads: int, log: Path | None = None) -> None:
         self.work, self.size, self.threads, self.log = work, size, threads, log
         self.context: BaseContext = multiprocessing.get_context("spawn" if isinstance(work, bytes) else "fork")

@@ -104,10 +104,9 @@ class Population(Prepared):
             For each split the metric `[K, S]`, NaN if a run has failed; the curve `[K, S, curve]` as "curve". Why
             candidates have failed is in `failures`.
         """
-        workers = 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
-        chunks = self.chunks(configs, seeds, among, workers)
+        chunks = self.chunks(configs, seeds, among, self.workers)
         scores = blank(len(configs), len(seeds), splits, curve)
-        with self.initialised(seeds), Workers(min(workers, len(chunks))) as pool:
+        with self.initialised(seeds), Workers(min(self.workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
                 chosen = [configs[k] for k in chunk]
@@ -118,6 +117,11 @@ class Population(Prepared):
                 for split, values in trained.items():
                     scores[split][chunk] = values
         return scores
+
+    @property
+    def workers(self) -> int:
+        """How many chunks are trained side by side, by threads."""
+        return 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
 
     def chunks(
         self, configs: Sequence[Config], seeds: Sequence[int], among: Sequence[Config], workers: int
