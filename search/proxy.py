@@ -47,6 +47,11 @@ class Proxy:
         """See `Subject`."""
         return {}
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """See `Subject`."""
+        return {} if self.about.origin is None else {"task": self.about.origin.spec}
+
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""
         return {FINGERPRINT: fingerprint(self.population, replace(arm, lr=self.lrs[0]))}

@@ -26,7 +26,7 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
-from autoranger.search.storage.record import Record
+from autoranger.search.storage.record import ORIGIN, Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
@@ -74,7 +74,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
-        engine: has workers that train the candidates, such as that of `crew.engine`; by default this process trains them.
+        engine: has workers that train the candidates, as that of `crew.engine` has; by default this process trains.
         progress: is told how the search goes.
 
     Raises:
@@ -132,6 +132,7 @@ def conduct(
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
     record = Record(storage, study, space, known, resume=resume)
+    record.note(**{ORIGIN: subject.origin})
     front = None if cost is None else record.front()
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
@@ -227,7 +228,7 @@ def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
     about = subject.about
     return Settings(
         task=about.name,
-        metric=about.metric_name,
+        metric=about.score_name,
         steps=about.steps,
         batch_size=about.batch_size,
         lr_range=(about.lr_range[0], about.lr_range[1]),

@@ -27,8 +27,8 @@ TRIES = 2
 """How often a chunk is trained whose worker is lost, before it is cut in two."""
 
 
-class Joined(Exception):
-    """Raised between two chunks when the first worker has joined."""
+class Joined(BaseException):
+    """Raised between two chunks when the first worker has joined. Not an Exception, since it is no error."""
 
 
 class Crew:
@@ -50,6 +50,11 @@ class Crew:
         self.population, self.engine = population, engine
         self.workers = engine.others or population.workers
         self.failures = dict[Config, str]()
+
+    @property
+    def task(self) -> Task:
+        """What it trains."""
+        return self.population.task
 
     def train(
         self,
@@ -182,8 +187,8 @@ def processes(work: Training, task: Task, size: int) -> Processes:
     except Exception as error:
         if not can_fork():
             raise ConfigError(
-                f"{about(task)}: it cannot be sent to worker processes ({reason(error)}); define it in a file, and name "
-                "that as --task."
+                f"{about(task)}: it cannot be sent to worker processes ({reason(error)}); define it in a file of "
+                "its own, and name that as --task."
             ) from error
         return Processes(work, size, threads=1)
     return Processes(pickled, size, threads=max(1, torch.get_num_threads() // size))

@@ -1,8 +1,8 @@
 """Workers that come and go: each has a mailbox in the search's own storage, where it gets items and leaves results.
 
-A mailbox is a trial that runs for as long as its worker, of the study with "-workers" after the search's name. The search
-writes the attribute `item`; the worker writes `answer`, and every few seconds `beat` with the last thing that its work
-told. All is JSON.
+A mailbox is a trial that runs for as long as its worker, of the study with "-workers" after the search's name. The
+search writes the attribute `item`; the worker writes `answer`, and every few seconds `beat` with the last thing that
+its work told. All is JSON.
 """
 
 from __future__ import annotations

@@ -58,8 +58,9 @@ class Member:
                 self.done += 1
         return self.done
 
-    def leave(self) -> None:
-        """Closes the mailbox."""
+    def close(self) -> None:
+        """Leaves the search."""
+        self.engine.close()
         if not self.storage.get_trial(self.trial).state.is_finished():
             with writing():
                 self.storage.set_trial_state_values(self.trial, TrialState.FAIL)

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
+from autoranger.search.tasks.task import Task
 
 
 class Trainer(Protocol):
@@ -34,6 +35,11 @@ class Trainer(Protocol):
 
 class CurveTrainer(Trainer, Protocol):
     """A trainer that can score candidates on the way. `Population` and `crew.Crew` are two."""
+
+    @property
+    def task(self) -> Task:
+        """What it trains."""
+        ...
 
     def train(
         self,

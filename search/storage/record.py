@@ -38,6 +38,9 @@ FRONT = "-front"
 FINGERPRINT = "fingerprint"
 """The setting with the task's fingerprint (see `fingerprint`)."""
 
+ORIGIN = "origin"
+"""The attribute of a study that says where others find what it trains: a task, or a function to train."""
+
 VERDICT = "verdict"
 """The attribute of a study with the results of the verdict's trainings."""
 
