@@ -297,11 +297,14 @@ def worker(
 
         autoranger worker --study digits-20261128 --storage postgresql+psycopg://user@host/studies
     """
+    import optuna
+
     from autoranger.arguments import pick_device
     from autoranger.search.joining import join
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.storage.storage import JOURNAL, existing_storage
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
     aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
     opened = existing_storage(storage or JOURNAL)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +39,7 @@ SPACE = Space(("gradient_centralization", "lookahead"))
 PLAN = Plan(4, (Rung(5, 1, 2, 99), Rung(10, 2, 1, 2)), 8, 10)
 
 TASK = """
+import time
 import torch
 from torch import nn
 from autoranger import Task
@@ -53,6 +54,13 @@ class Blobs(Task):
         return {"train": (x[:60], y[:60]), "valid": (x[60:90], y[60:90]), "test": (x[90:], y[90:])}
     def model(self):
         return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+"""
+
+SLOW = """
+class Slow(nn.ReLU):
+    def forward(self, x):
+        time.sleep(0.05)
+        return super().forward(x)
 """
 
 
@@ -253,6 +261,13 @@ def test_a_search_is_the_same_whoever_trains(tmp_path, task):
     assert found(tmp_path, task, "processes", workers=2) == alone
 
 
+def attributes(folder):
+    """What is noted of the search."""
+    with suppress(KeyError):
+        return optuna.load_study(study_name="s", storage=open_storage(str(folder / "shared.journal"))).user_attrs
+    return {}
+
+
 @pytest.mark.slow
 def test_workers_of_the_command_line_join_and_are_killed(tmp_path, task):
     """A search of the command line, with a worker that is killed and one that stays, finds what it finds alone."""
@@ -262,16 +277,15 @@ def test_workers_of_the_command_line_join_and_are_killed(tmp_path, task):
         command = [sys.executable, "-m", "autoranger", *args]
         return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
 
-    slow = TASK.replace("steps = 8, 10", "steps = 8, 400").replace("blobs", "slowly")
+    slow = TASK.replace("steps = 8, 10", "steps = 8, 60").replace("blobs", "slowly")
+    slow = slow.replace("nn.ReLU()", "Slow()") + SLOW
     (tmp_path / "slowly.py").write_text(slow)
-    name = ("--study", "s", "--storage", "sqlite:///studies.db")
+    name = ("--study", "s", "--storage", "shared.journal")
     searching = begin("search", "--task", "slowly.py", *name, "--out", "tuned.toml")
-    while not (tmp_path / "studies.db").exists() or "s" not in optuna.get_all_study_names(
-        f"sqlite:///{tmp_path}/studies.db"
-    ):
+    assert "study 's'" in searching.stderr.readline()
+    while "settings" not in attributes(tmp_path):
         time.sleep(0.2)
         assert searching.poll() is None, searching.stderr.read()
-    time.sleep(2)
     victim, stays = begin("worker", *name), begin("worker", *name)
     assert "joined" in victim.stderr.readline()
     victim.stderr.readline()  # its first item
