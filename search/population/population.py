@@ -25,7 +25,7 @@ from autoranger.search.population.replay import CaptureError, Replayed
 from autoranger.search.population.workers import Counted, Workers
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import too_large
-from autoranger.search.vectorization import Tree, forked, one_path, seedwise, vectorized
+from autoranger.search.vectorization import Tree, forked, one_path, seedwise, vectorized, without_fallback_warnings
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -141,7 +141,7 @@ class Population(Prepared):
         """Within it, chunks of these seeds can be trained, by several threads."""
         # Making a model draws random numbers, which threads must not. Those of other seeds are forgotten.
         self._inits = {seed: self._init(seed) for seed in seeds}
-        with forked(self.device), one_path():
+        with without_fallback_warnings(), forked(self.device), one_path():
             yield
 
     def train_chunk(
