@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
+from autoranger.search.tune.about import FULL, Described, Full
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Heard, Runs
 from autoranger.search.tune.sanity import Sanity
@@ -29,53 +30,11 @@ from autoranger.search.tune.trial import Job
 TEST = "test"
 """The name under which a function returns its metric on test data, which decides nothing."""
 
-FULL = "full"
-"""Name of the study's setting that describes a full training."""
-
 HALF = 0.5
 """Length of a training in the first round."""
 
 LOOKS = 20
 """An untrained model is looked at only if there is time for so many trainings."""
-
-
-@dataclass
-class Described:
-    """The description of a training function; see `subject.About`.
-
-    Args:
-        name: of the function.
-        score_name: name of the metric, after "minus" if lower is better.
-        lr_range: lowest and highest learning rate to begin with.
-        steps: of a full training; known after the first.
-        device: on which it trains; known after the first training.
-        batch_size: unknown.
-    """
-
-    name: str
-    score_name: str
-    lr_range: tuple[float, float]
-    steps: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Full:
-    """A full training.
-
-    Args:
-        steps, seconds: its length.
-        shortened: whether trainings can be shortened.
-        device: on which it trains.
-        metric: name of the metric that it returns.
-    """
-
-    steps: int
-    seconds: float
-    shortened: bool
-    device: str
-    metric: str
 
 
 class Script:

@@ -26,8 +26,9 @@ from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.script import FULL, Full, Script
+from autoranger.search.tune.script import Script
 from autoranger.search.tune.source import Named, checksum, name_of, sendable
 from autoranger.search.tune.training import Result, Train, Training
 from autoranger.search.verdict.outcome import Outcome
