@@ -21,6 +21,7 @@ from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
+    import torch
     from torch.optim.optimizer import ParamsT
 
     from autoranger.components.optimizer.optimizer import ComposedOptimizer
@@ -128,11 +129,14 @@ class Config:
         *,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> ComposedOptimizer:
         """The optimizer over `params`; see `ComposedOptimizer`."""
         from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
+        return ComposedOptimizer(
+            params, self, total_steps=total_steps, maximize=maximize, compile=compile, state_dtype=state_dtype
+        )
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.
