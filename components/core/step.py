@@ -34,7 +34,8 @@ class Step(nn.Module):
         total_steps: T, the planned length; one number, needed only by components that say so.
         dtype: in which to compute.
         device: of the parameters.
-        groups: sets of lr, betas, eps, weight decay and T, for parameter groups. All start from the configs.
+        groups: for each parameter group what every candidate's config is for it (`Config.of`): lr, betas, eps, weight
+            decay and T are its own. By default there is one group, of the configs themselves.
         chain: that of the configs, where it is shared with other steps.
         state_dtype: see `Stack`.
 
@@ -57,23 +58,24 @@ class Step(nn.Module):
         *,
         dtype: torch.dtype,
         device: torch.device,
-        groups: int = 1,
+        groups: Sequence[Sequence[Config]] | None = None,
         chain: Sequence[Link] | None = None,
         state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
+        every = [config for candidate in zip(*(groups or [configs]), strict=True) for config in candidate]
         scalars = {
-            "lr": [c.lr for c in configs],
-            "beta1": [c.betas[0] for c in configs],
-            "beta2": [c.betas[1] for c in configs],
-            "eps": [c.eps for c in configs],
-            "weight_decay": [c.weight_decay for c in configs],
-            "total": [total_steps or 0] * len(configs),
+            "lr": [c.lr for c in every],
+            "beta1": [c.betas[0] for c in every],
+            "beta2": [c.betas[1] for c in every],
+            "eps": [c.eps for c in every],
+            "weight_decay": [c.weight_decay for c in every],
+            "total": [total_steps or 0] * len(every),
         }
-        columns = torch.tensor([*scalars.values()], dtype=dtype, device=device).view(len(scalars), -1, 1, 1, 1)
-        for name, column in zip(scalars, columns.repeat(1, 1, groups, 1, 1), strict=True):
-            self.register_buffer(name, column)
+        columns = torch.tensor([*scalars.values()], dtype=dtype, device=device)
+        for name, column in zip(scalars, columns.view(len(scalars), len(configs), -1, 1, 1).unbind(), strict=True):
+            self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
         self.dtype, self.state_dtype = dtype, state_dtype
         self.chain = chain_of(configs, dtype, device) if chain is None else chain

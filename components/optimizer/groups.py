@@ -13,6 +13,7 @@ from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.hyper import plain_number
+from autoranger.components.core.kinds import check_kind
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
@@ -45,7 +46,7 @@ class Numbers:
             max((group["total_steps"] or 0 for group in groups), default=0) or None,
             dtype=dtype,
             device=device,
-            groups=len(groups),
+            groups=[[config.of(group.get("kind"))] for group in groups],
             chain=shared_chain(config, dtype, device),
             state_dtype=state_dtype,
         )
@@ -166,6 +167,8 @@ def check_numbers(group: Group) -> None:
 def check_group(group: Group, config: Config) -> None:
     """ConfigError where what else is in a parameter group is not valid for this config."""
     params = group["params"]
+    if group.get("kind") is not None:
+        check_kind(group["kind"])
     if isinstance(params, Tensor) or not all(isinstance(p, Tensor) for p in params):
         raise ConfigError('"params" of a parameter group must be a list of tensors.')
     if not isinstance(group["maximize"], bool):

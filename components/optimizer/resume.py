@@ -31,7 +31,7 @@ class Resume:
     def __init__(self, optimizer: Optimizer, config: Config) -> None:
         self.optimizer, self.config = optimizer, config
         self._given: StateDict = {}
-        self._lengths = [group["total_steps"] for group in optimizer.param_groups]
+        self._own = [(group["total_steps"], group.get("kind")) for group in optimizer.param_groups]
 
     def __enter__(self) -> None:
         self._hooks = (
@@ -75,8 +75,8 @@ class Resume:
             for name, value in entry.items():
                 if isinstance(value, Tensor) and value.dtype != optimizer.state[p][name].dtype:
                     optimizer.state[p][name] = value.to(p.device)
-        for group, length in zip(optimizer.param_groups, self._lengths, strict=True):
-            group["components"] = chosen(self.config)
+        for group, (length, kind) in zip(optimizer.param_groups, self._own, strict=True):
+            group["components"], group["kind"] = chosen(self.config), kind
             if length is not None:
                 group["total_steps"] = length
 

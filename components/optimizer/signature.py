@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Literal, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from autoranger.components.core.config import Compile
