@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,6 +16,7 @@ from autoranger.components.core import by_kind
 from autoranger.components.core.by_kind import ByKind
 from autoranger.components.core.component import Component, Settings, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.files import write_whole
 from autoranger.components.core.hyper import Setting, plain_number
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
@@ -76,8 +75,8 @@ class Config:
         components: id of each component that is on, with its hyperparameters (`{}` for the defaults). `True` means
             `{}`, and `False` leaves a component off. Missing hyperparameters are filled in.
         kinds: what differs for single kinds of parameters (hidden, embedding, head, vector; see `core.kinds`): a factor
-            on the rate, `lr_factor`, their own `weight_decay`, and `names`, patterns of parameters that are of the
-            kind whatever else they look like.
+            on the rate, `lr_factor`, their own `weight_decay`, `components` that are on or off for them alone, and
+            `names`, patterns of parameters that are of the kind whatever else they look like.
 
     Raises:
         ConfigError: (a ValueError) on an unknown component, hyperparameter or kind, a value out of range, or two
@@ -97,6 +96,11 @@ class Config:
         object.__setattr__(self, "betas", check_betas(self.betas))
         object.__setattr__(self, "components", complete(self.components))
         object.__setattr__(self, "kinds", by_kind.check(self.kinds))
+        for kind in self.kinds:
+            try:
+                self.of(kind)
+            except ConfigError as error:
+                raise ConfigError(f"kinds.{kind}: {error}") from None
 
     def __hash__(self) -> int:
         chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
@@ -109,7 +113,8 @@ class Config:
     @property
     def needs_total_steps(self) -> list[str]:
         """Ids of the components that are on and need to know the length of the training."""
-        return [name for name in self.components if registry[name].needs_total_steps]
+        every = {name for c in (self, *map(self.of, self.kinds)) for name in c.components}
+        return [name for name in registry if name in every and registry[name].needs_total_steps]
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Config:
@@ -136,12 +141,12 @@ class Config:
         >>> Config(lr=0.1, kinds={"vector": {"lr_factor": 2, "weight_decay": 0}}).of("vector")
         Config(lr=0.2, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, components={}, kinds={})
         """
-        decay = self.kinds.get(kind or "", {}).get("weight_decay", self.weight_decay)
-        return replace(self, lr=self.lr * self.lr_factor(kind), weight_decay=decay, kinds={}) if self.kinds else self
+        return replace(self, **by_kind.of(self.kinds, vars(self), kind)) if self.is_by_kind else self
 
-    def lr_factor(self, kind: str | None) -> float:
-        """The factor on the learning rate of the parameters of a kind."""
-        return float(self.kinds.get(kind or "", {}).get("lr_factor", 1.0))
+    @property
+    def is_by_kind(self) -> bool:
+        """Whether anything differs between kinds of parameters."""
+        return bool(self.kinds) or any(registry[name].kinds for name in self.components)
 
     def build(
         self,
@@ -257,40 +262,3 @@ def load(source: str | os.PathLike[str]) -> Config:
     if not Path(source).exists() and Path(source).suffix != ".toml":
         raise ConfigError(f"{unknown('preset', str(source), PRESETS)} A config file has to exist.")
     return Config.load(source)
-
-
-def check_writable(folder: Path, called: Path | None = None) -> None:
-    """DataError where no file can be made in a folder; for a look before long work."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"cannot write to {called or folder}/ ({reason(error)}); choose another --out.") from None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails.
-
-    A link stays one: the file that it leads to is replaced.
-    """
-    temporary = None
-    try:
-        place = Path(os.path.realpath(path))
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".autoranger-", delete=False) as file:
-            temporary = file.name
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        with suppress(OSError):  # where files have no modes
-            os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, place)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise DataError(
-            f"cannot write {path}: {reason(error)}; choose a path in a folder that you can write."
-        ) from None

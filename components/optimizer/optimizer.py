@@ -86,7 +86,7 @@ class ComposedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own, by kind where they differ; state of the others is kept."""
-        by_kind, before = self.config.kinds and param_group.get("kind") is None, len(self.param_groups)
+        by_kind, before = self.config.is_by_kind and param_group.get("kind") is None, len(self.param_groups)
         try:
             for part in split([param_group], self.config, partly=True) if by_kind else [param_group]:
                 super().add_param_group(with_numbers(part, self.config, self.defaults))

@@ -168,7 +168,7 @@ def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
 
 def kinds_among(model: nn.Module, names: Iterable[str], configs: Sequence[Config]) -> Iterator[tuple[str | None, ...]]:
     """For each parameter its kind to each config; None where none of them says anything of kinds."""
-    if not any(c.kinds for c in configs):
+    if not any(c.is_by_kind for c in configs):
         return ((None,) * len(configs) for _ in names)
     own = kinds_of(model)
     found = {patterns: renamed(own, dict(patterns)) for patterns in {of_names(c) for c in configs}}
