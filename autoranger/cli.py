@@ -11,13 +11,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
+from autoranger.search.direction import Direction
 from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
@@ -48,7 +49,6 @@ Known = Annotated[
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
-Direction = Literal["maximize", "minimize"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 Verbose = Annotated[
     bool,

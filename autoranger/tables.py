@@ -38,7 +38,7 @@ def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> No
     points = len(comparison.sides[0].curve)
     shown = [i for i in range(points) if (i + 1) % 2 == 0]
     at = [f"{round(comparison.steps * (i + 1) / points)}" for i in shown]
-    metric = task.metric_name
+    metric = task.score_name
     name = Column("config", overflow="fold", min_width=8)
     table = Table(name, *(Column(n, no_wrap=True) for n in ("lr", *at, "test")), box=None, pad_edge=False)
     for side in comparison.sides:

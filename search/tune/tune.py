@@ -1,4 +1,4 @@
-"""A search in which a user's own function trains: how it is called, and what is kept of it."""
+"""A search in which the user's own function trains each candidate."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
+from autoranger.search.direction import Direction
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
@@ -24,7 +25,7 @@ from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
-from autoranger.search.tune.runs import Direction, Runs
+from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.script import FULL, Full, Script
 from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
 from autoranger.search.tune.training import Train, Training
@@ -61,11 +62,10 @@ def tune_in(
         space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
 
     Raises:
-        ConfigError: where the function cannot be called, fails at once, or gets worse by training; and as `search`.
-        SearchError: where there is nothing to recommend.
+        ConfigError: if the function cannot be called, its first training fails, or training makes the metric worse;
+            and as `search`.
+        SearchError: if there is nothing to recommend.
     """
-    if direction not in (None, "maximize", "minimize"):
-        raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
     space, code = space or Space(), checksum(train)
     with closing(engine(train, workers, timeout, log)) as trainer:
         subject = Script(
@@ -94,7 +94,7 @@ def tune_in(
 
 
 def known_before(storage: BaseStorage, study: str) -> Full | None:
-    """What an interrupted search knows of a full training."""
+    """What an interrupted search has measured of a full training; None if nothing."""
     if study not in optuna.get_all_study_names(storage):
         return None
     noted = optuna.load_study(study_name=study, storage=storage).user_attrs.get("settings", {})
@@ -102,9 +102,9 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
 
 
 def engine(train: Train, workers: int, timeout: float | None, log: Path | None) -> Engine:
-    """What calls a function: processes that begin anew if they can import it, or forks of this one.
+    """The way to call a function: in new processes if they can import it, otherwise in forks of this one.
 
-    If neither is possible, or with no workers, it is called here.
+    If neither is possible, or `workers` is 0, it is called in this process.
     """
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
@@ -115,7 +115,7 @@ def engine(train: Train, workers: int, timeout: float | None, log: Path | None) 
         threads = max(1, torch.get_num_threads() // workers)
         return Pool([Processes(pickled, workers, threads, log)], timeout)
     if can_fork():
-        threads = 1  # with more, a fork waits for those that it has lost
+        threads = 1  # a fork with more threads waits for those of its parent
         return Pool([Processes(Training(train), workers, threads, log)], timeout)
     warnings.warn(
         "the training function cannot be imported by other processes, and this one cannot be copied"
