@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoranger.components.core.config import Config
+from autoranger.components.core.proxy import proxy_of
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, with_objective
@@ -19,6 +20,7 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
+from autoranger.search.vectorization import forked
 
 EXPLORED = 64
 """Subsets in the standard plan of a search in which a sampler chooses them."""
@@ -42,6 +44,12 @@ class Proxy:
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {}
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`."""
+        with forked(self.about.device):
+            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps)
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""

@@ -199,6 +199,7 @@ def test_a_file_keeps_kinds(tmp_path: Any) -> None:
     assert len({config, Config(lr=0.01, kinds=KINDS), Config(lr=0.01)}) == 3
 
 
+@pytest.mark.usefixtures("way")
 def test_kinds_are_as_two_optimizers_of_torch() -> None:
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)) for _ in range(2)]
@@ -227,7 +228,7 @@ MIXED = {
 }
 
 
-@pytest.mark.parametrize("compile", [False, "auto", None])
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize(
     ("components", "kinds"),
     [
@@ -238,15 +239,11 @@ MIXED = {
     ],
     ids=["mixed", "plain hidden", "a norm over the others", "other cores"],
 )
-def test_components_of_a_kind_are_as_an_optimizer_for_it_alone(
-    components: Any, kinds: Any, compile: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Compiled, by operations, and without recording; sums over the model are over the parameters that have them on."""
-    if compile is None:
-        monkeypatch.setattr("autoranger.components.optimizer.layout.interpreter", lambda *_: None)
+def test_components_of_a_kind_are_as_an_optimizer_for_it_alone(components: Any, kinds: Any) -> None:
+    """However the step is run; sums over the model are over the parameters that have the component on."""
     nets = [net_of(0) for _ in range(2)]
     config = Config(lr=0.02, weight_decay=0.1, components=components, kinds=kinds)
-    ours = config.build(nets[0], total_steps=20, compile=compile or False)
+    ours = config.build(nets[0], total_steps=20)
     kinds_there = kinds_of(nets[1])
     parts = {kind: [p for name, p in nets[1].named_parameters() if kinds_there[name] == kind] for kind in KINDS}
     same: dict[Any, list[Any]] = {}
@@ -319,6 +316,7 @@ def test_components_of_a_kind_that_do_not_fit() -> None:
         Config(kinds={"head": {"components": {"linear_warmup": True}}}).build(nn.Linear(2, 2))
 
 
+@pytest.mark.usefixtures("way")
 def test_a_state_with_components_by_kind_goes_on() -> None:
     config = Config(lr=0.02, weight_decay=0.1, components=EIGHT, kinds=MIXED)
     nets = [net_of(0) for _ in range(2)]
@@ -346,6 +344,7 @@ def test_a_state_goes_on_and_knows_its_kinds() -> None:
     assert [g["kind"] for g in second.param_groups] == ["head", "vector"]
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("task", [Text, Pictures])
 def test_a_search_trains_with_kinds_as_the_optimizer_does(task: Any) -> None:
     """Beside a config that says nothing of kinds, and one that knows other parameters by name."""

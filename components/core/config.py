@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import tomllib
@@ -18,6 +19,7 @@ from autoranger.components.core.component import Component, Settings, conflicts,
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
 from autoranger.components.core.files import write_whole
 from autoranger.components.core.hyper import Setting, plain_number
+from autoranger.components.core.proxy import Proxy, check_proxy
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
@@ -77,6 +79,8 @@ class Config:
         kinds: what differs for single kinds of parameters (hidden, embedding, head, vector; see `core.kinds`): a factor
             on the rate, `lr_factor`, their own `weight_decay`, `components` that are on or off for them alone, and
             `names`, patterns of parameters that are of the kind whatever else they look like.
+        proxy: what the config was found on, as a search notes it (see `core.proxy`); `build` goes from there to the
+            model and the training that it is given.
 
     Raises:
         ConfigError: (a ValueError) on an unknown component, hyperparameter or kind, a value out of range, or two
@@ -89,6 +93,7 @@ class Config:
     weight_decay: float = 1e-4
     components: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     kinds: ByKind = field(default_factory=dict)
+    proxy: Proxy = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
@@ -96,6 +101,7 @@ class Config:
         object.__setattr__(self, "betas", check_betas(self.betas))
         object.__setattr__(self, "components", complete(self.components))
         object.__setattr__(self, "kinds", by_kind.check(self.kinds))
+        object.__setattr__(self, "proxy", check_proxy(self.proxy))
         for kind in self.kinds:
             try:
                 self.of(kind)
@@ -104,7 +110,8 @@ class Config:
 
     def __hash__(self) -> int:
         chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
-        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen, by_kind.frozen(self.kinds)))
+        more = by_kind.frozen(self.kinds), str(self.proxy)
+        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen, *more))
 
     def __reduce__(self) -> tuple[type[Config], tuple[Any, ...]]:
         """A copy is made anew, so that the components of a pickled config are found where it is loaded."""
@@ -132,8 +139,9 @@ class Config:
         """Plain lists, dicts and numbers, as in the file."""
         components = {name: dict(settings) for name, settings in self.components.items()}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kinds = {kind: dict(table) for kind, table in values.pop("kinds").items()}
-        return values | {"betas": list(self.betas), "components": components} | ({"kinds": kinds} if kinds else {})
+        more = {name: copy.deepcopy(dict(values.pop(name))) for name in ("kinds", "proxy")}
+        said = {name: table for name, table in more.items() if table}
+        return values | {"betas": list(self.betas), "components": components} | said
 
     def of(self, kind: str | None) -> Config:
         """The config of the parameters of one kind, which says nothing of kinds any more; None means any other.
@@ -153,13 +161,23 @@ class Config:
         params: ParamsT | nn.Module,
         total_steps: int | None = None,
         *,
+        batch_size: int | None = None,
+        scale: bool = True,
         maximize: bool = False,
         compile: Compile = "auto",
     ) -> ComposedOptimizer:
-        """The optimizer over a model, or over parameters; see `ComposedOptimizer`."""
-        from autoranger.components.optimizer.optimizer import ComposedOptimizer
+        """The optimizer over a model, or over parameters; see `ComposedOptimizer`.
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
+        Args:
+            params, total_steps, maximize, compile: as there.
+            batch_size: examples in each step of the training.
+            scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
+                this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
+        """
+        from autoranger.components.optimizer.optimizer import build
+
+        how = {"total_steps": total_steps, "maximize": maximize, "compile": compile}
+        return build(params, self, batch_size, scale=scale, **how)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

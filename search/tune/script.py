@@ -141,6 +141,11 @@ class Script:
         """See `Subject`."""
         return {FULL: None if self.full is None else asdict(self.full)}
 
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`: what a function trains is its own business."""
+        return {}
+
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""
         return {"direction": self.direction, "returned": self.metric, FINGERPRINT: {"code": self.code}}
