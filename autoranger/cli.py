@@ -18,7 +18,7 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autoranger.search.commands import program
+from autoranger.search.commands import hidden, program
 from autoranger.search.direction import Direction
 from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
@@ -61,6 +61,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: on
 INTERRUPTED = 130
 
 
+def completed(begin: str) -> list[str]:
+    """The studies in the default storage whose names begin so, for the shell."""
+    from autoranger.search.storage.existing import searches
+    from autoranger.search.storage.storage import JOURNAL
+
+    return [study.study_name for study in searches(JOURNAL) if study.study_name.startswith(begin)]
+
+
+Latest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]", help="Name of a search's study. Default: the latest one.", autocompletion=completed
+    ),
+]
+
+
 class CostName(enum.StrEnum):
     """Costs that a search can look at."""
 
@@ -96,6 +112,9 @@ SamplerOption = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
+Place = Annotated[
+    str | None, typer.Option("--storage", help="Its Optuna storage, if not autoranger.journal: a file or a URL.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")]
 
 
@@ -263,14 +282,6 @@ def tune(
     show_outcome(session, outcome, out_path, as_json)
 
 
-def hidden(word: str) -> str:
-    """A word of a command line without the password in it, if it is a database's URL."""
-    from autoranger.search.storage.database import shown
-
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{shown(value)}"
-
-
 @contextmanager
 def resumable(session: Session, storage: str | None, study: str | None) -> Iterator[None]:
     """Within it, a search that is asked to end says how it goes on.
@@ -307,6 +318,7 @@ def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bo
 def new(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="task (data, model and metric) or script (a training).")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write.")],
+    as_json: Json = False,
 ) -> None:
     """Write a commented task or training script that runs as it is, to be changed.
 
@@ -319,19 +331,26 @@ def new(
     """
     from autoranger.templates import write
 
-    for line in write(kind.value, file):
+    lines = write(kind.value, file)
+    if as_json:
+        print_json({"file": str(file)})
+        return
+    for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
 def compare(
-    configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
+    configs: Annotated[
+        list[str], typer.Argument(metavar="A B [C …]", help="Config files, presets, or studies of searches.")
+    ],
     task: Task,
     seeds: Annotated[int, typer.Option(min=2, help="Number of common seeds.")] = 16,
     sweep: Annotated[bool, typer.Option(help="First find the best learning rate of each, at equal budget.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
+    storage: Place = None,
     full: Annotated[
         bool, typer.Option("--full", help="Train for the task's full length instead of the proxy's.")
     ] = False,
@@ -352,17 +371,17 @@ def compare(
     import optuna
 
     from autoranger.arguments import pick_device
-    from autoranger.components.core.config import load
     from autoranger.display import Display
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.verdict.comparison import compare_configs
+    from autoranger.sources import read_source
     from autoranger.tables import comparison_dict, print_comparison
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
     chosen = create(task, pick_device(device), data_dir)  # whose file may define components
-    sides = {name: load(name) for name in configs}
+    sides = {name: read_source(name, storage)[0] for name in configs}
     with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
@@ -375,8 +394,8 @@ def compare(
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a search's study.")],
-    storage: Annotated[str | None, typer.Option(help="Its Optuna storage: a journal file or a database URL.")] = None,
+    study: Latest = None,
+    storage: Place = None,
     folder: Annotated[
         Path | None,
         typer.Option(
@@ -387,10 +406,12 @@ def report(
 ) -> None:
     """Report what a search found: the verdict, the finalists, and what each component contributes.
 
-    The report is made from the study; nothing is trained. An interrupted search is reported as far as it got.
+    The report is made from the study; nothing is trained. A search that runs or was interrupted is reported as far as
+    it got.
 
     **Examples**
 
+        autoranger report
         autoranger report digits-20260101-120000
         autoranger report mine --storage sqlite:///team.db --out report
     """
@@ -417,6 +438,66 @@ def report(
     print_report(out, result)
     if written:
         out.print(f"\nWritten: {escape(', '.join(map(str, written)))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def studies(storage: Place = None, as_json: Json = False) -> None:
+    """List the searches in a storage, the latest first: when they began, how they stand, and what they found.
+
+    **Examples**
+
+        autoranger studies
+        autoranger studies --storage postgresql+psycopg://me@host/studies
+    """
+    from autoranger.report.sentences import began
+    from autoranger.report.standing import found_by, readable
+    from autoranger.search.storage.existing import searches
+    from autoranger.search.storage.storage import JOURNAL
+
+    rows = [(study.study_name, readable(study), found_by(study)) for study in searches(storage or JOURNAL)]
+    if as_json:
+        print_json(
+            {
+                name: None if standing is None else standing.to_dict() | {"found": found}
+                for name, standing, found in rows
+            }
+        )
+        return
+    if not rows:
+        out.print("There is no search in this storage yet.")
+        return
+    cells = {
+        name: ("?", "of another version", "") if standing is None else (began(standing), standing.state, found)
+        for name, standing, found in rows
+    }
+    print_table("study", cells, "began", "state", "found")
+
+
+@app.command()
+def watch(study: Latest = None, storage: Place = None, as_json: Json = False) -> None:
+    """Show a search while it runs: its rounds, its leaders and the time left.
+
+    On a terminal this goes on until the search ends; Ctrl-C ends the watching, not the search. With --json, or where
+    there is no terminal, the present moment is shown once.
+
+    **Examples**
+
+        autoranger watch
+        autoranger watch mine --storage sqlite:///team.db
+    """
+    from autoranger.report.sentences import next_command
+    from autoranger.report.standing import read_standing
+    from autoranger.search.storage.database import shown
+    from autoranger.search.storage.existing import find_study
+    from autoranger.search.storage.storage import JOURNAL
+    from autoranger.watch import follow
+
+    found = find_study(study, storage or JOURNAL)
+    if as_json:
+        print_json(read_standing(found).to_dict())
+        return
+    with suppress(KeyboardInterrupt):
+        follow(lambda: read_standing(found), out, lambda standing: next_command(standing, shown(storage or JOURNAL)))
 
 
 @app.command()
@@ -474,7 +555,7 @@ def presets(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
     model: Annotated[
         str | None,
         typer.Option(
@@ -486,6 +567,7 @@ def show(
     steps: Annotated[int | None, typer.Option(min=1, help="Length of that model's training, for --for.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size of that training, for --for.")] = None,
     task: Known = None,
+    storage: Place = None,
     as_json: Json = False,
 ) -> None:
     """Explain a config: its components and values, and what the search found about it.
@@ -498,11 +580,11 @@ def show(
         autoranger show ranger21
         autoranger show tuned.toml --for my_model.py:make --steps 30000 --batch-size 256
     """
-    from autoranger.components.core.config import load, read
+    from autoranger.sources import read_source
     from autoranger.tables import print_config
 
     introduce(task)
-    config, evidence = read(source) if Path(source).exists() else (load(source), {})
+    config, evidence = read_source(source, storage)
     found = None
     if model is not None:
         from autoranger.fitting import fit, model_of, print_fit

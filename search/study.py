@@ -25,6 +25,8 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
+from autoranger.search.storage.front import front as make_front
+from autoranger.search.storage.front import trade_off
 from autoranger.search.storage.record import Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
@@ -129,7 +131,7 @@ def conduct(
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
     record = Record(storage, study, space, known, resume=resume)
-    front = None if cost is None else record.front()
+    front = None if cost is None else make_front(storage, study)
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
     try:
@@ -164,14 +166,14 @@ def conduct(
             # Rounds and seeds may have been cut short.
             done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
-            merits = {config: finalist.valid for config, finalist in judged.items()}
+            merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:
             require_reached(trainer)
             require_finite(swept, steps, trainer.failures)
             needed = None if plan else clock.needed(cheapest(subject, space, clock))
             best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
-            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
-        record.conclude(best, merits)
+            judged, merits, work = {best: finalist}, {best: best_value(swept[space.default])}, 0
+        record.conclude(best, merits, work)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
@@ -180,7 +182,7 @@ def conduct(
     exported = replace(best, proxy=subject.scale)
     outcome = Outcome(exported, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
+        trade_off(front, space, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
         finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
