@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -25,6 +25,9 @@ from autoranger.terminal import Aside, Interrupted, Output, interruptible, strea
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from autoranger.search.progress import Progress
     from autoranger.search.space import Space
     from autoranger.search.verdict.outcome import Outcome
     from autoranger.session import Session
@@ -144,6 +147,10 @@ def search(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once, with a share of the cores.")] = 1,
+    devices: Annotated[
+        str | None, typer.Option(help="A process for each, instead of --device: cuda:0,cuda:1 or all.")
+    ] = None,
     data_dir: DataDir = None,
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
@@ -166,8 +173,11 @@ def search(
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
         autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
-    from autoranger.arguments import pick_device
+    from autoranger.arguments import pick_device, pick_devices
     from autoranger.search.cost import Cost, memory, step_time
+    from autoranger.search.crew.batch import Trained
+    from autoranger.search.crew.crew import engine
+    from autoranger.search.engine.board import Board
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.study import search as run
@@ -176,16 +186,19 @@ def search(
 
     keep_freed_memory()
     seconds = None if budget is None else parse_budget(budget)
-    chosen = create(task, pick_device(device), data_dir)
+    places = pick_devices(devices)
+    chosen = create(task, places[0] if places else pick_device(device), data_dir)
     session = Session(chosen.name, out_path, storage, study, resume=resume)
     aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
     chosen_space = choices(space, add)
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
-    with resumable(session, storage, study):
-        outcome = session.run(
-            lambda opened, name, progress: run(
+
+    def searched(opened: BaseStorage, name: str, progress: Progress) -> Outcome:
+        board = Board(opened, name, Trained.from_data)
+        with closing(engine(chosen, objective, workers=workers, devices=places, board=board)) as crew:
+            return run(
                 chosen,
                 opened,
                 name,
@@ -196,11 +209,12 @@ def search(
                 objective=objective,
                 cost=price,
                 resume=resume,
+                engine=crew,
                 progress=progress,
-            ),
-            aside,
-            str(chosen.device),
-        )
+            )
+
+    with resumable(session, storage, study):
+        outcome = session.run(searched, aside, ", ".join(places) or str(chosen.device))
     session.save(outcome, aside)
     show_outcome(session, outcome, out_path, as_json)
 
@@ -280,6 +294,44 @@ def tune(
         )
     session.save(outcome, aside)
     show_outcome(session, outcome, out_path, as_json)
+
+
+@app.command()
+def worker(
+    study: Annotated[str, typer.Option(help="Name of the running search's study.")],
+    storage: Storage = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="The task or function, if it has another path here than there.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Join a running search or tune as a worker, from any machine that can open its storage.
+
+    The search hands out candidates to its workers, and trains itself, too. A worker may join and leave at any time;
+    what it had is trained again elsewhere. It checks that its task and data are those of the search, and ends with it.
+
+    **Example**
+
+        autoranger worker --study digits-20261128 --storage postgresql+psycopg://user@host/studies
+    """
+    import optuna
+
+    from autoranger.arguments import pick_device
+    from autoranger.search.joining import join
+    from autoranger.search.population.memory import keep_freed_memory
+    from autoranger.search.storage.storage import JOURNAL, existing_storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    keep_freed_memory()
+    aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
+    opened = existing_storage(storage or JOURNAL)
+    with closing(join(opened, study, spec=task, device=pick_device(device), data_dir=data_dir)) as member:
+        aside.print(f"joined study '{escape(study)}'; Ctrl-C leaves it", highlight=False)
+        done = member.serve(lambda sentence: aside.print(sentence, highlight=False, markup=False))
+    aside.print(f"the search is over; {done} items were trained here", highlight=False)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
+from autoranger.search.engine.engine import Engine
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
@@ -27,7 +28,7 @@ from autoranger.search.race.race import Grid, Opening, Race, Standings, best_val
 from autoranger.search.space import Space
 from autoranger.search.storage.front import front as make_front
 from autoranger.search.storage.front import trade_off
-from autoranger.search.storage.record import Record
+from autoranger.search.storage.record import ORIGIN, Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
@@ -53,6 +54,7 @@ def search(
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
@@ -74,6 +76,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
+        engine: has workers that train the candidates, as that of `crew.engine` has; by default this process trains.
         progress: is told how the search goes.
 
     Raises:
@@ -84,7 +87,7 @@ def search(
             learning rates.
     """
     return conduct(
-        Proxy(task, objective),
+        Proxy(task, objective, engine),
         storage,
         study,
         space=Space.of(space),
@@ -131,6 +134,7 @@ def conduct(
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
     record = Record(storage, study, space, known, resume=resume)
+    record.note(**{ORIGIN: subject.origin})
     front = None if cost is None else make_front(storage, study)
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""

@@ -85,6 +85,11 @@ class Subject(Protocol):
         """Returns what its trainings are, for those who train at another scale; see `core.proxy`. Empty if unknown."""
         ...
 
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where workers find what it trains, by its kind; empty if that is not known."""
+        ...
+
     def identity(self, arm: Config) -> dict[str, Any]:
         """Returns what must not have changed when a search is resumed, besides its settings.
 

@@ -36,6 +36,9 @@ RUNS = "-runs"
 FINGERPRINT = "fingerprint"
 """The setting with the task's fingerprint (see `fingerprint`)."""
 
+ORIGIN = "origin"
+"""The attribute of a study that says where others find what it trains: a task, or a function to train."""
+
 VERDICT = "verdict"
 """The attribute of a study with the results of the verdict's trainings."""
 
