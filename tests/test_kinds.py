@@ -368,7 +368,7 @@ def alone(task: Any, config: Config, steps: int) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = task.model()
-    optimizer = config.build(model, total_steps=steps)
+    optimizer = config.build(model, total_steps=steps, batch_size=task.batch_size)
     for indices in batch_order(len(inputs), task.batch_size, steps, 0):
         optimizer.zero_grad()
         task.loss(model(inputs[indices]), targets[indices]).backward()

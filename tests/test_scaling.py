@@ -18,13 +18,15 @@ from autoranger.components.core.degrees import degrees_of
 from autoranger.components.core.kinds import KINDS
 from autoranger.components.core.laws import Degrees
 from autoranger.components.core.proxy import depth_of, proxy_of, shapes_of
+from autoranger.search.population.population import Population
 from autoranger.search.tasks.shakespeare import Transformer
-from tests.toy import Toy
+from tests.test_kinds import alone
+from tests.toy import Text, Toy
 
 
 def gpt(width: int = 8, blocks: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    return Transformer(characters=5, context=4, width=width, heads=2, blocks=blocks, hidden=2 * width)
+    return Transformer(characters=7, context=8, width=width, heads=2, blocks=blocks, hidden=2 * width)
 
 
 def tuned(**fields: Any) -> Config:
@@ -135,7 +137,7 @@ def test_kinds_and_laws_multiply() -> None:
 def test_a_scaled_optimizer_trains_and_goes_on() -> None:
     net = gpt(16)
     optimizer = tuned().build(net, total_steps=800, batch_size=16)
-    x = torch.randint(0, 5, (3, 4))
+    x = torch.randint(0, 7, (3, 8))
     before = F.cross_entropy(net(x).flatten(0, 1), x.flatten())
     for _ in range(5):
         optimizer.zero_grad()
@@ -244,6 +246,18 @@ def test_show_for_a_model(autoranger: Any, file: str) -> None:
 def test_models_that_are_none(autoranger: Any, file: str, model: str, message: str) -> None:
     status, _, error = autoranger("show", "adamw", "--for", f"{file}{model}")
     assert (status, message in error) == (2, True), error
+
+
+def test_a_search_trains_a_scaled_config_as_the_optimizer_does() -> None:
+    task = Text()
+    task.model = lambda: gpt(24)  # type: ignore[method-assign]
+    task.batch_size = 16
+    proxy = proxy_of(gpt(8), batch_size=8, steps=2)
+    configs = [Config(lr=0.02, proxy=proxy), Config(lr=0.02), Config(lr=0.02, kinds={"head": {"lr_factor": 0}})]
+    values = Population(task).train(configs, [0], steps=5)["valid"][:, 0]
+    for config, value in zip(configs, values, strict=True):
+        assert value == pytest.approx(alone(task, config, steps=5), rel=1e-4)
+    assert len({float(v) for v in values}) == 3
 
 
 def test_a_search_says_what_its_proxy_was() -> None:

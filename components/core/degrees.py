@@ -19,10 +19,14 @@ SMALL = 1e-4
 """Of gradients: below what components clip, and above what ε hides."""
 
 
-@lru_cache(maxsize=64)
 def degrees_of(config: Config) -> Degrees:
     """The degrees of a config's update, without its weight decay; to a sixth, which covers what is known."""
-    plain = replace(config, weight_decay=0.0, eps=min(config.eps, 1e-12), lr=1e-3, kinds={}, proxy={})
+    return measured(replace(config, weight_decay=0.0, eps=min(config.eps, 1e-12), lr=1e-3, kinds={}, proxy={}))
+
+
+@lru_cache(maxsize=64)
+def measured(plain: Config) -> Degrees:
+    """The degrees of a config of some rate; made once for all rates."""
     usual = moved(plain, 1.0, 1.0)
     found = (math.log2(moved(plain, *factors) / usual) for factors in ((2.0, 1.0), (1.0, 2.0)))
     return Degrees(*(round(6 * degree) / 6 for degree in found))

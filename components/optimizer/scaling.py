@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -65,6 +65,19 @@ def scaled(model: nn.Module, config: Config, total_steps: int | None, batch_size
     steps = total_steps / config.proxy["steps"] if total_steps and "steps" in config.proxy else 1.0
     order = sorted(members, key=lambda key: [*KINDS].index(key[0]))
     return Scaling([group(config, kind, acting, members[kind, acting], steps) for kind, acting in order], notes)
+
+
+def by_parameter(
+    model: nn.Module, config: Config, total_steps: int | None, batch_size: int | None
+) -> dict[str, Config]:
+    """The config of each parameter of a model, by its name, as `scaled` has it."""
+    found: dict[str, Config] = {}
+    for group in scaled(model, config, total_steps, batch_size).groups:
+        own = config.of(group["kind"])
+        rate, decay = own.lr * group.get("lr_factor", 1.0), group.get("weight_decay", own.weight_decay)
+        at_scale = replace(own, lr=rate, weight_decay=decay, proxy={})
+        found |= dict.fromkeys((name for name, _ in group["params"]), at_scale)
+    return found
 
 
 def group(config: Config, kind: str, acting: tuple[tuple[str, float], ...], members: list[Any], steps: float) -> Group:
