@@ -87,6 +87,14 @@ class CostName(enum.StrEnum):
     time = enum.auto()
 
 
+class Form(enum.StrEnum):
+    """What a config can be exported as."""
+
+    toml = enum.auto()
+    python = enum.auto()
+    json = enum.auto()
+
+
 class Kind(enum.StrEnum):
     """What can be begun with."""
 
@@ -653,6 +661,39 @@ def show(
     print_config(out, source, config, evidence)
     if found:
         print_fit(out, config, found)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
+    form: Annotated[
+        Form, typer.Option("--format", help="toml, with a comment for each line; python; or json.")
+    ] = Form.toml,
+    file: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+    task: Known = None,
+    storage: Place = None,
+) -> None:
+    """Print a config as commented TOML, as Python code, or as JSON.
+
+    **Examples**
+
+        autoranger export tuned.toml --format python
+        autoranger export digits-20260101-120000 --out tuned.toml
+    """
+    from autoranger.arguments import check_out, keep_previous
+    from autoranger.components.core.config import write_whole
+    from autoranger.export import FORMATS
+    from autoranger.sources import read_source
+
+    introduce(task)
+    text = FORMATS[form](read_source(source, storage)[0].to_dict())
+    if file is None:
+        print_text(text)
+        return
+    if form is Form.toml:
+        check_out(file)
+        keep_previous(file)
+    write_whole(file, text)
 
 
 @app.command()
