@@ -10,6 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -653,20 +654,51 @@ def presets(as_json: Json = False) -> None:
 @app.command()
 def show(
     source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="FILE:MODEL",
+            help="my_model.py:make, a model or what makes one: what it gets. Code runs.",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of that model's training, for --for.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size of that training, for --for.")] = None,
     task: Known = None,
     storage: Place = None,
     as_json: Json = False,
 ) -> None:
-    """Explain a config: its components and values, and what the search found about it."""
+    """Explain a config: its components and values, and what the search found about it.
+
+    With `--for`, also what it is for a model: the kinds of its parameters, the rate and weight decay of each, and the
+    scale laws that they come from.
+
+    **Examples**
+
+        autoranger show ranger21
+        autoranger show tuned.toml --for my_model.py:make --steps 30000 --batch-size 256
+    """
     from autoranger.sources import read_source
     from autoranger.tables import print_config
 
     introduce(task)
     config, evidence = read_source(source, storage)
+    found = None
+    if model is not None:
+        from autoranger.fitting import fit, model_of, print_fit
+
+        found = fit(config, model_of(model), steps, batch_size)
+    elif steps or batch_size:
+        from autoranger.components.core.errors import ConfigError
+
+        raise ConfigError("--steps and --batch-size say what the training of a model is: name it by --for.")
     if as_json:
-        print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
-    else:
-        print_config(out, source, config, evidence)
+        about = {"evidence": evidence} if evidence else {}
+        print_json(config.to_dict() | about | ({"for": asdict(found)} if found else {}))
+        return
+    print_config(out, source, config, evidence)
+    if found:
+        print_fit(out, config, found)
 
 
 @app.command()
@@ -687,7 +719,7 @@ def export(
         autoranger export digits-20260101-120000 --out tuned.toml
     """
     from autoranger.arguments import check_out, keep_previous
-    from autoranger.components.core.config import write_whole
+    from autoranger.components.core.files import write_whole
     from autoranger.export import FORMATS
     from autoranger.sources import read_source
 

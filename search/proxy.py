@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoranger.components.core.config import Config
+from autoranger.components.core.proxy import proxy_of
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.crew.crew import Crew
 from autoranger.search.engine.engine import Engine
@@ -21,6 +22,7 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
+from autoranger.search.vectorization import forked
 
 EXPLORED = 64
 """Subsets in the standard plan of a search in which a sampler chooses them."""
@@ -46,6 +48,12 @@ class Proxy:
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {}
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`."""
+        with forked(self.about.device):
+            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps)
 
     @property
     def origin(self) -> dict[str, str]:

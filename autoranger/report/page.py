@@ -10,8 +10,8 @@ import tomli_w
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from autoranger.components.core.config import check_writable, write_whole
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.files import check_writable, write_whole
 from autoranger.figures import canvas
 from autoranger.report import sentences
 from autoranger.report.charts import embed, figures, render
