@@ -68,6 +68,7 @@ class Proxy:
         """See `Subject`."""
         if clock.budget is not None:
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
+            clock.rate *= 1.0 if self.crew is None else self.crew.engine.speed
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """See `Subject`."""
