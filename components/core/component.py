@@ -62,8 +62,8 @@ class Component(nn.Module):
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
             are listed in `components.order`.
         needs_total_steps: whether it reads `Signals.total`.
-        kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`). It is off
-            for the others. If empty it is for all.
+        kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`). It is
+            off for the others. If empty it is for all.
 
     Args:
         settings: for each of the K candidates its hyperparameters, or None where the component is off.
