@@ -213,7 +213,7 @@ def test_the_page_is_whole_and_needs_nothing_else(autoranger):
     assert tomllib.loads(Path("some/where/finalist-1.toml").read_text()) == config(0.03, "gain")
     text = Path("some/where/report.html").read_text()
     page = Checked(text)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert not {"script", "link", "img", "iframe", "b", "i"} & set(page.tags)
     links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert all(link.startswith("#") for link in links)
