@@ -9,8 +9,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from autoranger.components.core.config import check_writable, write_whole
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.files import check_writable, write_whole
 from autoranger.export import to_python, to_toml
 from autoranger.figures import canvas
 from autoranger.report import sentences
