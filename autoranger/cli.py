@@ -18,6 +18,7 @@ from rich.table import Column, Table
 
 from autoranger.search.commands import program
 from autoranger.search.serialization import to_json
+from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
 
@@ -175,12 +176,12 @@ def tune(
     workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
     metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
-        Direction, typer.Option(help="Which is better: a higher metric, or a lower one.")
-    ] = "maximize",
-    lr_range: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")] = (
-        3e-4,
-        1e-2,
-    ),
+        Direction | None,
+        typer.Option(help="Whether a higher or a lower metric is better. Default: maximize, but asks for a loss."),
+    ] = None,
+    lr_range: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")
+    ] = LR_RANGE,
     timeout: Annotated[
         str | None, typer.Option(help="Time limit of one training, as 10m. Default: none, but hung ones are stopped.")
     ] = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -29,6 +30,7 @@ from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.pool import Pool
 from autoranger.search.tune.runs import Runs
+from autoranger.search.tune.sanity import lower_is_better
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
@@ -37,6 +39,7 @@ from tests import trainings
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(lr=0.01)
+PARAMETER = torch.zeros(2, requires_grad=True)
 SMALL = Space(("gradient_centralization", "lookahead"))
 PLAN = Plan(4, (Rung(4, 1, 2, 99), Rung(8, 1, 1, 2)), 8, 8)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -134,8 +137,8 @@ def test_anything_else_is_a_failure_that_says_so(returned):
         trainings.stepped(trial)
         return returned
 
-    assert "but must return a number, or numbers by name, at" not in once(train).failure
-    assert "must return a number, or numbers by name" in once(train).failure
+    assert "but must return a number, or a dict of numbers, at" not in once(train).failure
+    assert "must return a number, or a dict of numbers" in once(train).failure
 
 
 def test_a_training_without_the_trials_optimizer_is_a_failure():
@@ -262,7 +265,7 @@ def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
             def __getitem__(self, i):
                 return float(i)
         def train(trial):
-            trial.build([torch.ones(1, requires_grad=True)], 4)
+            trial.build([torch.ones(1, requires_grad=True)], 4).step()
             assert multiprocessing.current_process().name == "autoranger-worker-0"
             spawned = DataLoader(Numbers(), 4, num_workers=1, multiprocessing_context="spawn")
             (batch,) = DataLoader(Numbers(), 4, num_workers=1)
@@ -332,6 +335,56 @@ def test_the_wrong_direction_is_noticed(tmp_path):
         tuned(tmp_path, train)
 
 
+def falling(trial):
+    """Reports a loss that gets better, and returns the last one."""
+    losses = [math.exp(-trial.config.lr * t) for t in range(4)]
+    trainings.stepped(trial)
+    trial.reports = ()
+    for t, loss in enumerate(losses):
+        trial.report(loss, t)
+    return losses[-1]
+
+
+def test_a_direction_is_asked_for_where_reports_fall(tmp_path):
+    with pytest.raises(ConfigError, match=r'falls in each of the first 3 trainings.* "minimize" or "maximize"'):
+        tuned(tmp_path, falling)
+    assert len(runs(tmp_path)) == 3
+    assert tuned(tmp_path, falling, "said", direction="minimize").config.lr > 0
+
+
+def test_reports_of_something_else_say_nothing_of_the_direction(tmp_path):
+    assert tuned(tmp_path, lambda trial: falling(trial) + trainings.merit(trial.config) + 0.37).config.lr > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("loss", True),
+        ("val/loss", True),
+        ("valLoss", True),
+        ("RMSE", True),
+        ("log_loss", True),
+        ("word error", True),
+        ("perplexity", True),
+        ("neg_log_loss", False),
+        ("f1", False),
+        ("accuracy", False),
+        ("", False),
+    ],
+)
+def test_names_of_metrics_of_which_lower_is_better(name, lower):
+    assert lower_is_better(name) is lower
+
+
+def test_a_loss_without_a_direction_is_not_trained(tmp_path):
+    def never(trial):
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="called 'loss' are usually better; say which with direction \"minimize\""):
+        tuned(tmp_path, never, metric="loss")
+    assert optuna.get_all_study_names(open_storage(str(tmp_path / "journal"))) == []
+
+
 def test_a_metric_is_one_of_several(tmp_path):
     def train(trial):
         score = trainings.quick(trial)["score"]
@@ -360,7 +413,13 @@ def test_failures_are_trials_with_their_reason_and_not_the_end(tmp_path):
     [
         (lambda trial: 1.0, "the first training fails: it did not call trial.build"),
         (lambda trial: 1 / 0, "the first training fails: ZeroDivisionError: division by zero, at test_tune.py"),
-        (lambda trial: trial.build([torch.zeros(2, requires_grad=True)]) and 1.0, "total_steps"),
+        (lambda trial: trial.build([PARAMETER]) and 1.0, r"trial\.build needs total_steps, .* at test_tune\.py"),
+        (lambda trial: trial.build([PARAMETER], 8) and 1.0, r"it never called step\(\) of the optimizer"),
+        (
+            lambda trial: trainings.stepped(trial) and math.nan,
+            "the metric is nan, both with Ranger21 .* and with AdamW",
+        ),
+        (lambda trial: {"val_loss": trainings.quick(trial)["score"]}, "lower values of a metric called 'val_loss'"),
     ],
 )
 def test_what_cannot_work_is_said_after_the_first_training(tmp_path, train, words):

@@ -85,5 +85,5 @@ AWKWARD = {
     6: "SystemExit: 3, at trainings.py:",
     7: "its process ended: exit status 4",
     8: "reported inf at step 99",
-    9: "TypeError: train returned nothing, but must return a number, or numbers by name",
+    9: "TypeError: train returned nothing, but must return a number, or a dict of numbers",
 }

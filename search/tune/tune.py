@@ -19,6 +19,7 @@ from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
+from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.pool import Pool, Runner
 from autoranger.search.tune.runs import Direction, Runs
@@ -27,9 +28,6 @@ from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
 from autoranger.search.tune.training import Train
 from autoranger.search.verdict.outcome import Outcome
 
-LR_RANGE = (3e-4, 1e-2)
-"""Where the search for a learning rate begins if nothing else is said."""
-
 
 def tune_in(
     train: Train,
@@ -37,7 +35,7 @@ def tune_in(
     study: str,
     *,
     metric: str | None = None,
-    direction: Direction = "maximize",
+    direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
     workers: int = 1,
     timeout: float | None = None,
@@ -64,7 +62,7 @@ def tune_in(
         ConfigError: where the function cannot be called, fails at once, or gets worse by training; and as `search`.
         SearchError: where there is nothing to recommend.
     """
-    if direction not in ("maximize", "minimize"):
+    if direction not in (None, "maximize", "minimize"):
         raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
     space, code = space or Space(), checksum(train)
     with closing(runner(train, workers, timeout, log)) as calls:
@@ -75,7 +73,7 @@ def tune_in(
             direction=direction,
             lr_range=lr_range,
             code=code,
-            open_runs=lambda: Runs(storage, study, direction, space, resume=resume),
+            open_runs=lambda direction: Runs(storage, study, direction, space, resume=resume),
             full=known_before(storage, study) if resume else None,
         )
         return conduct(
