@@ -224,7 +224,7 @@ def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
     about = subject.about
     return Settings(
         task=about.name,
-        metric=about.metric_name,
+        metric=about.score_name,
         steps=about.steps,
         batch_size=about.batch_size,
         lr_range=(about.lr_range[0], about.lr_range[1]),

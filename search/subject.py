@@ -27,8 +27,8 @@ class About(Protocol):
         ...
 
     @property
-    def metric_name(self) -> str:
-        """The name of the metric; higher is better."""
+    def score_name(self) -> str:
+        """The name of the score; higher is better."""
         ...
 
     @property

@@ -90,9 +90,8 @@ def process(log: Path, words: Sequence[str]) -> None:
         PLAN if clock.budget is None else standard(subject, space, clock, sampler)
     )
     cli.choices = lambda *_: SMALL  # type: ignore[assignment]
-    silent = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silent, 1)
-    os.dup2(os.open(log.with_suffix(".err"), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644), 2)
+    sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = log.with_suffix(".err").open("w", encoding="utf-8")
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     sys.argv = list(words)

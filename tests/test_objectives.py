@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from autoranger import Config
+from autoranger.components.core.chain import state_per_number
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.reference import extra_bytes
-from autoranger.components.core.step import state_per_number
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, step_time
@@ -56,7 +56,7 @@ def test_the_loss_is_the_loss_of_the_same_trainings():
     mine = trained_for(Population(task)).train(CONFIGS, [0, 1], 12)["valid"]
     theirs = Population(toy.Toy()).train(CONFIGS, [0, 1], 12)["valid"]  # whose metric is minus torch's cross entropy
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
-    assert task.metric_name == "minus loss"
+    assert (task.metric_name, task.score_name, task.direction) == ("loss", "minus loss", "minimize")
     assert Accurate().metric_name == "accuracy"
 
 

@@ -21,18 +21,19 @@ import torch
 
 import autoranger
 from autoranger import Config, ConfigError, SearchError
+from autoranger.search.direction import lower_is_better
+from autoranger.search.engine import pool
+from autoranger.search.engine.inline import Inline
+from autoranger.search.engine.pool import Pool
+from autoranger.search.engine.process import Processes
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
 from autoranger.search.storage.storage import open_storage
-from autoranger.search.tune import pool
-from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.pool import Pool
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.sanity import lower_is_better
 from autoranger.search.tune.source import Named, checksum, sendable
-from autoranger.search.tune.training import named_numbers, train_once
+from autoranger.search.tune.training import Result, Training, named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
 from autoranger.search.tune.tune import tune_in
 from tests import trainings
@@ -61,17 +62,19 @@ class Deaf:
         pass
 
 
-def forked(train, size=2, **rest):
+def forked(train, size=2, timeout=None, log=None):
     """A pool of forks, which know from here how a step is run."""
     once(trainings.draws)
-    return Pool(train, size, 1, **rest)
+    return Pool([Processes(Training(train), size, 1, log)], timeout)
 
 
-def results(runner, jobs, listener=None):
+def results(engine, jobs, listener=None):
+    """What comes of jobs; where a worker is lost, a failure."""
     try:
-        return dict(runner.run(jobs, listener or Deaf()))
+        found = dict(engine.run(jobs, listener or Deaf()))
     finally:
-        runner.close()
+        engine.close()
+    return {job: x if isinstance(x, Result) else Result(failure=x.why) for job, x in found.items()}
 
 
 def once(train, job=None):
@@ -161,7 +164,7 @@ def test_trainings_of_a_seed_draw_the_same_random_numbers():
     one, again, other = (once(trainings.draws, Job(CONFIG, seed)).metrics[""] for seed in (1, 1, 2))
     assert one == again != other
     state = torch.get_rng_state()
-    (here,) = results(Inline(trainings.draws), [Job(replace(CONFIG, lr=0.5), 1)]).values()
+    (here,) = results(Inline(Training(trainings.draws)), [Job(replace(CONFIG, lr=0.5), 1)]).values()
     assert here.metrics[""] == one, "of all candidates"
     assert torch.equal(torch.get_rng_state(), state), "and leave the user's generators alone"
 
@@ -191,7 +194,7 @@ def test_a_worker_that_is_killed_is_replaced():
     class Killer(Deaf):
         def begun(self, job):
             if not victims:
-                (worker,) = crew.workers.values()
+                (worker,) = crew.workers
                 victims.append(worker.process.pid)
                 os.kill(worker.process.pid, signal.SIGKILL)
 
@@ -274,7 +277,7 @@ def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
         """)
     )
     function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
-    (result,) = results(Pool(function, 1, 1), [Job(CONFIG, 0)]).values()
+    (result,) = results(Pool([Processes(function, 1, 1)]), [Job(CONFIG, 0)]).values()
     assert not result.failure
     assert result.metrics == {"": 12.0}
 

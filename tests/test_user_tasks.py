@@ -704,3 +704,42 @@ def test_an_encoder_with_a_padding_mask_is_scored_together() -> None:
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
     np.testing.assert_allclose(scores, expected, rtol=2e-3)
+
+
+class Perplexity(toy.Toy):
+    """A metric of which lower is better."""
+
+    metric_name, direction = "perplexity", "minimize"
+
+    def metric(self, output: Tensor, target: Tensor) -> Tensor:
+        return F.cross_entropy(output, target).exp()
+
+
+def test_lower_is_better_if_the_task_says_so() -> None:
+    task = Perplexity()
+    scores = Population(task).train(CONFIGS, SEEDS, STEPS)["valid"]
+    assert task.score_name == "minus perplexity"
+    for config, of_seeds in zip(CONFIGS, scores, strict=True):
+        assert of_seeds == pytest.approx([-alone(task, config, seed) for seed in SEEDS], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("objective", "name"), [("steps:1.5", "minus steps to perplexity 1.5"), ("loss", "minus loss")]
+)
+def test_objectives_know_the_direction(objective: str, name: str) -> None:
+    task, for_objective = with_objective(Perplexity(), objective)
+    assert task.score_name == name
+    by_objective = for_objective(Population(task)).train([Config(lr=1e-4), Config(lr=0.1)], SEEDS, 40)["valid"].mean(1)
+    assert by_objective[0] < by_objective[1] < 0
+
+
+def test_a_direction_that_the_name_of_a_metric_contradicts_is_asked_for() -> None:
+    task = Perplexity()
+    task.direction = None
+    with pytest.raises(ConfigError, match="lower values of a metric called 'perplexity' are usually better"):
+        Population(task)
+    task.direction = "maximize"
+    assert Population(task).train(CONFIGS[:1], [0], 2)["valid"].item() > 1
+    task.direction = "down"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="direction is 'down', but must be 'maximize' or 'minimize'"):
+        Population(task)

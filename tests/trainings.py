@@ -78,7 +78,7 @@ def awkward(trial):
 
 AWKWARD = {
     1: "ValueError: no such layer, at trainings.py:",
-    2: "its process ended: SIGKILL, as where memory runs out",
+    2: "its process ended: SIGKILL, as if memory ran out",
     3: "it took longer than 5 s",
     4: "the metric is nan",
     5: "out of memory",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.direction import Direction, score_name
 
 Split = tuple[Any, Any]
 """Inputs `[N, ...]` and targets `[N, ...]` of one part of the data: tensors, or tuples and dictionaries of them."""
@@ -54,7 +55,9 @@ class Task:
         name: what the command line calls it.
         summary: one line for `autoranger tasks`.
         source: where the data come from, and their license.
-        metric_name: what `metric` is; higher is better.
+        metric_name: name of the metric.
+        direction: of the metric: "maximize" or "minimize". Default: "maximize"; it must be given if the name says that
+            lower is better, as of a loss.
         batch_size: examples per step.
         steps: length of a proxy run at which candidates are compared in the end.
         survivors: share of the subsets that goes on after the first round of a search, which has half of `steps`. The
@@ -72,6 +75,7 @@ class Task:
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     metric_name: str = "accuracy"
+    direction: Direction | None = None
     batch_size: int = 32
     steps: int = 300
     full_steps: int | None = None
@@ -82,6 +86,11 @@ class Task:
         self.device = torch.device(device)
         self.data_dir = data_dir
         self.small = self.device.type == "cpu"
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score, which is the metric or, if lower is better, minus the metric."""
+        return score_name(self.metric_name, self.direction)
 
     def full(self) -> Self:
         """This task at its full length. Override it if the full model is a larger one."""
@@ -116,7 +125,9 @@ class Task:
 
     @averages
     def metric(self, output: Any, target: Any) -> Any:
-        """Quality of the outputs for a whole split: one number, higher is better. Default: accuracy.
+        """Quality of the outputs for a whole split: one number, higher is better unless `direction` says otherwise.
+
+        Default: accuracy.
 
         It gets all outputs of one candidate at once, and may use NumPy or scikit-learn.
         """

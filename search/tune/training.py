@@ -55,6 +55,27 @@ class Result:
     reports: Sequence[float] = ()
 
 
+@dataclass(frozen=True)
+class Training:
+    """The `Work` of a user's function: an item is a `Job`, and what comes of it a `Result`.
+
+    Args:
+        train: the function.
+    """
+
+    train: Train
+
+    def prepare(self) -> None:
+        """See `Work`."""
+        prepare: Callable[[], Any] | None = getattr(self.train, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def __call__(self, item: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
+        """See `Work`."""
+        return train_once(self.train, item, number, tell)
+
+
 def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
     """Calls a training function.
 
@@ -97,11 +118,6 @@ def _result(trial: Trial, began: float, **found: Any) -> Result:
         reports=trial.reports,
         **found,
     )
-
-
-def on_gpu() -> bool:
-    """Whether this process uses a GPU."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def named_numbers(returned: Any) -> dict[str, float]:
