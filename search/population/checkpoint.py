@@ -13,11 +13,11 @@ import shutil
 import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote
 
 import torch
@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from autoranger.components.core.config import write_whole
+from autoranger.components.core.config import Config, write_whole
 from autoranger.components.core.errors import DataError
 from autoranger.search.population.chunk import Chunk
 from autoranger.search.vectorization import Tensors
@@ -51,10 +51,10 @@ class Checkpoints:
     def __init__(self, folder: Path, every: float = EVERY) -> None:
         self.folder, self.every = folder, every
         self.works = True
-        self._lock = threading.Lock()
+        self._lock, self._files = threading.Lock(), dict[Path, set[Config]]()
 
     @classmethod
-    def beside(cls, journal: str | None, study: str) -> Checkpoints:
+    def beside(cls, journal: str | None, study: str) -> Self:
         """Those of a study, in a folder beside the journal file, or here if the storage is a database."""
         place = Path(journal or "autoranger").with_suffix(".checkpoints")
         return cls(place / quote(study, safe=""))
@@ -64,7 +64,18 @@ class Checkpoints:
         way = getattr(chunk.way, "__name__", "one by one")
         what = [[config.to_dict() for config in chunk.configs], list(chunk.seeds), steps, points, way]
         name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-        return Checkpoint(self, self.folder / f"{name}.safetensors")
+        path = self.folder / f"{name}.safetensors"
+        with self._lock:
+            self._files[path] = set(chunk.configs)
+        return Checkpoint(self, path)
+
+    def drop(self, configs: Collection[Config]) -> None:
+        """Removes the checkpoints of chunks of these candidates, whose results have been written."""
+        with self._lock:
+            done = [path for path, theirs in self._files.items() if theirs.issubset(configs)]
+            for path in done:
+                del self._files[path]
+                path.unlink(missing_ok=True)
 
     def refuse(self, why: str) -> None:
         """Writes no more of them, and says why, once."""
@@ -119,7 +130,7 @@ class Checkpoint:
         A file that is damaged, or of another version, counts for none.
         """
         try:
-            with safe_open(self.path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            with safe_open(self.path, framework="pt") as file:
                 facts = file.metadata()
                 tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             step, failures = int(facts["step"]), {int(k): str(v) for k, v in json.loads(facts["failures"]).items()}
@@ -130,10 +141,6 @@ class Checkpoint:
         curve.copy_(tensors.pop("curve"))
         chunk.restore(tensors, failures, step)
         return step
-
-    def remove(self) -> None:
-        """Removes the file, if there is one."""
-        self.path.unlink(missing_ok=True)
 
 
 def same_shapes(found: Tensors, expected: Tensors) -> bool:
@@ -182,6 +189,6 @@ def same(one: Any, other: Any, depth: int = DEPTH) -> bool:
         return one.keys() == other.keys() and all(same(one[k], other[k], depth - 1) for k in one)
     if isinstance(one, Sequence) and not isinstance(one, str | bytes):
         return len(one) == len(other) and all(same(a, b, depth - 1) for a, b in zip(one, other, strict=True))
-    if type(one).__eq__ is not object.__eq__:
+    if "__eq__" in {name for kind in type(one).mro()[:-1] for name in vars(kind)}:
         return bool(one == other)
     return hasattr(one, "__dict__") and same(vars(one), vars(other), depth - 1)

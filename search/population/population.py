@@ -142,6 +142,8 @@ class Population(Prepared):
 
             for chunk, trained in pool.map(train, chunks):
                 report([configs[k] for k in chunk], trained)
+                if self.checkpoints:
+                    self.checkpoints.drop({configs[k] for k in chunk})
                 for split, values in trained.items():
                     scores[split][chunk] = values
         return scores
