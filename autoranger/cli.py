@@ -176,6 +176,7 @@ def search(
                 objective=objective,
                 cost=price,
                 resume=resume,
+                checkpoints=session.checkpoints,
                 progress=progress,
             ),
             aside,

@@ -10,6 +10,7 @@ from typing import Any
 from autoranger.components.core.config import Config
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.population import Population
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
 from autoranger.search.race.sanity import check_metric
@@ -30,12 +31,14 @@ class Proxy:
     Args:
         task: the task.
         objective: the name of the objective; see `with_objective`.
+        checkpoints: of long trainings; None for none.
     """
 
-    def __init__(self, task: Task, objective: str) -> None:
+    def __init__(self, task: Task, objective: str, checkpoints: Checkpoints | None = None) -> None:
         self.about, for_objective = with_objective(task, objective)
         self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
+        self.population.checkpoints = checkpoints
         self.trainer: Trainer = for_objective(self.population)
 
     @property

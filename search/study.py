@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
@@ -51,6 +52,7 @@ def search(
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
@@ -72,6 +74,8 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
+        checkpoints: of the study's trainings, so that a long one that is interrupted goes on where it was. By default
+            it begins anew.
         progress: is told how the search goes.
 
     Raises:
@@ -81,8 +85,8 @@ def search(
         SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    return conduct(
-        Proxy(task, objective),
+    outcome = conduct(
+        Proxy(task, objective, checkpoints),
         storage,
         study,
         space=space or Space(),
@@ -94,6 +98,9 @@ def search(
         resume=resume,
         progress=progress,
     )
+    if checkpoints is not None:
+        checkpoints.clear()
+    return outcome
 
 
 def conduct(
