@@ -36,7 +36,9 @@ def place(folder: Path, kind: str) -> str:
 def said(status: int) -> str:
     """How a process ended."""
     number = -status if status < 0 else status - 128
-    return signal.Signals(number).name if status else "finished"
+    if number in {*signal.Signals}:
+        return signal.Signals(number).name
+    return "finished" if status == 0 else f"status {status}"
 
 
 def kill(kind: str, count: int, draw: random.Random, base: Path) -> dict[str, object]:
