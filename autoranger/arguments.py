@@ -25,6 +25,15 @@ def pick_device(name: str) -> str:
     return name
 
 
+def pick_devices(names: str | None) -> list[str]:
+    """The devices of a list with commas; all GPUs for `all`, none for None. Raises ConfigError as `pick_device`."""
+    if names == "all":
+        names = ",".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        if not names:
+            raise ConfigError("--devices is all, but torch sees no GPU here; use --workers for processes on the CPU.")
+    return [] if names is None else [pick_device(name.strip()) for name in names.split(",")]
+
+
 def check_out(path: Path) -> None:
     """Checks that a config can be written to a path without losing another file."""
     if path.is_dir():

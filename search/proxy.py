@@ -9,6 +9,8 @@ from typing import Any
 
 from autoranger.components.core.config import Config
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.crew.crew import Crew
+from autoranger.search.engine.engine import Engine
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
@@ -30,18 +32,25 @@ class Proxy:
     Args:
         task: the task.
         objective: the name of the objective; see `with_objective`.
+        engine: does the `Training` of the task, if its candidates are not trained in this process.
     """
 
-    def __init__(self, task: Task, objective: str) -> None:
+    def __init__(self, task: Task, objective: str, engine: Engine | None = None) -> None:
         self.about, for_objective = with_objective(task, objective)
         self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
-        self.trainer: Trainer = for_objective(self.population)
+        self.crew = None if engine is None else Crew(self.population, engine)
+        self.trainer: Trainer = for_objective(self.crew or self.population)
 
     @property
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """See `Subject`."""
+        return {} if self.about.origin is None else {"task": self.about.origin.spec}
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""

@@ -74,7 +74,7 @@ def page(report: Report, drawn: dict[str, str]) -> str:
         report=report,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         heading=sentences.heading(report),
-        verdict=sentences.verdict(exported, report.evidence, report.failure),
+        verdict=sentences.verdict(exported, report.evidence, sentences.pending(report)),
         finalists=list(sentences.finalist_cells(report.finalists)),
         legend=sentences.legend(report.evidence),
         spent=sentences.spent(report),

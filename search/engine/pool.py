@@ -39,6 +39,11 @@ class Pool:
         """See `Engine`."""
         return max(1, sum(source.size for source in self.sources))
 
+    @property
+    def others(self) -> int:
+        """See `Engine`."""
+        return sum(source.size for source in self.sources if not source.here)
+
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """See `Engine`."""
         waiting = deque(items)

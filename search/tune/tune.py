@@ -15,20 +15,22 @@ from optuna.storages import BaseStorage
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
 from autoranger.search.direction import Direction
+from autoranger.search.engine.board import Board
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
-from autoranger.search.engine.process import Processes
+from autoranger.search.engine.process import Processes, can_fork
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.script import FULL, Full, Script
-from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
-from autoranger.search.tune.training import Train, Training
+from autoranger.search.tune.script import Script
+from autoranger.search.tune.source import Named, checksum, name_of, sendable
+from autoranger.search.tune.training import Result, Train, Training
 from autoranger.search.verdict.outcome import Outcome
 
 
@@ -67,7 +69,7 @@ def tune_in(
         SearchError: if there is nothing to recommend.
     """
     space, code = space or Space(), checksum(train)
-    with closing(engine(train, workers, timeout, log)) as trainer:
+    with closing(engine(train, workers, timeout, log, Board(storage, study, Result.from_data))) as trainer:
         subject = Script(
             trainer,
             name_of(train),
@@ -77,6 +79,7 @@ def tune_in(
             code=code,
             open_runs=lambda direction: Runs(storage, study, direction, space, resume=resume),
             full=known_before(storage, study) if resume else None,
+            spec=train.spec if isinstance(train, Named) else None,
         )
         return conduct(
             subject,
@@ -101,11 +104,16 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
     return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
 
 
-def engine(train: Train, workers: int, timeout: float | None, log: Path | None) -> Engine:
+def engine(train: Train, workers: int, timeout: float | None, log: Path | None, board: Board | None = None) -> Engine:
     """The way to call a function: in new processes if they can import it, otherwise in forks of this one.
 
     If neither is possible, or `workers` is 0, it is called in this process.
+
+    Args:
+        train, workers, timeout, log: see `autoranger.tune`.
+        board: with workers that join the processes.
     """
+    joining = [] if board is None else [board]
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if workers == 0:
@@ -113,10 +121,10 @@ def engine(train: Train, workers: int, timeout: float | None, log: Path | None) 
     pickled = sendable(train)
     if pickled is not None:
         threads = max(1, torch.get_num_threads() // workers)
-        return Pool([Processes(pickled, workers, threads, log)], timeout)
+        return Pool([Processes(pickled, workers, threads, log), *joining], timeout)
     if can_fork():
         threads = 1  # a fork with more threads waits for those of its parent
-        return Pool([Processes(Training(train), workers, threads, log)], timeout)
+        return Pool([Processes(Training(train), workers, threads, log), *joining], timeout)
     warnings.warn(
         "the training function cannot be imported by other processes, and this one cannot be copied"
         f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "
