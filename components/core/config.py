@@ -23,6 +23,7 @@ from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.optim.optimizer import ParamsT
 
@@ -150,11 +151,14 @@ class Config:
         *,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> ComposedOptimizer:
         """The optimizer over a model, or over parameters; see `ComposedOptimizer`."""
         from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
+        return ComposedOptimizer(
+            params, self, total_steps=total_steps, maximize=maximize, compile=compile, state_dtype=state_dtype
+        )
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

@@ -37,6 +37,7 @@ class Step(nn.Module):
         groups: for each parameter group what every candidate's config is for it (`Config.of`): lr, betas, eps, weight
             decay and T are its own. By default there is one group, of the configs themselves.
         chain: that of the configs, where it is shared with other steps.
+        state_dtype: see `Stack`.
 
     Raises:
         ConfigError: where a component needs `total_steps` and there is none.
@@ -59,6 +60,7 @@ class Step(nn.Module):
         device: torch.device,
         groups: Sequence[Sequence[Config]] | None = None,
         chain: Sequence[Link] | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
@@ -75,7 +77,7 @@ class Step(nn.Module):
         for name, column in zip(scalars, columns.view(len(scalars), len(configs), -1, 1, 1).unbind(), strict=True):
             self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
-        self.dtype = dtype
+        self.dtype, self.state_dtype = dtype, state_dtype
         self.chain = chain_of(configs, dtype, device) if chain is None else chain
         self.sweeps = sweeps([link for link in self.chain if link.component.stage > Stage.RATE])
         if chain is None:
@@ -86,7 +88,7 @@ class Step(nn.Module):
 
     def add(self, theta: Tensor, *, matrix: bool, group: int = 0, shards: Shards | None = None) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        return self.take(Stack([link.component for link in self.chain], theta, matrix, group, shards))
+        return self.take(Stack([link.component for link in self.chain], theta, matrix, group, shards, self.state_dtype))
 
     @property
     def is_collective(self) -> bool:
@@ -173,7 +175,7 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
     for link in sweep:
         held = stack.state(link.component)
         x, changed = link.advance(x, held)
-        write_state(held, changed, mask)
+        write_state(held, stack.rounded(link.component, changed), mask)
     return x
 
 
@@ -185,7 +187,7 @@ def run_together(
         held = {i: stacks[i].state(link.component) for i in signals}
         found = together({i: partial(link.advance, x, held[i]) for i, x in signals.items()}, stacks)
         for i, (x, changed) in found.items():
-            write_state(held[i], changed, masks[i])
+            write_state(held[i], stacks[i].rounded(link.component, changed), masks[i])
             signals[i] = x
     return signals
 
