@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from autoranger.components.core.config import Config
+from autoranger.components.core.proxy import proxy_of
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.crew.crew import Crew
 from autoranger.search.engine.engine import Engine
@@ -21,6 +22,7 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
+from autoranger.search.vectorization import forked
 
 EXPLORED = 64
 """Subsets in the standard plan of a search in which a sampler chooses them."""
@@ -48,6 +50,12 @@ class Proxy:
         return {}
 
     @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`."""
+        with forked(self.about.device):
+            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps)
+
+    @property
     def origin(self) -> dict[str, str]:
         """See `Subject`."""
         return {} if self.about.origin is None else {"task": self.about.origin.spec}
@@ -60,6 +68,7 @@ class Proxy:
         """See `Subject`."""
         if clock.budget is not None:
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
+            clock.rate *= 1.0 if self.crew is None else self.crew.engine.speed
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """See `Subject`."""

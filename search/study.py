@@ -183,7 +183,8 @@ def conduct(
         raise
     finally:
         record.close()
-    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
+    exported = replace(best, proxy=subject.scale)
+    outcome = Outcome(exported, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
         trade_off(front, space, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
@@ -193,7 +194,7 @@ def conduct(
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
+        outcome=exported.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 
