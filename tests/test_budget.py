@@ -196,7 +196,7 @@ class Cut(Table):
 def run_race(table, tmp_path):
     clock, seeds = Clock(None, Progress()), iter(range(1000))
     record = Record(open_storage(str(tmp_path / "j")), "s", SMALL, {}, resume=False)
-    runner = Race(table, record, {"default": SMALL.default, "adamw": SMALL.plain}, clock)
+    runner = Race(table, record, {"default": [SMALL.default], "adamw": [SMALL.plain]}, clock)
     grid = Grid(SMALL.arms(256, 0), lr_grid(1e-2, 1e-1))
     return clock, runner.run(grid, PLAN, lambda n: [next(seeds) for _ in range(n)])
 

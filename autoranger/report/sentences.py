@@ -7,12 +7,13 @@ from collections.abc import Iterator, Sequence
 
 from autoranger.report.reading import Report
 from autoranger.search.attribution import Effect
-from autoranger.search.race.race import RANDOM
+from autoranger.search.numbers import unusual
+from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS
 from autoranger.search.space import in_words
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
+from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist
 from autoranger.search.verdict.statistics import Difference
 
-ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
+ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}
 """Roles of finalists, in words."""
 
 READING = (
@@ -32,11 +33,26 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str |
         )
     if evidence.comparison is None:
         return without_comparison(exported, evidence)
-    gain = evidence.comparison.against_default
-    on = f"on {gain.seeds} fresh seeds, in trainings of {training_length(evidence)}"
+    compared = evidence.comparison
+    on = f"on {compared.against_default.seeds} fresh seeds, in trainings of {training_length(evidence)}"
     if DEFAULT in exported.roles:
-        return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
-    return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
+        return (
+            f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept. Against the "
+            f"best of the other baselines, {WORDS[compared.rival]}, it makes {interval(compared.against_best)}."
+        )
+    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
+
+
+def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
+    """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
+    default = f"full Ranger21 by {interval(compared.against_default)}"
+    other, best = "other baselines" if exported.roles else "baselines", interval(compared.against_best)
+    rival = WORDS[compared.rival]
+    if compared.against_best.low <= 0:
+        return f"{default} {on}, but not the best of the {other} significantly, {rival}: {best}."
+    if compared.rival == DEFAULT:
+        return f"full Ranger21, the best of the {other}, by {best} {on}."
+    return f"the best of the {other}, {rival}, by {best} and {default} {on}."
 
 
 def without_comparison(exported: Finalist, evidence: Evidence) -> str:
@@ -74,7 +90,7 @@ def heading(report: Report) -> str:
 
 
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
-    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, difference to AdamW, cost."""
+    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, that to the best baseline, cost."""
     for place, finalist in enumerate(finalists, start=1):
         gain = finalist.against_default
         yield (
@@ -85,7 +101,7 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
             metric(finalist.test),
             interval(gain),
             "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
-            interval(finalist.against_adamw),
+            interval(finalist.against_best),
             "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
         )
 
@@ -93,7 +109,12 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
 def finalist_name(finalist: Finalist) -> str:
     """A finalist's components and roles, in words."""
     roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
-    return in_words(finalist.components) + (f" ({', '.join(roles)})" if roles else "")
+    return described(finalist) + (f" ({', '.join(roles)})" if roles else "")
+
+
+def described(finalist: Finalist) -> str:
+    """A finalist's components in words, and its numbers that are not the usual ones."""
+    return ", ".join([in_words(finalist.components), *(f"{k} {v}" for k, v in unusual(finalist.config).items())])
 
 
 def legend(evidence: Evidence | None) -> str:
@@ -105,8 +126,9 @@ def legend(evidence: Evidence | None) -> str:
     return (
         f"{compared.against_default.seeds} fresh seeds, trainings of {training_length(evidence)}; paired differences "
         f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
-        "comparisons together; p likewise, of being no better than full Ranger21: below "
-        f"{beyond:.2g} where an interval is above 0."
+        "rows of a column together; p likewise, of being no better than full Ranger21: below "
+        f"{beyond:.2g} where an interval is above 0. The best baseline is the one with the best mean, the row's own "
+        "left out; that interval is above 0 only where every one of them is beaten."
     )
 
 

@@ -57,7 +57,7 @@ def print_finalists(console: Console, finalists: Sequence[Finalist], settings: S
     numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
-    against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
+    against = Table("", "against ranger21", "p", "against the best baseline", *costs, box=None, pad_edge=False)
     for finalist, cells in zip(finalists, sentences.finalist_cells(finalists), strict=True):
         place, name, lr, valid, test, *differences = cells
         style = "bold green" if finalist.exported else ""

@@ -11,8 +11,11 @@ from autoranger.components.core.errors import ConfigError
 LISTED = 256
 """Largest number of subsets that the standard plan trains all of: those of Ranger21."""
 
-PROTECTED = 3
-"""Arms that stay in every round whatever their rank: full Ranger21, AdamW and the best of random ones."""
+PROTECTED = 5
+"""Arms that stay in every round whatever their rank: the baselines (see `baselines`)."""
+
+ENTRANTS = 6
+"""Arms that the first round has because of the baselines, besides those of the space."""
 
 SURVIVORS = 1 / 3
 """Share of the subsets that goes on after the first round, unless a task says otherwise."""
@@ -58,7 +61,7 @@ class Plan:
         """
         entrants, total = min(self.arms, arms), 0.0
         for number, rung in enumerate(self.rungs[first:], start=first):
-            candidates = (entrants + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
+            candidates = (entrants + (PROTECTED if number else ENTRANTS)) * min(rung.lrs, lrs)
             total += candidates * rung.seeds * (rung.steps + scoring)
             entrants = min(rung.keep, entrants)
         return round(total + (entrants + PROTECTED) * self.verdict_seeds * (self.steps + 2 * scoring))

@@ -196,7 +196,7 @@ class Record:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
-            distributions=dict(self.space.distributions()),
+            distributions=self.space.distributions_of(config),
             intermediate_values=means(entry.here),
             user_attrs={"name": in_words(config.components), "config": config.to_dict(), "rounds": entry.here},
         )
@@ -279,7 +279,7 @@ class Record:
     def trade_off(self, study: Study, found: Sequence[tuple[Config, float, float]]) -> None:
         """Writes configs with their metric and cost into a study of the two."""
         for config, metric, cost in found:
-            params, distributions = self.space.params(config), self.space.distributions()
+            params, distributions = self.space.params(config), self.space.distributions_of(config)
             attrs = {"config": config.to_dict()}
             values = [metric, cost]
             study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))

@@ -1,0 +1,44 @@
+"""The baselines of every search: the optimizers that somebody would use who does not search.
+
+A baseline is a family of arms, one for each weight decay that is tried, each with the grid of learning rates. The best
+of a family after the first round stays in every later one, and is judged beside the finalists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from autoranger.components.core.config import Config
+from autoranger.search.space import Space
+
+DEFAULT, ADAMW, COSINE, LINEAR, RANDOM = "default", "adamw", "adamw_cosine", "adamw_linear", "random"
+"""Roles of the baselines: full Ranger21, AdamW at a constant rate, AdamW whose rate falls after a warmup along a cosine
+or a line, and the best of the random candidates of the first round."""
+
+WORDS = {
+    DEFAULT: "full Ranger21",
+    ADAMW: "AdamW at a constant rate",
+    COSINE: "AdamW with warmup and cosine",
+    LINEAR: "AdamW with warmup and linear decay",
+    RANDOM: "the best of random subsets",
+}
+"""What a role is called in a sentence."""
+
+DECAYS = (0.01, 0.1, 1.0)
+"""The weight decays of AdamW with a schedule. Less is like none: trainings of a search are short."""
+
+WARMUP = 0.1
+"""The part of a training in which AdamW with a schedule warms up."""
+
+
+def families(space: Space) -> dict[str, list[Config]]:
+    """The arms of every baseline by role, but for the random one, which the first round finds."""
+    warmup = {"linear_warmup": {"fraction": WARMUP}}
+    cosine = replace(space.base, components=warmup | {"cosine_annealing": {}})
+    linear = Config.preset("adamw_d2z", lr=space.base.lr)
+    return {
+        DEFAULT: [space.default],
+        ADAMW: [space.plain],
+        COSINE: [replace(cosine, weight_decay=decay) for decay in DECAYS],
+        LINEAR: [replace(linear, weight_decay=decay) for decay in DECAYS],
+    }
