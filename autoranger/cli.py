@@ -6,6 +6,7 @@ import enum
 import json
 import shlex
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from autoranger.search.commands import program
-from autoranger.search.serialization import to_json
+from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
 
@@ -28,12 +29,18 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     epilog="Begin with:  autoranger search --task digits",
 )
 out, err = Output(), Aside(stderr=True)
+
+
+def explain_more(verbose: bool) -> bool:
+    """Makes errors show where they come from."""
+    err.verbose = verbose
+    return verbose
+
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
 Known = Annotated[
@@ -43,6 +50,13 @@ Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cu
 DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
 Direction = Literal["maximize", "minimize"]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+Verbose = Annotated[
+    bool,
+    typer.Option(
+        "--verbose", "-v", callback=explain_more, help="Also print each new best candidate, and tracebacks of errors."
+    ),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: only results, warnings and errors.")]
 INTERRUPTED = 130
 
 
@@ -86,7 +100,7 @@ Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted 
 
 @app.callback(invoke_without_command=True)
 def autoranger(
-    show_version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", "-V", help="Print the version and exit.")] = False,
 ) -> None:
     """Find the best subset of Ranger21's components for a task, and use it as a torch optimizer."""
     if show_version:
@@ -114,6 +128,8 @@ def search(
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
     resume: Resume = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Race subsets of the components on a task, and export the winner.
@@ -142,6 +158,7 @@ def search(
     seconds = None if budget is None else parse_budget(budget)
     chosen = create(task, pick_device(device), data_dir)
     session = Session(chosen.name, out_path, storage, study, resume=resume)
+    aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
     chosen_space = choices(space, add)
     price: Cost | None = None
     if cost is not None:
@@ -161,9 +178,10 @@ def search(
                 resume=resume,
                 progress=progress,
             ),
-            err,
+            aside,
             str(chosen.device),
         )
+    session.save(outcome, aside)
     show_outcome(session, outcome, out_path, as_json)
 
 
@@ -175,12 +193,12 @@ def tune(
     workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
     metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
-        Direction, typer.Option(help="Which is better: a higher metric, or a lower one.")
-    ] = "maximize",
-    lr_range: Annotated[tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")] = (
-        3e-4,
-        1e-2,
-    ),
+        Direction | None,
+        typer.Option(help="Whether a higher or a lower metric is better. Default: maximize, but asks for a loss."),
+    ] = None,
+    lr_range: Annotated[
+        tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")
+    ] = LR_RANGE,
     timeout: Annotated[
         str | None, typer.Option(help="Time limit of one training, as 10m. Default: none, but hung ones are stopped.")
     ] = None,
@@ -192,6 +210,8 @@ def tune(
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; function and time if not given.")] = None,
     resume: Resume = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Find the best optimizer for a training of your own, and export it.
@@ -216,6 +236,7 @@ def tune(
     function = Named(train)
     function.prepare()
     session = Session(name_of(function), out_path, storage, study, resume=resume)
+    aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
     with resumable(session, storage, study):
         outcome = session.run(
             lambda opened, name, progress: tune_in(
@@ -235,8 +256,9 @@ def tune(
                 resume=resume,
                 progress=progress,
             ),
-            err,
+            aside,
         )
+    session.save(outcome, aside)
     show_outcome(session, outcome, out_path, as_json)
 
 
@@ -271,10 +293,9 @@ def resumable(session: Session, storage: str | None, study: str | None) -> Itera
 
 
 def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bool) -> None:
-    """Writes the config that a search found, and says what it is."""
+    """Prints what a search found."""
     from autoranger.report.text import outcome_dict, print_outcome
 
-    session.save(outcome, err)
     if as_json:
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": session.name, "storage": session.place})
     else:
@@ -313,6 +334,8 @@ def compare(
     full: Annotated[
         bool, typer.Option("--full", help="Train for the task's full length instead of the proxy's.")
     ] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.
@@ -339,7 +362,7 @@ def compare(
     keep_freed_memory()
     chosen = create(task, pick_device(device), data_dir)  # whose file may define components
     sides = {name: load(name) for name in configs}
-    with Display(err) as display:
+    with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
         )
@@ -474,6 +497,8 @@ def bench(
     figure: Annotated[Path | None, typer.Option(help="Draw the result to this file (.png, .svg or .pdf).")] = None,
     task: Known = None,
     device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: Json = False,
 ) -> None:
     """Time steps on this machine: full Ranger21, each component alone, AdamW.
@@ -498,7 +523,7 @@ def bench(
         check_figure(figure)
     registry.discover()
     introduce(task)
-    with counting(err, "timing") as progress:
+    with counting(Aside(stderr=True, quiet=quiet), "timing") as progress:
         result = run(model, device=pick_device(device), rounds=rounds, peers=peers, progress=progress)
     if figure is not None:
         from autoranger.figures import draw_bench
@@ -527,6 +552,8 @@ def introduce(task: str | None) -> None:
 
 def print_json(value: object) -> None:
     """Prints a JSON document on stdout; numbers that are not finite become null."""
+    from autoranger.search.serialization import to_json
+
     unicode = "utf" in (sys.stdout.encoding or "").lower()
     print_text(json.dumps(to_json(value), indent=2, ensure_ascii=not unicode) + "\n")
 
@@ -561,6 +588,8 @@ def main() -> None:
         except Exception as error:
             from autoranger.components.core.errors import ConfigError, DataError, SearchError, reason
 
+            if err.verbose:
+                err.print("".join(traceback.format_exception(error)), highlight=False, markup=False, soft_wrap=True)
             if isinstance(error, ConfigError):
                 fail(str(error), 2)
             if isinstance(error, DataError | SearchError):

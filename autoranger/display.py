@@ -16,15 +16,17 @@ from autoranger.report.sentences import seeds as count_seeds
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Rung
 from autoranger.search.space import in_words
+from autoranger.terminal import Aside
 
 
 class Bar(rich.progress.Progress):
-    """A progress bar with a line of text below it."""
+    """A progress bar between two lines of text: what is being done, and the best so far."""
 
     line = ""
 
     def get_renderables(self) -> Iterable[RenderableType]:
-        """The bar and the line, cut to the width of the terminal."""
+        """The lines, cut to the width of the terminal, and the bar."""
+        yield Text(self.tasks[0].description if self.tasks else "", overflow="ellipsis", no_wrap=True)
         yield from super().get_renderables()
         yield Text(self.line, overflow="ellipsis", no_wrap=True, style="dim")
 
@@ -33,16 +35,15 @@ class Display(Progress):
     """A live progress bar on a terminal, and a line for each round elsewhere. Use as a context manager.
 
     Args:
-        console: to print to.
+        console: to print to. A verbose one gets the lines on a terminal, too, and each new best candidate.
         title: printed before the first line.
         kept: called whenever results have been written.
     """
 
-    def __init__(self, console: Console, title: str = "", kept: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, console: Aside, title: str = "", kept: Callable[[], None] = lambda: None) -> None:
         self.console, self.title, self.kept = console, title, kept  # type: ignore[method-assign]
         columns = (
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=40),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -84,16 +85,19 @@ class Display(Progress):
 
     def best(self, config: Config, value: float) -> None:
         """There is a best candidate."""
-        self.bar.line = f"best so far {value:.4f}: lr {config.lr:g}, {in_words(config.components)}"
+        line = f"best so far {value:.4f}: lr {config.lr:g}, {in_words(config.components)}"
+        if self.console.verbose and line != self.bar.line:
+            self._print(line)
+        self.bar.line = line
 
     def _print(self, text: str) -> None:
-        self.console.print(text, highlight=False, markup=False)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def _say(self, text: str, work: int | None) -> None:
         if self.title:
             self._print(self.title)
             self.title = ""
-        if not self.console.is_terminal:
+        if self.console.verbose or not self.console.is_terminal:
             self._print(text)
         self.bar.update(self.all, description=text)
         if work is not None:

@@ -1,4 +1,4 @@
-"""Figures by Matplotlib, an optional dependency."""
+"""Figures by Matplotlib, which is imported when one is drawn."""
 
 from __future__ import annotations
 

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
-from rich.console import Console
 
 from autoranger.arguments import check_out, keep_previous
 from autoranger.components.core.errors import ConfigError, DataError
@@ -20,7 +19,7 @@ from autoranger.search.progress import Progress
 from autoranger.search.storage.database import shown
 from autoranger.search.storage.storage import JOURNAL, open_storage
 from autoranger.search.verdict.outcome import Outcome
-from autoranger.terminal import patience
+from autoranger.terminal import Aside, patience
 
 
 class Session:
@@ -56,22 +55,23 @@ class Session:
         """Whether the study exists, so that the search can be resumed."""
         return self.name in optuna.get_all_study_names(self.storage)
 
-    def run(
-        self, search: Callable[[BaseStorage, str, Progress], Outcome], console: Console, device: str = ""
-    ) -> Outcome:
+    def run(self, search: Callable[[BaseStorage, str, Progress], Outcome], console: Aside, device: str = "") -> Outcome:
         """Runs the search, shows its progress on a console, and returns its outcome."""
         title = f"study '{self.name}' in {self.place}" + (f", on {device}" if device else "")
         with patience() as kept, Display(console, title, kept) as display:
             return search(self.storage, self.name, display)
 
-    def save(self, outcome: Outcome, console: Console) -> None:
+    def save(self, outcome: Outcome, console: Aside) -> None:
         """Writes the config to `out_path`, if there is one. A config that it replaces is kept as a backup."""
         if self.out_path is None:
             return
         try:
             if previous := keep_previous(self.out_path):
                 console.print(
-                    f"the config that was in {self.out_path} is now in {previous}", highlight=False, markup=False
+                    f"the config that was in {self.out_path} is now in {previous}",
+                    highlight=False,
+                    markup=False,
+                    soft_wrap=True,
                 )
             outcome.config.save(self.out_path, outcome.evidence.to_dict())
         except DataError as error:

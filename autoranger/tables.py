@@ -40,21 +40,24 @@ def print_comparison(console: Console, comparison: HeadToHead, task: Task) -> No
     shown = [i for i in range(points) if (i + 1) % 2 == 0]
     at = [f"{round(comparison.steps * (i + 1) / points)}" for i in shown]
     metric = task.metric_name
-    table = Table("config", "lr", *at, f"test {metric}", box=None, pad_edge=False, title_justify="left")
+    name = Column("config", overflow="fold", min_width=8)
+    table = Table(name, *(Column(n, no_wrap=True) for n in ("lr", *at, "test")), box=None, pad_edge=False)
     for side in comparison.sides:
         curve = [f"{side.curve[i]:.4f}" for i in shown]
         diverged = f" ({side.diverged} diverged)" if side.diverged else ""
         table.add_row(f"[bold]{escape(side.name)}[/]", f"{side.config.lr:g}", *curve, f"{side.test:.4f}{diverged}")
-    console.print(f"valid {metric} after so many steps, mean over seeds", highlight=False)
+    console.print(f"valid {metric} after so many steps, and test {metric}; means over seeds", highlight=False)
     console.print(table)
-    pairs = Table("pair", "difference at the end", "p", "", box=None, pad_edge=False)
+    numbers = [Column(n, no_wrap=True) for n in ("difference at the end", "p", "")]
+    pairs = Table(Column("pair", overflow="fold", min_width=12), *numbers, box=None, pad_edge=False)
     for (a, b), difference in comparison.differences.items():
-        certain = difference.low > 0 or difference.high < 0
-        words = "[green]better[/]" if certain else "a tie, as far as these seeds can tell"
+        words = "[green]better[/]" if difference.low > 0 else "[red]worse[/]" if difference.high < 0 else "a tie"
         pairs.add_row(f"{escape(a)} − {escape(b)}", interval(difference), f"{difference.p:.2g}", words)
     seeds = next(iter(comparison.differences.values())).seeds
     console.print(
-        f"\n{seeds} common seeds; the intervals and p-values hold for all pairs together, at 95%", highlight=False
+        f"\n{seeds} common seeds; the intervals and p-values hold for all pairs together, at 95%. A tie: as far as "
+        "these seeds can tell.",
+        highlight=False,
     )
     console.print(pairs)
 
@@ -119,7 +122,7 @@ def print_bench(console: Console, bench: Bench) -> None:
     numbers = (
         Column(name, justify="right", no_wrap=True) for name in ("ms", "quartiles", "× fused", "first s", "state")
     )
-    table = Table(Column("optimizer", no_wrap=True), *numbers, box=None, pad_edge=False)
+    table = Table(Column("optimizer", overflow="fold"), *numbers, box=None, pad_edge=False)
     for t in sorted(bench.timings, key=lambda t: t.ratio):
         times = f"{t.median * 1e3:.3g}", f"{t.low * 1e3:.3g}–{t.high * 1e3:.3g}"
         row = (t.name, *times, f"{t.ratio:.2f}", f"{t.first:.2f}", f"{t.state:.1f}")
@@ -132,7 +135,6 @@ def print_bench(console: Console, bench: Bench) -> None:
         f"{about['date']}."
         "\n+: AdamW and that component. First: the first step, which compiles. State: numbers kept for each parameter.",
         highlight=False,
-        soft_wrap=True,
     )
     for name, why in bench.skipped.items():
         console.print(f"left out: {escape(name)} ({escape(why)})", highlight=False, soft_wrap=True)

@@ -49,7 +49,16 @@ class Output(Console):
 
 
 class Aside(Output):
-    """Prints progress and messages. The work goes on if they cannot be written any more."""
+    """Prints progress and messages. The work goes on if they cannot be written any more.
+
+    Args:
+        verbose: whether to print more than is needed.
+        options: of `Console`.
+    """
+
+    def __init__(self, *, verbose: bool = False, **options: Any) -> None:
+        super().__init__(**options)
+        self.verbose = verbose
 
     def print(self, *objects: Any, **options: Any) -> None:
         """See `Console.print`."""

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.report.text import print_outcome
+from autoranger.search.engine.child import BEGUN_AGAIN, in_worker
 from autoranger.search.race.plan import parse_budget
 from autoranger.search.space import Space
+from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.runs import Direction
 from autoranger.search.tune.source import checked, name_of
-from autoranger.search.tune.tune import LR_RANGE, tune_in
-from autoranger.search.tune.worker import BEGUN_AGAIN, in_worker
+from autoranger.search.tune.tune import tune_in
 from autoranger.search.verdict.outcome import Outcome
 from autoranger.session import Session
 from autoranger.terminal import Aside, Output
@@ -31,7 +32,7 @@ def tune(
     workers: int = 1,
     out: str | Path | None = None,
     metric: str | None = None,
-    direction: Direction = "maximize",
+    direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
     space: Space | Literal["subsets", "extended"] = "subsets",
     sampler: str | BaseSampler = "auto",
@@ -73,7 +74,8 @@ def tune(
         workers: number of processes that train at once. 0 trains in this process, for a debugger.
         out: file for the config. Default: none is written.
         metric: which number of the returned dict to improve. Default: the first. It names a single number, too.
-        direction: "maximize" or "minimize".
+        direction: "maximize" or "minimize". Default: "maximize". It must be given if the name of the metric, or the
+            way in which reports of it change, suggests that lower is better.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
         space, sampler, seed: as for `autoranger search`.
         timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step

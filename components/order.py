@@ -15,30 +15,44 @@ ORDER = (
     "flat_cosine",
     "linear_warmup",
     "one_cycle",
+    "power_cooldown",
+    "square_root_cooldown",
     "chebyshev_steps",
     # the gradient
     "global_norm_clipping",
     "adaptive_gradient_clipping",
     "gradient_centralization",
     "gradient_normalization",
+    "mars",
     "l2_decay",
     "lars_trust_ratio",
     # the moments
     "adabelief_variance",
     "amsgrad",
     "positive_negative_momentum",
+    "ademamix",
+    "nesterov",
     # the denominator
     "rectification",
     "softplus_denominator",
     # the direction
+    "adopt",
+    "laprop",
+    "lion",
     "madgrad",
     "sgd_momentum",
+    "signum",
+    "cautious_mask",
     # the weight decay
     "norm_loss",
     "stable_weight_decay",
+    "cautious_weight_decay",
+    "corrected_weight_decay",
     # the update
     "annealed_trust_ratio",
     "trust_ratio",
+    "hyperball",
+    "update_clipping",
     # the weights
     "lookahead",
 )

@@ -54,6 +54,11 @@ PRESETS: dict[str, Preset] = {
             "components": {"linear_warmup": {"fraction": 0.1}, "explore_exploit": {"fraction": 1.0}},
         },
     ),
+    "adamw_cosine": Preset(
+        "AdamW whose rate, after a warmup of a tenth, falls along half a cosine; the weight decay of DeiT.",
+        "arXiv 2012.12877",
+        {"weight_decay": 0.05, "components": {"linear_warmup": {"fraction": 0.1}, "cosine_annealing": {}}},
+    ),
     "adam": Preset(
         "Adam, with weight decay as L2 regularization; the defaults of torch.optim.Adam.",
         "arXiv 1412.6980",
@@ -136,6 +141,41 @@ PRESETS: dict[str, Preset] = {
         "AdamW with stable weight decay, its mean over all parameters as in the authors' code.",
         "arXiv 2011.11152",
         {"weight_decay": 1e-4, "components": {"stable_weight_decay": {"scope": "global"}}},
+    ),
+    "lion": Preset(
+        "Steps along the sign of interpolated momentum; the authors' defaults.",
+        "arXiv 2302.06675",
+        {"lr": 1e-4, "weight_decay": 0.0, "components": {"lion": {}}},
+    ),
+    "nadamw": Preset(
+        "AdamW with Nesterov's momentum, in the plain form of the AlgoPerf benchmark; AdamW's defaults.",
+        "https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ",
+        {"weight_decay": 1e-2, "components": {"nesterov": {}}},
+    ),
+    "ademamix": Preset(
+        "AdamW with a second, slow momentum that is warmed up over the whole training; the paper's numbers.",
+        "arXiv 2409.03137",
+        {"weight_decay": 0.0, "components": {"ademamix": {}}},
+    ),
+    "adopt": Preset(
+        "Adam whose denominator does not know the gradient that it divides, clipped; the authors' defaults.",
+        "arXiv 2411.02853",
+        {"betas": (0.9, 0.9999), "eps": 1e-6, "weight_decay": 0.0, "components": {"adopt": {}}},
+    ),
+    "mars": Preset(
+        "AdamW whose gradients, of matrices, have reduced variance; the authors' defaults, in the approximate form.",
+        "arXiv 2411.10438",
+        {"lr": 3e-3, "betas": (0.95, 0.99), "weight_decay": 0.0, "components": {"mars": {}}},
+    ),
+    "cautious_adamw": Preset(
+        "AdamW that moves only where its direction agrees with the gradient; the authors' defaults.",
+        "arXiv 2411.16085",
+        {"eps": 1e-6, "weight_decay": 0.0, "components": {"cautious_mask": {}}},
+    ),
+    "stable_adamw": Preset(
+        "AdamW that takes shorter steps where gradients surprise it; moments, rate and decay of the paper's CLIP.",
+        "arXiv 2304.13013",
+        {"lr": 2e-3, "betas": (0.9, 0.99), "eps": 1e-6, "weight_decay": 0.2, "components": {"update_clipping": {}}},
     ),
 }
 """Every preset by name."""

@@ -9,8 +9,8 @@ from functools import cache
 import numpy as np
 import torch
 
+from autoranger.components.core.chain import state_per_number
 from autoranger.components.core.config import Config
-from autoranger.components.core.step import state_per_number
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns

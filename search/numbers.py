@@ -20,9 +20,10 @@ from autoranger.components.core.hyper import Setting
 
 def numbers(config: Mapping[str, Any]) -> dict[str, Setting]:
     """All numbers of a config as plain data but its learning rate; those of a component are `id.name`."""
-    beta1, beta2 = config["betas"]
-    own = {"weight_decay": config["weight_decay"], "beta1": beta1, "beta2": beta2, "eps": config["eps"]}
-    parts = config["components"].items()
+    values = Config().to_dict() | dict(config)
+    beta1, beta2 = values["betas"]
+    own = {"weight_decay": values["weight_decay"], "beta1": beta1, "beta2": beta2, "eps": values["eps"]}
+    parts = values["components"].items()
     return own | {f"{name}.{key}": value for name, settings in parts for key, value in settings.items()}
 
 
@@ -34,7 +35,7 @@ def unusual(config: Mapping[str, Any], base: Config | None = None) -> dict[str, 
         base: its betas, eps and weight decay are the usual ones; those of `Config()` if None.
     """
     usual = numbers((base or Config()).to_dict())
-    for name in config["components"]:
+    for name in config.get("components", ()):
         if name in registry:
             usual |= {f"{name}.{key}": hyper.default for key, hyper in registry[name].hypers.items()}
     return {name: value for name, value in numbers(config).items() if value != usual.get(name)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -163,15 +163,14 @@ def compatible(names: Iterable[str]) -> list[str]:
 def in_words(components: Iterable[str]) -> str:
     """A subset of components in a few words, relative to the nearest of full Ranger21 and AdamW."""
     names = list(components)
-    on, every = set(names), set(RANGER21)
-    without = every - on
-    if on == every:
-        return "ranger21"
-    if not on:
-        return "adamw"
-    if on <= every and len(without) < len(on):
-        return "ranger21 − " + " − ".join(name for name in RANGER21 if name in without)
-    return "adamw + " + " + ".join(names)
+    changes = changed_from(RANGER21, names)
+    return " ".join(["ranger21", *changes] if len(changes) < len(names) else ["adamw", *changed_from((), names)])
+
+
+def changed_from(base: Sequence[str], components: Iterable[str]) -> list[str]:
+    """What makes another subset of one: `− name` for each component taken out, then `+ name` for each one added."""
+    names = list(components)
+    return [f"− {name}" for name in base if name not in names] + [f"+ {name}" for name in names if name not in base]
 
 
 def lr_grid(low: float, high: float) -> list[float]:

@@ -134,3 +134,8 @@ def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor
     epochs = -(-steps * batch_size // examples)
     order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(epochs)])
     return order[: steps * batch_size].view(steps, batch_size)
+
+
+def on_gpu() -> bool:
+    """Whether this process uses a GPU."""
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

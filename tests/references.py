@@ -7,8 +7,9 @@ Protocol
         grads: for each step the gradient of each parameter, or None where the parameter has none in that step;
         total_steps: T, or None.
     `REFERENCES` has one for each of Ranger21's eight components, by id: one function that follows all their mixtures.
-    `REFERENCES_EXTENDED` of `references_extended.py` has one for each of the project's other components: one function
-    that follows every mixture of all of them.
+    `REFERENCES_EXTENDED` of `references_extended.py` has one for each of the project's components until then, and
+    `REFERENCES_MODERN` of `references_modern.py` for each of the newer ones: each is one function that follows every
+    mixture of its own components and of those before.
     Any other component may have a reference in a file of its own, `tests/reference_<id>.py`, whose `trajectory` must
     follow the component alone; for company in which nobody knows what it should do it raises NotImplementedError. A
     component without a reference is tested by its properties.
@@ -162,8 +163,9 @@ REFERENCES: dict[str, Trajectory] = dict.fromkeys(RANGER21, trajectory)
 
 def in_any_company() -> dict[str, Trajectory]:
     """The references of the project's own components, each of which follows all mixtures of those before it and its."""
-    name = "tests.references_extended"  # which imports this module, and is therefore imported late
-    return REFERENCES | (import_module(name).REFERENCES_EXTENDED if find_spec(name) else {})
+    # These modules import this one, and are therefore imported late.
+    newer = [import_module(f"tests.references_{name}") for name in ("extended", "modern")]
+    return REFERENCES | newer[0].REFERENCES_EXTENDED | newer[1].REFERENCES_MODERN
 
 
 def reference(config: Config) -> Trajectory:
@@ -171,8 +173,7 @@ def reference(config: Config) -> Trajectory:
     known = in_any_company()
     others = [name for name in config.components if name not in known]
     if not others:
-        extended = [known[name] for name in config.components if name not in REFERENCES]
-        return extended[-1] if extended else trajectory
+        return max((known[name] for name in config.components), key=[*known.values()].index, default=trajectory)
     for name in others:
         if not find_spec(f"tests.reference_{name}"):
             raise NotImplementedError(

@@ -344,3 +344,71 @@ def test_a_search_for_what_there_is_not_says_so(options, words, autoranger):
 def test_it_runs_as_a_module(module):
     found = subprocess.run([sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"(autoranger )?\d+\.\d+\.\d+\S*\n", found.stdout)
+
+
+QUICK = ["--version"], ["--help"], *([name, "--help"] for name in ("search", "report", "compare", "bench", "tune"))
+
+
+@pytest.mark.parametrize("words", QUICK, ids=" ".join)
+def test_help_does_not_wait_for_torch(words):
+    code = "import sys\nfrom autoranger.__main__ import main\nsys.argv[0] = 'autoranger'\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    pass"
+    heavy = "torch", "optuna", "numpy", "scipy", "sqlalchemy"
+    code += f"\nprint(*[name for name in {heavy} if name in sys.modules], file=sys.stderr)"
+    found = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert found.stderr.split() == []
+    assert len(found.stdout) > 5
+
+
+@pytest.mark.parametrize("command", ["bench --model mlp --rounds 1", "compare ranger21 adamw --task mine.py --seeds 3"])
+def test_tables_fit_into_80_columns(command, autoranger, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = autoranger(*command.split())
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= 80
+    assert "…" not in out, "nothing is cut"
+    rows = [line for line in out.splitlines() if " − " in line]
+    assert all(re.search(r"\[[+-][\d.]+, [+-][\d.]+\] +[\d.e-]+ +\w", row) for row in rows), "a pair is one line"
+
+
+def test_quiet_leaves_results_and_verbose_adds_candidates(autoranger):
+    code, out, err = autoranger("compare", "sgd", "adamw", "--task", "mine.py", "--seeds", "2", "--quiet")
+    assert (code, err) == (0, "")
+    assert "2 common seeds" in out
+    code, out, err = autoranger("search", "--task", "mine.py", "--verbose", "--json")
+    assert code == 0
+    assert json.loads(out)
+    assert err.index("round 1/") < err.index("best so far") < err.index("verdict:")
+
+
+def test_verbose_shows_where_an_error_of_the_users_code_comes_from(autoranger):
+    Path("broken.py").write_text("def f():\n    raise KeyError('lost')\n\nf()\n")
+    code, _, err = autoranger("search", "--task", "broken.py")
+    assert code == 2
+    assert "Traceback" not in err
+    code, _, err = autoranger("search", "--task", "broken.py", "--verbose")
+    assert code == 2
+    assert 'broken.py", line 2, in f' in err
+
+
+def test_colour_can_be_switched_off(tmp_path):
+    forced = os.environ | {"FORCE_COLOR": "1", "TTY_COMPATIBLE": "1"}
+    for more, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+        command = [sys.executable, "-m", "autoranger", "show", "ranger22"]
+        said = subprocess.run(command, capture_output=True, text=True, env=forced | more, cwd=tmp_path).stderr
+        assert ("\x1b[31m" in said) is coloured
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_commands_and_options(shell, autoranger, tmp_path):
+    script = subprocess.run(
+        ["autoranger"], capture_output=True, text=True, executable=str(Path(sys.executable).with_name("autoranger")),
+        env=os.environ | {"_AUTORANGER_COMPLETE": f"source_{shell}"}, cwd=tmp_path,
+    ).stdout  # fmt: skip
+    assert "_AUTORANGER_COMPLETE" in script
+    if shell == "bash":
+        words = {"COMP_WORDS": "autoranger rep", "COMP_CWORD": "1", "_AUTORANGER_COMPLETE": "complete_bash"}
+        found = subprocess.run(
+            [str(Path(sys.executable).with_name("autoranger"))], capture_output=True, text=True, env=os.environ | words,
+        )  # fmt: skip
+        assert found.stdout.split() == ["report"]

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from autoranger import Config, ConfigError, Ranger21
 from autoranger.components.core.component import registry
@@ -369,6 +370,24 @@ def test_many_optimizers_of_the_same_components_record_once(way: None, monkeypat
     for size in range(1, 9):
         train(Config(lr=0.1 * size, components=FULL.components).build([parameter(size, 2)], total_steps=size))
     assert len(calls) <= 2, "at most once for each way to run it"
+
+
+def test_optimizers_of_the_same_components_share_them_and_nothing_else(way: None) -> None:
+    """What one of them does is what it does alone; what is made of no real numbers is not shared."""
+    with FakeTensorMode():
+        unreal = nn.Parameter(torch.ones(3, 2))
+        unreal.grad = torch.ones_like(unreal)
+        FULL.build([unreal], total_steps=40, compile=False).step()
+    alone, first, second = parameter(3, 2), parameter(3, 2), parameter(3, 2)
+    optimizers = [FULL.build([p], total_steps=40) for p in (alone, first, second)]
+    optimizers[0].param_groups[0]["lr"] = optimizers[1].param_groups[0]["lr"] = 0.3
+    for optimizer in optimizers[1:]:
+        train(optimizer)
+    train(optimizers[0])
+    assert torch.equal(alone, first)
+    assert not torch.equal(first, second)
+    chains = [optimizer._bound.core.chain for optimizer in optimizers if optimizer._bound]
+    assert all(chain is chains[0] for chain in chains)
 
 
 # Weights

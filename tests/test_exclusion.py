@@ -1,4 +1,4 @@
-"""Which components go together, and that all that do compose: every pair, alone and in one population."""
+"""Which components go together, and that all that do compose: many pairs, alone and in one population."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from tests.references import in_any_company, reference
 
 PROBLEM_OF_PAIRS = PROBLEM.part("matrix", "outliers", "sometimes", "vector", "zero bias").first(8)
 
-PAIRS = [pair for pair in combinations(registry, 2) if not conflicts(pair)]
+PAIRS = random.Random(0).sample([pair for pair in combinations(registry, 2) if not conflicts(pair)], 200)
+"""Two components that go together; of all such pairs, several hundred, enough that each component is in about ten."""
 
 FOLLOWED = [name for name in registry if name in in_any_company()]
 """Components whose references follow all their mixtures."""
@@ -30,7 +31,7 @@ def config(*names: str) -> Config:
 
 
 @pytest.mark.parametrize("name", FOLLOWED)
-def test_every_pair_composes_as_the_reference_says(name: str) -> None:
+def test_pairs_compose_as_the_reference_says(name: str) -> None:
     for pair in PAIRS:
         if pair[0] == name and pair[1] in FOLLOWED:
             c = config(*pair)
@@ -38,7 +39,7 @@ def test_every_pair_composes_as_the_reference_says(name: str) -> None:
             assert_close(follow(c, PROBLEM_OF_PAIRS), expected)
 
 
-def test_every_pair_is_the_same_among_all_others() -> None:
+def test_pairs_are_the_same_among_all_others() -> None:
     configs = [config(*pair) for pair in PAIRS]
     for c, row in zip(configs, populate(configs, PROBLEM_OF_PAIRS), strict=True):
         assert_close(row, follow(c, PROBLEM_OF_PAIRS), 1e-12)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from autoranger import Config
+from autoranger.components.core.chain import state_per_number
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.reference import extra_bytes
-from autoranger.components.core.step import state_per_number
 from autoranger.components.presets import PRESETS
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost, memory, step_time

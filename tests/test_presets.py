@@ -167,6 +167,55 @@ IMPLEMENTATIONS: list[tuple[str, dict[str, Any], Make]] = [
         {"lr": 0.02, "weight_decay": 0.1},
         lambda p: package("pytorch_optimizer").AdamS(p, 0.02, weight_decay=0.1),
     ),
+    ("lion", {}, lambda p: timm("lion").Lion(p)),
+    ("lion", {"lr": 0.02, "weight_decay": 0.1}, lambda p: package("pytorch_optimizer").Lion(p, 0.02, weight_decay=0.1)),
+    ("nadamw", {}, lambda p: timm("nadamw").NAdamW(p)),
+    ("nadamw", {"lr": 0.02, "weight_decay": 0.1}, lambda p: timm("nadamw").NAdamW(p, 0.02, weight_decay=0.1)),
+    ("ademamix", {}, lambda p: package("pytorch_optimizer").AdEMAMix(p, alpha=8.0, t_alpha_beta3=STEPS)),
+    (
+        "ademamix",
+        {"lr": 0.02, "weight_decay": 0.1, "components": {"ademamix": {"beta3": 0.99, "alpha": 2.0}}},
+        lambda p: package("pytorch_optimizer").AdEMAMix(
+            p,
+            0.02,
+            betas=(0.9, 0.999, 0.99),
+            alpha=2.0,
+            t_alpha_beta3=STEPS,
+            weight_decay=0.1,
+            weight_decouple=True,
+        ),
+    ),
+    # timm's own exponent is a third, and pytorch_optimizer lets the clipping grow one step ahead of the authors.
+    ("adopt", {}, lambda p: timm("adopt").Adopt(p, clip_exp=0.25, decoupled=True)),
+    (
+        "adopt",
+        {"lr": 0.02, "weight_decay": 0.1},
+        lambda p: timm("adopt").Adopt(p, 0.02, clip_exp=0.25, weight_decay=0.1, decoupled=True),
+    ),
+    # mars: pytorch_optimizer adds 1e-15 to v, which these small gradients notice, and timm has another first step.
+    (
+        "cautious_adamw",
+        {"lr": 0.02, "weight_decay": 0.1},
+        lambda p: timm("adamw").AdamWLegacy(p, 0.02, eps=1e-6, weight_decay=0.1, caution=True),
+    ),
+    (
+        "stable_adamw",
+        {"lr": 0.02, "weight_decay": 0.1},
+        lambda p: package("pytorch_optimizer").StableAdamW(
+            p, 0.02, betas=(0.9, 0.99), weight_decay=0.1, eps=1e-6, kahan_sum=False
+        ),
+    ),
+    # Rates are part of its correction of bias, which is LaProp's own while they are constant.
+    (
+        "adamw",
+        {"components": {"laprop": {}}},
+        lambda p: timm("laprop").LaProp(p, 1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2),
+    ),
+    (
+        "adam",
+        {"components": {"signum": {}}},
+        lambda p: package("pytorch_optimizer").SignSGD(p, 1e-3, momentum=0.9),
+    ),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import signal
@@ -20,23 +21,26 @@ import torch
 
 import autoranger
 from autoranger import Config, ConfigError, SearchError
+from autoranger.search.engine import pool
+from autoranger.search.engine.inline import Inline
+from autoranger.search.engine.pool import Pool
+from autoranger.search.engine.process import Processes
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
 from autoranger.search.storage.storage import open_storage
-from autoranger.search.tune import pool
-from autoranger.search.tune.inline import Inline
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.pool import Pool
 from autoranger.search.tune.runs import Runs
+from autoranger.search.tune.sanity import lower_is_better
 from autoranger.search.tune.source import Named, checksum, sendable
-from autoranger.search.tune.training import named_numbers, train_once
+from autoranger.search.tune.training import Result, Training, named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
 from autoranger.search.tune.tune import tune_in
 from tests import trainings
 
 ROOT = Path(__file__).parents[1]
 CONFIG = Config(lr=0.01)
+PARAMETER = torch.zeros(2, requires_grad=True)
 SMALL = Space(("gradient_centralization", "lookahead"))
 PLAN = Plan(4, (Rung(4, 1, 2, 99), Rung(8, 1, 1, 2)), 8, 8)
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
@@ -58,17 +62,19 @@ class Deaf:
         pass
 
 
-def forked(train, size=2, **rest):
+def forked(train, size=2, timeout=None, log=None):
     """A pool of forks, which know from here how a step is run."""
     once(trainings.draws)
-    return Pool(train, size, 1, **rest)
+    return Pool([Processes(Training(train), size, 1, log)], timeout)
 
 
-def results(runner, jobs, listener=None):
+def results(engine, jobs, listener=None):
+    """What comes of jobs; where a worker is lost, a failure."""
     try:
-        return dict(runner.run(jobs, listener or Deaf()))
+        found = dict(engine.run(jobs, listener or Deaf()))
     finally:
-        runner.close()
+        engine.close()
+    return {job: x if isinstance(x, Result) else Result(failure=x.why) for job, x in found.items()}
 
 
 def once(train, job=None):
@@ -134,8 +140,8 @@ def test_anything_else_is_a_failure_that_says_so(returned):
         trainings.stepped(trial)
         return returned
 
-    assert "but must return a number, or numbers by name, at" not in once(train).failure
-    assert "must return a number, or numbers by name" in once(train).failure
+    assert "but must return a number, or a dict of numbers, at" not in once(train).failure
+    assert "must return a number, or a dict of numbers" in once(train).failure
 
 
 def test_a_training_without_the_trials_optimizer_is_a_failure():
@@ -158,7 +164,7 @@ def test_trainings_of_a_seed_draw_the_same_random_numbers():
     one, again, other = (once(trainings.draws, Job(CONFIG, seed)).metrics[""] for seed in (1, 1, 2))
     assert one == again != other
     state = torch.get_rng_state()
-    (here,) = results(Inline(trainings.draws), [Job(replace(CONFIG, lr=0.5), 1)]).values()
+    (here,) = results(Inline(Training(trainings.draws)), [Job(replace(CONFIG, lr=0.5), 1)]).values()
     assert here.metrics[""] == one, "of all candidates"
     assert torch.equal(torch.get_rng_state(), state), "and leave the user's generators alone"
 
@@ -188,7 +194,7 @@ def test_a_worker_that_is_killed_is_replaced():
     class Killer(Deaf):
         def begun(self, job):
             if not victims:
-                (worker,) = crew.workers.values()
+                (worker,) = crew.workers
                 victims.append(worker.process.pid)
                 os.kill(worker.process.pid, signal.SIGKILL)
 
@@ -262,7 +268,7 @@ def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
             def __getitem__(self, i):
                 return float(i)
         def train(trial):
-            trial.build([torch.ones(1, requires_grad=True)], 4)
+            trial.build([torch.ones(1, requires_grad=True)], 4).step()
             assert multiprocessing.current_process().name == "autoranger-worker-0"
             spawned = DataLoader(Numbers(), 4, num_workers=1, multiprocessing_context="spawn")
             (batch,) = DataLoader(Numbers(), 4, num_workers=1)
@@ -271,7 +277,7 @@ def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
         """)
     )
     function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
-    (result,) = results(Pool(function, 1, 1), [Job(CONFIG, 0)]).values()
+    (result,) = results(Pool([Processes(function, 1, 1)]), [Job(CONFIG, 0)]).values()
     assert not result.failure
     assert result.metrics == {"": 12.0}
 
@@ -332,6 +338,56 @@ def test_the_wrong_direction_is_noticed(tmp_path):
         tuned(tmp_path, train)
 
 
+def falling(trial):
+    """Reports a loss that gets better, and returns the last one."""
+    losses = [math.exp(-trial.config.lr * t) for t in range(4)]
+    trainings.stepped(trial)
+    trial.reports = ()
+    for t, loss in enumerate(losses):
+        trial.report(loss, t)
+    return losses[-1]
+
+
+def test_a_direction_is_asked_for_where_reports_fall(tmp_path):
+    with pytest.raises(ConfigError, match=r'falls in each of the first 3 trainings.* "minimize" or "maximize"'):
+        tuned(tmp_path, falling)
+    assert len(runs(tmp_path)) == 3
+    assert tuned(tmp_path, falling, "said", direction="minimize").config.lr > 0
+
+
+def test_reports_of_something_else_say_nothing_of_the_direction(tmp_path):
+    assert tuned(tmp_path, lambda trial: falling(trial) + trainings.merit(trial.config) + 0.37).config.lr > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "lower"),
+    [
+        ("loss", True),
+        ("val/loss", True),
+        ("valLoss", True),
+        ("RMSE", True),
+        ("log_loss", True),
+        ("word error", True),
+        ("perplexity", True),
+        ("neg_log_loss", False),
+        ("f1", False),
+        ("accuracy", False),
+        ("", False),
+    ],
+)
+def test_names_of_metrics_of_which_lower_is_better(name, lower):
+    assert lower_is_better(name) is lower
+
+
+def test_a_loss_without_a_direction_is_not_trained(tmp_path):
+    def never(trial):
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="called 'loss' are usually better; say which with direction \"minimize\""):
+        tuned(tmp_path, never, metric="loss")
+    assert optuna.get_all_study_names(open_storage(str(tmp_path / "journal"))) == []
+
+
 def test_a_metric_is_one_of_several(tmp_path):
     def train(trial):
         score = trainings.quick(trial)["score"]
@@ -360,7 +416,13 @@ def test_failures_are_trials_with_their_reason_and_not_the_end(tmp_path):
     [
         (lambda trial: 1.0, "the first training fails: it did not call trial.build"),
         (lambda trial: 1 / 0, "the first training fails: ZeroDivisionError: division by zero, at test_tune.py"),
-        (lambda trial: trial.build([torch.zeros(2, requires_grad=True)]) and 1.0, "total_steps"),
+        (lambda trial: trial.build([PARAMETER]) and 1.0, r"trial\.build needs total_steps, .* at test_tune\.py"),
+        (lambda trial: trial.build([PARAMETER], 8) and 1.0, r"it never called step\(\) of the optimizer"),
+        (
+            lambda trial: trainings.stepped(trial) and math.nan,
+            "the metric is nan, both with Ranger21 .* and with AdamW",
+        ),
+        (lambda trial: {"val_loss": trainings.quick(trial)["score"]}, "lower values of a metric called 'val_loss'"),
     ],
 )
 def test_what_cannot_work_is_said_after_the_first_training(tmp_path, train, words):

@@ -78,12 +78,12 @@ def awkward(trial):
 
 AWKWARD = {
     1: "ValueError: no such layer, at trainings.py:",
-    2: "its process ended: SIGKILL, as where memory runs out",
+    2: "its process ended: SIGKILL, as if memory ran out",
     3: "it took longer than 5 s",
     4: "the metric is nan",
     5: "out of memory",
     6: "SystemExit: 3, at trainings.py:",
     7: "its process ended: exit status 4",
     8: "reported inf at step 99",
-    9: "TypeError: train returned nothing, but must return a number, or numbers by name",
+    9: "TypeError: train returned nothing, but must return a number, or a dict of numbers",
 }

@@ -9,12 +9,18 @@ from autoranger.report.reading import Report
 from autoranger.search.attribution import Effect
 from autoranger.search.numbers import unusual
 from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS
-from autoranger.search.space import in_words
+from autoranger.search.space import changed_from, in_words
 from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist
 from autoranger.search.verdict.statistics import Difference
 
 ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}
 """Roles of finalists, in words."""
+
+SHARED = "shared"
+"""What the components are called that long-named finalists have in common."""
+
+FEW = 2
+"""A name is long if it lists more components than this; what long names share gets a name if it is at least as many."""
 
 READING = (
     "Main effect: the mean gain of switching a component on, over all subsets of the others. Shapley value: the same "
@@ -107,14 +113,41 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
 
 
 def finalist_name(finalist: Finalist) -> str:
-    """A finalist's components and roles, in words."""
+    """A finalist's components, numbers and roles, in words."""
+    return with_roles(in_words(finalist.components), finalist)
+
+
+def with_roles(name: str, finalist: Finalist) -> str:
+    """A name of a finalist, its numbers that are not the usual ones, and its roles."""
     roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
-    return described(finalist) + (f" ({', '.join(roles)})" if roles else "")
+    return with_numbers(name, finalist) + (f" ({', '.join(roles)})" if roles else "")
 
 
 def described(finalist: Finalist) -> str:
-    """A finalist's components in words, and its numbers that are not the usual ones."""
-    return ", ".join([in_words(finalist.components), *(f"{k} {v}" for k, v in unusual(finalist.config).items())])
+    """A finalist's components and numbers, in words."""
+    return with_numbers(in_words(finalist.components), finalist)
+
+
+def with_numbers(name: str, finalist: Finalist) -> str:
+    """A name of a finalist, and its numbers that are not the usual ones."""
+    return ", ".join([name, *(f"{k} {v}" for k, v in unusual(finalist.config).items())])
+
+
+def told_apart(finalists: Sequence[Finalist]) -> tuple[list[str], list[str]]:
+    """What finalists with long names share, if that makes them shorter, and the names of all, by what differs.
+
+    >>> from types import SimpleNamespace as F
+    >>> told_apart([F(components=names, roles=(), config={}) for names in ("abcx", "abcy", "")])
+    (['a', 'b', 'c'], ['shared + x', 'shared + y', 'adamw'])
+    """
+    plain = [in_words(finalist.components) for finalist in finalists]
+    long = [f.components for f, name in zip(finalists, plain, strict=True) if len(name.split()) > 2 * FEW]
+    shared = [name for name in long[0] if all(name in other for other in long)] if len(long) > 1 else []
+    if len(shared) < FEW:
+        return [], [with_roles(name, f) for name, f in zip(plain, finalists, strict=True)]
+    names = [" ".join([SHARED, *changed_from(shared, finalist.components)]) for finalist in finalists]
+    shortest = [min(pair, key=lambda name: len(name.split())) for pair in zip(plain, names, strict=True)]
+    return shared, [with_roles(name, f) for name, f in zip(shortest, finalists, strict=True)]
 
 
 def legend(evidence: Evidence | None) -> str:

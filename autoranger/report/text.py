@@ -55,15 +55,18 @@ def print_outcome(console: Console, outcome: Outcome, path: Path | None, command
 def print_finalists(console: Console, finalists: Sequence[Finalist], settings: Settings) -> None:
     """Prints the finalists, best first: their metrics, and their differences to the baselines."""
     numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {settings.metric}", "test")]
+    shared, names = sentences.told_apart(finalists)
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
     against = Table("", "against ranger21", "p", "against the best baseline", *costs, box=None, pad_edge=False)
-    for finalist, cells in zip(finalists, sentences.finalist_cells(finalists), strict=True):
-        place, name, lr, valid, test, *differences = cells
+    for finalist, name, cells in zip(finalists, names, sentences.finalist_cells(finalists), strict=True):
+        place, _, lr, valid, test, *differences = cells
         style = "bold green" if finalist.exported else ""
         results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
         against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
     console.print(results)
+    if shared:
+        console.print(f"\n{sentences.SHARED}: adamw + {' + '.join(map(escape, shared))}", highlight=False)
     console.print()
     console.print(against)
 
@@ -89,7 +92,8 @@ def print_report(console: Console, report: Report) -> None:
         table.add_row(f"[bold]{escape(name)}[/]", *map(escape, effects))
     console.print()
     console.print(table)
-    pairs = Table("strongest pairs", "interaction", box=None, pad_edge=False)
+    columns = Column("strongest pairs", overflow="fold"), Column("interaction", no_wrap=True)
+    pairs = Table(*columns, box=None, pad_edge=False)
     for pair, effect in islice(sentences.pair_cells(report), STRONGEST):
         pairs.add_row(escape(pair), escape(effect))
     if pairs.rows:

@@ -44,7 +44,8 @@ class Component(nn.Module):
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
             are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
-    and `forward`. The class docstring's first line is what `autoranger components` shows.
+    and `forward`. The class docstring's first line is what `autoranger components` shows. An instance may serve several
+    optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept is `state`.
 
     >>> from autoranger import Component, Config, Hyper, Signals, Stage
     >>> class SignOfTheGradient(Component):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import tomli_w
 
+from autoranger.components.core import by_kind
+from autoranger.components.core.by_kind import ByKind
 from autoranger.components.core.component import Component, Settings, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
 from autoranger.components.core.hyper import Setting, plain_number
@@ -21,6 +23,7 @@ from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
+    from torch import nn
     from torch.optim.optimizer import ParamsT
 
     from autoranger.components.optimizer.optimizer import ComposedOptimizer
@@ -72,10 +75,13 @@ class Config:
         weight_decay: λ, 1e-4.
         components: id of each component that is on, with its hyperparameters (`{}` for the defaults). `True` means
             `{}`, and `False` leaves a component off. Missing hyperparameters are filled in.
+        kinds: what differs for single kinds of parameters (hidden, embedding, head, vector; see `core.kinds`): a factor
+            on the rate, `lr_factor`, their own `weight_decay`, and `names`, patterns of parameters that are of the
+            kind whatever else they look like.
 
     Raises:
-        ConfigError: (a ValueError) on an unknown component or hyperparameter, a value out of range, or two components
-            that exclude each other.
+        ConfigError: (a ValueError) on an unknown component, hyperparameter or kind, a value out of range, or two
+            components that exclude each other.
     """
 
     lr: float = 1e-3
@@ -83,16 +89,18 @@ class Config:
     eps: float = 1e-8
     weight_decay: float = 1e-4
     components: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
+    kinds: ByKind = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
             object.__setattr__(self, name, check_number(name, getattr(self, name)))
         object.__setattr__(self, "betas", check_betas(self.betas))
         object.__setattr__(self, "components", complete(self.components))
+        object.__setattr__(self, "kinds", by_kind.check(self.kinds))
 
     def __hash__(self) -> int:
         chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
-        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen))
+        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen, by_kind.frozen(self.kinds)))
 
     def __reduce__(self) -> tuple[type[Config], tuple[Any, ...]]:
         """A copy is made anew, so that the components of a pickled config are found where it is loaded."""
@@ -119,17 +127,31 @@ class Config:
         """Plain lists, dicts and numbers, as in the file."""
         components = {name: dict(settings) for name, settings in self.components.items()}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        return values | {"betas": list(self.betas), "components": components}
+        kinds = {kind: dict(table) for kind, table in values.pop("kinds").items()}
+        return values | {"betas": list(self.betas), "components": components} | ({"kinds": kinds} if kinds else {})
+
+    def of(self, kind: str | None) -> Config:
+        """The config of the parameters of one kind, which says nothing of kinds any more; None means any other.
+
+        >>> Config(lr=0.1, kinds={"vector": {"lr_factor": 2, "weight_decay": 0}}).of("vector")
+        Config(lr=0.2, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, components={}, kinds={})
+        """
+        decay = self.kinds.get(kind or "", {}).get("weight_decay", self.weight_decay)
+        return replace(self, lr=self.lr * self.lr_factor(kind), weight_decay=decay, kinds={}) if self.kinds else self
+
+    def lr_factor(self, kind: str | None) -> float:
+        """The factor on the learning rate of the parameters of a kind."""
+        return float(self.kinds.get(kind or "", {}).get("lr_factor", 1.0))
 
     def build(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         total_steps: int | None = None,
         *,
         maximize: bool = False,
         compile: Compile = "auto",
     ) -> ComposedOptimizer:
-        """The optimizer over `params`; see `ComposedOptimizer`."""
+        """The optimizer over a model, or over parameters; see `ComposedOptimizer`."""
         from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
         return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
+from autoranger.components.core.chain import state_per_number
 from autoranger.components.core.component import Component, Hyper, Stage
 from autoranger.components.core.config import Config
-from autoranger.components.core.step import state_per_number
 from autoranger.components.presets import PRESETS, RANGER21, Preset
 
 HEAD = """# Components and presets

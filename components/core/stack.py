@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,27 +11,6 @@ from torch import Tensor, nn
 from autoranger.components.core.component import Component
 from autoranger.components.core.private import buffers
 from autoranger.components.core.shards import Shards
-
-
-class Slot(nn.Module):
-    """The state of one component for one stack, in single precision at least: see `held_in`."""
-
-    def __init__(self, component: Component, theta: Tensor) -> None:
-        super().__init__()
-        self.initial, self.copies = component.state, copies_weights(component)
-        theta = theta.to(held_in(theta.dtype))
-        for name, initial in self.initial.items():
-            self.register_buffer(name, initial(theta))
-
-    def tensors(self) -> dict[str, Tensor]:
-        """State by name."""
-        return {name: buffer for name, buffer in buffers(self).items() if buffer is not None}
-
-    def restart(self, b: int, theta: Tensor) -> None:
-        """The state of tensor `b`, which is `theta` `[K, 1, R, C]`, as at the beginning."""
-        theta = theta.to(held_in(theta.dtype))
-        for name, buffer in self.tensors().items():
-            buffer[:, b : b + 1].copy_(self.initial[name](theta))
 
 
 class Stack(nn.Module):
@@ -52,9 +32,12 @@ class Stack(nn.Module):
         super().__init__()
         self.matrix, self.group, self.shards, self.shape = matrix, group, shards, theta.shape
         self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
-        self.by_id = {c.id: Slot(c, theta) for c in chain if c.state}
-        self.slots = nn.ModuleList(self.by_id.values())
-        self.copies = any(slot.copies for slot in self.by_id.values())
+        self.owners = [c for c in chain if c.state]
+        theta = theta.to(held_in(theta.dtype))
+        for owner in self.owners:
+            for name, initial in owner.state.items():
+                self.register_buffer(key(owner, name), initial(theta))
+        self.copies = any(map(copies_weights, self.owners))
 
     @property
     def kind(self) -> int:
@@ -64,18 +47,25 @@ class Stack(nn.Module):
         return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
 
     def restart_copies(self, b: int, theta: Tensor) -> None:
-        """Begins anew, for tensor `b`, the state of components that keep a copy of weights which are no more."""
-        for slot in self.by_id.values():
-            if slot.copies:
-                slot.restart(b, theta)
+        """Begins anew, for tensor `b`, the state of components that keep a copy of weights, which is now `theta`."""
+        theta = theta.to(held_in(theta.dtype))
+        for owner in filter(copies_weights, self.owners):
+            for name, buffer in self.state(owner).items():
+                buffer[:, b : b + 1].copy_(owner.state[name](theta))
 
     def state(self, component: Component) -> dict[str, Tensor]:
         """The state of one component, by name; empty where it has none."""
-        return self.by_id[component.id].tensors() if component.state else {}
+        own: dict[str, Any] = buffers(self)
+        return {name: own[key(component, name)] for name in component.state}
 
     def named_state(self) -> dict[str, Tensor]:
         """All state, by component and name."""
-        return {f"{c}.{name}": buffer for c, slot in self.by_id.items() for name, buffer in slot.tensors().items()}
+        return {f"{c.id}.{name}": buffer for c in self.owners for name, buffer in self.state(c).items()}
+
+
+def key(owner: Component, name: str) -> str:
+    """What the buffer of a component's state is called in a stack; names of buffers have no dots."""
+    return f"{owner.id}:{name}"
 
 
 def held_in(dtype: torch.dtype) -> torch.dtype:

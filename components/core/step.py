@@ -9,18 +9,16 @@ between candidates is selected with `torch.where` (a product would let NaN throu
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.core.adamw import ADAMW, Part
-from autoranger.components.core.component import Component, Signals, Stage, registry
+from autoranger.components.core.chain import Link, chain_of, sweeps
+from autoranger.components.core.component import Signals, Stage
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.rows import can_look
 from autoranger.components.core.shards import Shards
 from autoranger.components.core.signals import SCALARS
 from autoranger.components.core.stack import Stack
@@ -36,7 +34,9 @@ class Step(nn.Module):
         total_steps: T, the planned length; one number, needed only by components that say so.
         dtype: in which to compute.
         device: of the parameters.
-        groups: sets of lr, betas, eps, weight decay and T, for parameter groups. All start from the configs.
+        groups: for each parameter group what every candidate's config is for it (`Config.of`): lr, betas, eps, weight
+            decay and T are its own. By default there is one group, of the configs themselves.
+        chain: that of the configs, where it is shared with other steps.
 
     Raises:
         ConfigError: where a component needs `total_steps` and there is none.
@@ -57,26 +57,29 @@ class Step(nn.Module):
         *,
         dtype: torch.dtype,
         device: torch.device,
-        groups: int = 1,
+        groups: Sequence[Sequence[Config]] | None = None,
+        chain: Sequence[Link] | None = None,
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
+        every = [config for candidate in zip(*(groups or [configs]), strict=True) for config in candidate]
         scalars = {
-            "lr": [c.lr for c in configs],
-            "beta1": [c.betas[0] for c in configs],
-            "beta2": [c.betas[1] for c in configs],
-            "eps": [c.eps for c in configs],
-            "weight_decay": [c.weight_decay for c in configs],
-            "total": [total_steps or 0] * len(configs),
+            "lr": [c.lr for c in every],
+            "beta1": [c.betas[0] for c in every],
+            "beta2": [c.betas[1] for c in every],
+            "eps": [c.eps for c in every],
+            "weight_decay": [c.weight_decay for c in every],
+            "total": [total_steps or 0] * len(every),
         }
-        for name, values in scalars.items():
-            column = torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1, 1)
-            self.register_buffer(name, column.repeat(1, groups, 1, 1))
+        columns = torch.tensor([*scalars.values()], dtype=dtype, device=device)
+        for name, column in zip(scalars, columns.view(len(scalars), len(configs), -1, 1, 1).unbind(), strict=True):
+            self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
         self.dtype = dtype
-        self.chain = chain_of(configs, dtype, device)
+        self.chain = chain_of(configs, dtype, device) if chain is None else chain
         self.sweeps = sweeps([link for link in self.chain if link.component.stage > Stage.RATE])
-        self.components = nn.ModuleList(link.component for link in self.chain)
+        if chain is None:
+            self.components = nn.ModuleList(link.component for link in self.chain)
         self.stacks: list[Stack] = []
         self.partners: Any = None
         """The processes that hold the other parameters of the model, where these are split between optimizers."""
@@ -156,79 +159,6 @@ class Step(nn.Module):
                     write(thetas[i], x.theta, masks[i])
                 else:
                     signals[i] = x
-
-
-@dataclass(frozen=True)
-class Link:
-    """A component of the chain, and whether only some of the candidates have it on."""
-
-    component: Component
-    gated: bool
-
-    def advance(self, x: Signals, held: Mapping[str, Tensor]) -> tuple[Signals, dict[str, Tensor]]:
-        """The signals after the component, and the state that it changes, by name."""
-        due = self.component.due(x)
-        if due is not None and can_look(due):
-            if not due.any():
-                return x, {}
-            due = None if due.all() else due
-        state = {name: buffer.to(x.theta.dtype) for name, buffer in held.items()}
-        y: Signals = self.component(x._replace(state=state))
-        changed = {name: new for name, new in y.state.items() if new is not state[name]}
-        if self.gated:
-            on = self.component.switch if due is None else self.component.switch & due
-        elif due is None:
-            return y, changed
-        else:
-            on = due
-        chosen = {
-            name: torch.where(on, new, old)
-            for name, new, old in zip(Signals._fields, y, x, strict=True)
-            if isinstance(new, Tensor) and isinstance(old, Tensor) and new is not old
-        }
-        if due is not None:  # the state of a component that is off does not matter
-            changed = {name: torch.where(due, new, state[name]) for name, new in changed.items()}
-        return y._replace(**chosen), changed  # type: ignore[arg-type]
-
-
-def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> list[Link]:
-    """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
-    chosen = []
-    for name, cls in registry.items():
-        settings = [c.components.get(name) for c in configs]
-        if any(s is not None for s in settings):
-            chosen.append(Link(cls(settings, dtype, device), gated=any(s is None for s in settings)))
-    parts = [Link(cls([{}] * len(configs), dtype, device), gated=False) for cls in ADAMW if is_needed(cls, chosen)]
-    # Sorting is stable: within a stage AdamW's part comes first.
-    return sorted(parts + chosen, key=lambda link: link.component.stage)
-
-
-def state_per_number(config: Config) -> int:
-    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
-
-    A number of state takes 4 bytes, or 8 where the parameter is float64.
-    """
-    return sum(len(link.component.state) for link in chain_of([config], torch.float32, torch.device("cpu")))
-
-
-def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
-    """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
-    for link in chosen:
-        if part.role in link.component.needs:
-            return True
-        if part.role in link.component.replaces and not link.gated:
-            return False
-    return not any(part.stage in link.component.bypasses for link in chosen if not link.gated)
-
-
-def sweeps(links: Sequence[Link]) -> list[list[Link]]:
-    """The chain cut before each component that needs a sum over all stacks, which has to wait for all of them."""
-    cut: list[list[Link]] = [[]]
-    for link in links:
-        if link.component.collective and cut[-1]:
-            cut.append([])
-        cut[-1].append(link)
-    return cut
 
 
 def of_group(x: Signals, group: int) -> Signals:

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.hyper import plain_number
+from autoranger.components.core.kinds import check_kind
 from autoranger.components.core.step import Step, require_total_steps
 
 Group = dict[str, Any]
@@ -30,12 +32,14 @@ class Numbers:
         for group in groups:
             require_total_steps([config], group["total_steps"])
         params = [p for group in groups for p in group["params"]]
+        dtype, device = compute_dtype(params), the_device(params)
         self.core = Step(
             [config],
             max((group["total_steps"] or 0 for group in groups), default=0) or None,
-            dtype=compute_dtype(params),
-            device=the_device(params),
-            groups=len(groups),
+            dtype=dtype,
+            device=device,
+            groups=[[config.of(group.get("kind"))] for group in groups],
+            chain=shared_chain(config, dtype, device),
         )
         self.taken: int = groups[0]["step"] if before is None else before.taken
         if before is None:
@@ -154,13 +158,16 @@ def check_numbers(group: Group) -> None:
 def check_group(group: Group, config: Config) -> None:
     """ConfigError where what else is in a parameter group is not valid for this config."""
     params = group["params"]
+    if group.get("kind") is not None:
+        check_kind(group["kind"])
     if isinstance(params, Tensor) or not all(isinstance(p, Tensor) for p in params):
         raise ConfigError('"params" of a parameter group must be a list of tensors.')
     if not isinstance(group["maximize"], bool):
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)
     require_total_steps([config], group["total_steps"])
-    if complete(group["components"] or {}) != config.components:
+    given = group["components"]
+    if given != chosen(config) and complete(given or {}) != config.components:
         raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
 
 

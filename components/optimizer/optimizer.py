@@ -8,12 +8,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
+from autoranger.components.optimizer.arrange import arrange, split, with_numbers
 from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, chosen
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
@@ -26,12 +27,12 @@ if TYPE_CHECKING:
 class ComposedOptimizer(Optimizer):
     """AdamW plus the components of a config, as an ordinary `torch.optim.Optimizer`.
 
-    `param_groups` holds `lr`, `betas`, `eps`, `weight_decay`, `total_steps`, `maximize` and the count of `step`s;
-    changes there count from the next step on, and so do parameters and groups that are added, replaced or removed, and
-    changes of `state`. `lr` is the base rate: schedules among the components act on top of it and leave it alone, so
-    that other schedulers and the components get along (`get_last_lr` tells the product). Updates count per parameter,
-    so one that had no gradient in a step is left alone, and one that never had any has no state; schedules count the
-    steps of the optimizer. `state_dict` holds all of that.
+    `param_groups` holds `kind`, `lr`, `betas`, `eps`, `weight_decay`, `total_steps`, `maximize` and the count of
+    `step`s; changes there count from the next step on, and so do parameters and groups that are added, replaced or
+    removed, and changes of `state`. `lr` is the base rate: schedules among the components act on top of it and leave it
+    alone, so that other schedulers and the components get along (`get_last_lr` tells the product). Updates count per
+    parameter, so one that had no gradient in a step is left alone, and one that never had any has no state; schedules
+    count the steps of the optimizer. `state_dict` holds all of that.
 
     State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
     the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
@@ -44,7 +45,10 @@ class ComposedOptimizer(Optimizer):
     (0.25, [0.25])
 
     Args:
-        params: parameters, named parameters or parameter groups, which may override the config's numbers.
+        params: a model, whose parameters become one group for each `kind` (hidden, embedding, head, vector; see
+            `core.kinds`); or parameters, named parameters or parameter groups, which may override the config's numbers,
+            and are split by kind where the config says something of kinds. A group's own `lr` and `weight_decay` win
+            over those of its kind; its `lr_factor` multiplies the rate that it would have without.
         config: the optimizer as data.
         total_steps: T, optimizer steps in the whole training; needed by the components that are schedules.
         lr: in place of the config's, such as a tensor, which may then be changed in place.
@@ -60,7 +64,7 @@ class ComposedOptimizer(Optimizer):
 
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         config: Config,
         *,
         total_steps: int | None = None,
@@ -69,31 +73,29 @@ class ComposedOptimizer(Optimizer):
         compile: Compile = "auto",
     ) -> None:
         require_total_steps([config], total_steps)
-        if isinstance(params, Tensor):
-            raise ConfigError("params is a single tensor, but must be a list of them; write [parameter].")
         if compile not in (True, False, "auto"):
             raise ConfigError(f'compile is {compile!r}, but must be True, False or "auto".')
-        given: list[Any] = list(params)
-        if not given:
-            raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
+        given = arrange(params, config)
         self.config = config
         self.compile: Compile = compile
         self._bound: ParameterLayout | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
-        more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0}
+        more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0, "kind": None}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
         step_aside(type(self))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Adds parameters with numbers of their own; state of the others is kept."""
-        super().add_param_group(param_group)
-        group = self.param_groups[-1]
+        """Adds parameters with numbers of their own, by kind where they differ; state of the others is kept."""
+        by_kind, before = self.config.kinds and param_group.get("kind") is None, len(self.param_groups)
         try:
-            group["step"] = self.param_groups[0]["step"]
-            check_numbers(group)
-            check_group(group, self.config)
+            for part in split([param_group], self.config, partly=True) if by_kind else [param_group]:
+                super().add_param_group(with_numbers(part, self.config, self.defaults))
+                group = self.param_groups[-1]
+                group["step"] = self.param_groups[0]["step"]
+                check_numbers(group)
+                check_group(group, self.config)
         except ConfigError:
-            self.param_groups.pop()
+            del self.param_groups[before:]
             raise
 
     @overload

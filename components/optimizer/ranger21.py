@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.config import Compile, Config
@@ -27,7 +27,7 @@ class Ranger21(ComposedOptimizer):
     autoranger.components.core.errors.ConfigError: total_steps is missing, but explore_exploit and linear_warmup ...
 
     Args:
-        params: parameters, named parameters or parameter groups.
+        params: a model, parameters, named parameters or parameter groups.
         lr: learning rate, 1e-3; a tensor may be changed in place.
         betas: decay rates of the moments, (0.9, 0.999).
         eps: of the denominator, 1e-8.
@@ -44,7 +44,7 @@ class Ranger21(ComposedOptimizer):
 
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         lr: float | Tensor = 1e-3,
         *,
         betas: tuple[float, float] = (0.9, 0.999),

@@ -4,7 +4,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
 from autoranger.components.core.config import Compile
@@ -69,6 +69,17 @@ class _OneCycle(TypedDict, total=False):
     base_momentum: float
     max_momentum: float
 
+class _PowerCooldown(TypedDict, total=False):
+    """Keep the learning rate flat, then lower it by a power over the last `fraction` of training."""
+
+    fraction: float
+    power: float
+
+class _SquareRootCooldown(TypedDict, total=False):
+    """Keep the learning rate flat, then lower it over the last `fraction` of training, fast at first."""
+
+    fraction: float
+
 class _ChebyshevSteps(TypedDict, total=False):
     """Multiply the learning rate by Chebyshev's step sizes, in the fractal order that keeps them stable."""
 
@@ -85,6 +96,11 @@ class _GradientNormalization(TypedDict, total=False):
 
     eps: float
 
+class _Mars(TypedDict, total=False):
+    """Reduce the variance of a gradient by a part of what has changed since the step before."""
+
+    gamma: float
+
 class _L2Decay(TypedDict, total=False):
     """Add the weight decay to the gradient, as the loss term λ/2·‖θ‖² would, instead of decoupling it."""
 
@@ -99,6 +115,15 @@ class _AdabeliefVariance(TypedDict, total=False):
 class _Amsgrad(TypedDict, total=False):
     """Never let the second moment fall."""
 
+class _Ademamix(TypedDict, total=False):
+    """Add to the first moment `alpha` times a second one, which remembers far older gradients."""
+
+    beta3: float
+    alpha: float
+
+class _Nesterov(TypedDict, total=False):
+    """Look one step ahead: let the gradient of this step count once more in the first moment that is used."""
+
 class _Rectification(TypedDict, total=False):
     """Divide by the second moment only once it has seen enough gradients, and less boldly while they are few."""
 
@@ -111,6 +136,19 @@ class _SoftplusDenominator(TypedDict, total=False):
 
     beta: float
 
+class _Adopt(TypedDict, total=False):
+    """Divide the gradient by the second moment of the steps before it, and only then take its momentum."""
+
+    exponent: float
+
+class _Laprop(TypedDict, total=False):
+    """Divide the gradient by the denominator first, and take the momentum of that."""
+
+class _Lion(TypedDict, total=False):
+    """Step along the sign of a mixture of momentum and gradient, with no second moment."""
+
+    beta2: float
+
 class _Madgrad(TypedDict, total=False):
     """Dual averaging: step from the start along all gradients so far, divided by the cube root of their squares."""
 
@@ -118,6 +156,18 @@ class _SgdMomentum(TypedDict, total=False):
     """Step along a sum of gradients, with no second moment."""
 
     nesterov: Literal["no", "yes"]
+
+class _Signum(TypedDict, total=False):
+    """Step along the sign of the momentum, with no second moment."""
+
+class _CautiousMask(TypedDict, total=False):
+    """Move only the numbers whose direction agrees in sign with the gradient of this step, and those further."""
+
+class _CautiousWeightDecay(TypedDict, total=False):
+    """Decay only the numbers that the step moves towards zero anyway."""
+
+class _CorrectedWeightDecay(TypedDict, total=False):
+    """Let the weight decay follow the schedule of the learning rate once more, so that weights keep their norm."""
 
 class _AnnealedTrustRatio(TypedDict, total=False):
     """Let layer-wise trust ratios lengthen the first updates, and fade out as Adam's estimates get reliable."""
@@ -130,10 +180,16 @@ class _TrustRatio(TypedDict, total=False):
     lower: float
     upper: float
 
+class _Hyperball(TypedDict, total=False):
+    """Keep the norm of each matrix as it is, and make the learning rate the length of a step relative to it."""
+
+class _UpdateClipping(TypedDict, total=False):
+    """Take a shorter step where gradients are much larger than the second moment expects."""
+
 class Ranger21(ComposedOptimizer):
     def __init__(
         self,
-        params: ParamsT,
+        params: ParamsT | nn.Module,
         lr: float | Tensor = 0.001,
         *,
         betas: tuple[float, float] = (0.9, 0.999),
@@ -153,18 +209,32 @@ class Ranger21(ComposedOptimizer):
         cosine_annealing: bool | _CosineAnnealing = False,
         flat_cosine: bool | _FlatCosine = False,
         one_cycle: bool | _OneCycle = False,
+        power_cooldown: bool | _PowerCooldown = False,
+        square_root_cooldown: bool | _SquareRootCooldown = False,
         chebyshev_steps: bool | _ChebyshevSteps = False,
         global_norm_clipping: bool | _GlobalNormClipping = False,
         gradient_normalization: bool | _GradientNormalization = False,
+        mars: bool | _Mars = False,
         l2_decay: bool | _L2Decay = False,
         lars_trust_ratio: bool | _LarsTrustRatio = False,
         adabelief_variance: bool | _AdabeliefVariance = False,
         amsgrad: bool | _Amsgrad = False,
+        ademamix: bool | _Ademamix = False,
+        nesterov: bool | _Nesterov = False,
         rectification: bool | _Rectification = False,
         softplus_denominator: bool | _SoftplusDenominator = False,
+        adopt: bool | _Adopt = False,
+        laprop: bool | _Laprop = False,
+        lion: bool | _Lion = False,
         madgrad: bool | _Madgrad = False,
         sgd_momentum: bool | _SgdMomentum = False,
+        signum: bool | _Signum = False,
+        cautious_mask: bool | _CautiousMask = False,
+        cautious_weight_decay: bool | _CautiousWeightDecay = False,
+        corrected_weight_decay: bool | _CorrectedWeightDecay = False,
         annealed_trust_ratio: bool | _AnnealedTrustRatio = False,
         trust_ratio: bool | _TrustRatio = False,
+        hyperball: bool | _Hyperball = False,
+        update_clipping: bool | _UpdateClipping = False,
         **components: bool | Mapping[str, float | int | str],
     ) -> None: ...

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.shards import local
-from autoranger.components.core.step import chain_of
 from autoranger.components.optimizer.groups import chosen
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Resume:
     def __init__(self, optimizer: Optimizer, config: Config) -> None:
         self.optimizer, self.config = optimizer, config
         self._given: StateDict = {}
-        self._lengths = [group["total_steps"] for group in optimizer.param_groups]
+        self._own = [(group["total_steps"], group.get("kind")) for group in optimizer.param_groups]
 
     def __enter__(self) -> None:
         self._hooks = (
@@ -75,8 +75,8 @@ class Resume:
             for name, value in entry.items():
                 if isinstance(value, Tensor) and value.dtype != optimizer.state[p][name].dtype:
                     optimizer.state[p][name] = value.to(p.device)
-        for group, length in zip(optimizer.param_groups, self._lengths, strict=True):
-            group["components"] = chosen(self.config)
+        for group, (length, kind) in zip(optimizer.param_groups, self._own, strict=True):
+            group["components"], group["kind"] = chosen(self.config), kind
             if length is not None:
                 group["total_steps"] = length
 
@@ -102,7 +102,7 @@ def filled(components: object) -> object:
 
 def state_names(config: Config) -> set[str]:
     """What an optimizer of this config keeps for each parameter."""
-    links = chain_of([config], torch.float32, torch.device("cpu"))
+    links = shared_chain(config, torch.float32, torch.device("cpu"))
     return {"step", *(f"{link.component.id}.{name}" for link in links for name in link.component.state)}
 
 

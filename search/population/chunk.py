@@ -9,8 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autoranger.components.core import by_kind
 from autoranger.components.core.component import Stage, registry
 from autoranger.components.core.config import Config
+from autoranger.components.core.kinds import kinds_of, renamed
 from autoranger.components.core.rows import by_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
@@ -52,9 +54,14 @@ class Chunk:
             for p, view, turns in zip(self.params.values(), self.views, self.turns, strict=True)
         ]
         dtype, device = compute_dtype(self.thetas), population.device
-        self.optimizer = Step([c for c in configs for _ in seeds], steps, dtype=dtype, device=device)
-        for theta, p, turns in zip(self.thetas, self.params.values(), self.turns, strict=True):
-            self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns))
+        rows = [c for c in configs for _ in seeds]
+        names = [name.removeprefix("model.") for name in self.params]
+        kinds = [*kinds_among(self.models.example.model, names, rows)]
+        groups = [*dict.fromkeys(kinds)]
+        of_groups = [[c.of(kind) for c, kind in zip(rows, group, strict=True)] for group in groups]
+        self.optimizer = Step(rows, steps, dtype=dtype, device=device, groups=of_groups)
+        for theta, p, turns, group in zip(self.thetas, self.params.values(), self.turns, kinds, strict=True):
+            self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns), group=groups.index(group))
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
         # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
         pays = device.type == "cpu" and not isinstance(self.models, Alone)
@@ -157,6 +164,20 @@ def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
     """For each parameter that is a transposed convolution's kernel its number of groups; 0 for all others."""
     kernels, own = transposed(model.parameters(), model.modules()), dict(model.named_parameters())
     return [kernels.get(own[name], 0) for name in names]
+
+
+def kinds_among(model: nn.Module, names: Iterable[str], configs: Sequence[Config]) -> Iterator[tuple[str | None, ...]]:
+    """For each parameter its kind to each config; None where none of them says anything of kinds."""
+    if not any(c.kinds for c in configs):
+        return ((None,) * len(configs) for _ in names)
+    own = kinds_of(model)
+    found = {patterns: renamed(own, dict(patterns)) for patterns in {of_names(c) for c in configs}}
+    return (tuple(found[of_names(c)][name] for c in configs) for name in names)
+
+
+def of_names(config: Config) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """The patterns of names that a config has for kinds."""
+    return tuple((kind, tuple(patterns)) for kind, patterns in by_kind.names(config.kinds).items())
 
 
 def in_chunks(configs: Sequence[Config], size: int) -> Iterator[list[int]]:

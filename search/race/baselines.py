@@ -6,8 +6,6 @@ of a family after the first round stays in every later one, and is judged beside
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from autoranger.components.core.config import Config
 from autoranger.search.space import Space
 
@@ -27,18 +25,14 @@ WORDS = {
 DECAYS = (0.01, 0.1, 1.0)
 """The weight decays of AdamW with a schedule. Less is like none: trainings of a search are short."""
 
-WARMUP = 0.1
-"""The part of a training in which AdamW with a schedule warms up."""
+PRESETS = {COSINE: "adamw_cosine", LINEAR: "adamw_d2z"}
+"""AdamW with a schedule, by role."""
 
 
 def families(space: Space) -> dict[str, list[Config]]:
     """The arms of every baseline by role, but for the random one, which the first round finds."""
-    warmup = {"linear_warmup": {"fraction": WARMUP}}
-    cosine = replace(space.base, components=warmup | {"cosine_annealing": {}})
-    linear = Config.preset("adamw_d2z", lr=space.base.lr)
-    return {
-        DEFAULT: [space.default],
-        ADAMW: [space.plain],
-        COSINE: [replace(cosine, weight_decay=decay) for decay in DECAYS],
-        LINEAR: [replace(linear, weight_decay=decay) for decay in DECAYS],
+    scheduled = {
+        role: [Config.preset(name, lr=space.base.lr, weight_decay=decay) for decay in DECAYS]
+        for role, name in PRESETS.items()
     }
+    return {DEFAULT: [space.default], ADAMW: [space.plain]} | scheduled

@@ -1,5 +1,9 @@
-"""Candidates trained by a user's own code: each training a call of a function, in a process of its own if it can be.
+"""A search in which the user's own function trains each candidate, in worker processes where possible.
 
-`trial` is what the function gets, `training` calls it once and says what came of it, `pool` and `inline` are the ways
-to have that done many times, `runs` keeps each training as an Optuna trial, and `script` is what a search sees of it.
+`trial` is the argument of the function. `training` calls the function once and records the result or the failure.
+`pool` and `inline` call it many times, `runs` stores each training as an Optuna trial, and `script` presents the
+function to a search.
 """
+
+LR_RANGE = (3e-4, 1e-2)
+"""Lowest and highest learning rate to begin with, by default."""

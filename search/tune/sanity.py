@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
@@ -13,8 +14,40 @@ from autoranger.search.tune.trial import Job
 TELLING = 8
 """So many trainings, all worse than no training, mean that the direction is wrong."""
 
+FALLING = 3
+"""So many trainings, in all of which the reported metric falls, mean that lower is better."""
+
 TOO_LONG = 1.5
 """A shortened training is warned if its schedule is longer than it should be by more than this factor."""
+
+ERRORS = {
+    *("bpb", "bpc", "brier", "cer", "cost", "crps", "deviance", "err", "errors", "fid", "losses", "mae", "mape", "mse"),
+    *("msle", "nll", "perplexity", "ppl", "regret", "rmse", "rmsle", "smape", "wer"),
+}
+"""Words in the name of a metric of which lower is better; besides all that end in "loss" or "error"."""
+
+NEGATED = {"neg", "negative", "minus"}
+"""Words in the name of such a metric with its sign changed, as scikit-learn has them."""
+
+
+def lower_is_better(name: str) -> bool:
+    """Whether the name of a metric says that lower values are better."""
+    words = set(re.findall("[a-z]+", name.lower()))
+    return not words & NEGATED and any(word in ERRORS or word.endswith(("loss", "error")) for word in words)
+
+
+def require_direction(name: str, metric: str) -> None:
+    """Raises ConfigError if the name of a metric says that lower is better.
+
+    Args:
+        name: of the function.
+        metric: name of the metric, for which no direction is given.
+    """
+    if lower_is_better(metric):
+        raise ConfigError(
+            f"{name}: lower values of a metric called '{metric}' are usually better; say which with direction "
+            '"minimize" or "maximize".'
+        )
 
 
 class Sanity:
@@ -22,16 +55,18 @@ class Sanity:
 
     Args:
         name: of the function.
-        sign: 1 where higher is better, -1 where lower is.
+        sign: 1 if higher is better, -1 if lower is.
+        given: whether the user has said which.
 
     Attributes:
-        untrained: the metric, higher is better, of a model that has not been trained; -inf where it is not known, or
-            once there is a training that is better.
+        untrained: the metric, higher is better, of a model that has not been trained; -inf if it is not known, or once
+            a training is better.
     """
 
-    def __init__(self, name: str, sign: int) -> None:
+    def __init__(self, name: str, sign: int, *, given: bool) -> None:
         self.name, self.sign, self.untrained = name, sign, -np.inf
-        self._worse, self._said = 0, set[str]()
+        self._worse, self._fell, self._said = 0, 0, set[str]()
+        self._unsure = not given
 
     def look(self, job: Job, result: Result, value: float, steps: int) -> None:
         """Warns of schedules of the wrong length; raises ConfigError if training makes the metric worse.
@@ -39,21 +74,22 @@ class Sanity:
         Args:
             job, result: of a training that has not failed.
             value: its metric, higher is better.
-            steps: of a full training; 0 where that is not known yet.
+            steps: of a full training; 0 if not yet known.
         """
         total = result.total_steps or 0
         if steps and total > TOO_LONG * job.length * steps:
             self._say(
                 "cut off",
                 f"builds its optimizer for {total} steps in a training of {job.length:g} of the full length, which has "
-                f"{steps}: schedules are cut off. Make total_steps what will be trained.",
+                f"{steps}: schedules are cut off. Make total_steps the number of steps that it trains.",
             )
         if 0 < total < result.steps:
             self._say(
                 "overrun",
                 f"makes {result.steps} steps with an optimizer that is built for {total}: schedules have ended before. "
-                "Make total_steps what will be trained.",
+                "Make total_steps the number of steps that it trains.",
             )
+        self._look_at_reports(result, self.sign * value)
         if value >= self.untrained:
             self.untrained = -np.inf
         self._worse += bool(np.isfinite(self.untrained))
@@ -62,6 +98,23 @@ class Sanity:
             raise ConfigError(
                 f"{self.name}: all of {self._worse} trainings end with a worse metric than the "
                 f'{self.sign * self.untrained:.4g} of an untrained model; should the direction be "{other}"?'
+            )
+
+    def _look_at_reports(self, result: Result, value: float) -> None:
+        """Raises ConfigError if no direction is given, and the metric falls in the first trainings that report it."""
+        if not self._unsure or not result.reports:
+            return
+        first, lowest, last = result.reports
+        if value not in (lowest, last) or first == last:
+            return
+        if last > first:
+            self._unsure = False
+            return
+        self._fell += 1
+        if self._fell == FALLING:
+            raise ConfigError(
+                f"{self.name}: the metric falls in each of the first {FALLING} trainings, in the last one from "
+                f'{first:.4g} to {last:.4g}; say with direction "minimize" or "maximize" which is better.'
             )
 
     def _say(self, kind: str, sentence: str) -> None:

@@ -13,16 +13,16 @@ import torch
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.pool import Runner
 from autoranger.search.tune.runs import Direction, Heard, Runs
-from autoranger.search.tune.sanity import Sanity
-from autoranger.search.tune.training import NOT_BUILT, Result
+from autoranger.search.tune.sanity import Sanity, require_direction
+from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
 TEST = "test"
@@ -81,7 +81,7 @@ class Script:
     """A `Subject`, and its own `Trainer`: trains candidates by calling a function, each training one of `runs`.
 
     Args:
-        runner: calls it.
+        engine: calls it.
         name: of the function.
         metric: which of the numbers that it returns by name is to get better, the first where None; of a single one, it
             is the name.
@@ -98,24 +98,27 @@ class Script:
 
     def __init__(
         self,
-        runner: Runner,
+        engine: Engine,
         name: str,
         *,
         metric: str | None,
-        direction: Direction,
+        direction: Direction | None,
         lr_range: tuple[float, float],
         code: int | None,
-        open_runs: Callable[[], Runs],
+        open_runs: Callable[[Direction], Runs],
         full: Full | None = None,
     ) -> None:
-        self.runner, self.metric, self.direction, self.code = runner, metric, direction, code
+        self.engine, self.metric, self.code, self._given = engine, metric, code, direction is not None
+        if direction is None:
+            require_direction(name, metric or "")
+        self.direction: Direction = direction or "maximize"
         self.lrs, self.objective = rates(name, lr_range), METRIC
-        self.sign, self.minus = (1, "") if direction == "maximize" else (-1, "minus ")
+        self.sign, self.minus = (1, "") if self.direction == "maximize" else (-1, "minus ")
         self.about = Described(name, self.minus + (metric or "metric"), lr_range)
         self.failures = dict[Config, str]()
         self.pulse: Callable[[], None] = lambda: None
         self._open_runs = open_runs
-        self.sanity = Sanity(name, self.sign)
+        self.sanity = Sanity(name, self.sign, given=self._given)
         self.full: Full | None = None
         if full is not None:
             self.know(full)
@@ -192,8 +195,9 @@ class Script:
     def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
         """Does trainings, keeps what comes of them, and yields each with its result."""
         try:
-            with closing(self.runner.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
-                for job, given in trained:
+            with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                for job, found in trained:
+                    given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
                     result = self._complete(given)
                     if kept:
                         self.runs.ended(job, result, self.sign * self.value(result))
@@ -219,7 +223,7 @@ class Script:
             ConfigError: where it does not.
             SearchError: where there is no time for it.
         """
-        self.pulse, self.runs = clock.check, self._open_runs()
+        self.pulse, self.runs = clock.check, self._open_runs(self.direction)
         if self.full is None:
             clock.first()
             try:
@@ -231,7 +235,7 @@ class Script:
                     "of them: give it a longer --budget, or make the training shorter."
                 ) from None
         assert self.full is not None
-        clock.rate = self.runner.size * self.full.steps / max(self.full.seconds, 1e-3)
+        clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
         """Takes note of what a full training is."""
@@ -248,13 +252,25 @@ class Script:
             results += [result for _, result in self._run([Job(config, seed)])]
             if not results[-1].failure:
                 break
-        result = max(results, key=lambda r: (not r.failure, r.diverged, r.total_steps or 0, r.seconds))
-        if result.failure and not result.diverged:
-            raise ConfigError(f"{self.about.name}: the first training fails: {results[0].failure}.")
-        if not result.total_steps:
-            raise ConfigError(f"{self.about.name}: {NOT_BUILT}, with the number of its steps.")
+        result = next((result for result in results if not result.failure), None)
+        if result is None:
+            raise self._unable(tried, results)
+        if not self._given:
+            require_direction(self.about.name, self._valid(result))
+        assert result.total_steps  # `Trial.build` sees to that
         seconds = max(r.seconds for r in results)
         return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))
+
+    def _unable(self, tried: Sequence[Config], results: Sequence[Result]) -> ConfigError:
+        """The error for a function whose first trainings all fail."""
+        if not all(result.diverged for result in results):
+            failure = next(result.failure for result in results if not result.diverged)
+            return ConfigError(f"{self.about.name}: the first training fails: {failure}.")
+        high, low = (config.lr for config in tried)
+        return ConfigError(
+            f"{self.about.name}: {results[-1].failure}, both with Ranger21 at lr {high:g} and with AdamW at "
+            f"lr {low:g}; look at the data, the loss and the metric, or begin with lower rates (lr_range)."
+        )
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """Looks at what a model is worth that is not trained, at learning rate 0, to compare trainings with."""

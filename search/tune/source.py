@@ -17,8 +17,9 @@ from typing import Any
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.tasks import load_file, load_module, split
 from autoranger.search.tasks.words import reason
-from autoranger.search.tune.training import Train, on_gpu
+from autoranger.search.tune.training import Train, Training
 from autoranger.search.tune.trial import Trial
+from autoranger.search.vectorization import on_gpu
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -94,9 +95,9 @@ def checked(train: Any, name: str) -> Train:
 
 
 def sendable(train: Train) -> bytes | None:
-    """The function pickled, for processes that begin anew; None where they could not find it by its name."""
+    """The training pickled, for processes that begin anew; None if they could not find the function by its name."""
     try:
-        pickled = pickle.dumps(train)
+        pickled = pickle.dumps(Training(train))
         main = sys.modules["__main__"]
         importable = getattr(main, "__spec__", None) is not None or Path(getattr(main, "__file__", "<")).is_file()
         return pickled if importable or b"__main__" not in pickled else None

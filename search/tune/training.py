@@ -1,4 +1,4 @@
-"""One training: the user's function, called with everything seeded, and what came of it, whatever that is."""
+"""One training: a call of the user's function, seeded, and its result or the reason why it failed."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import numbers
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +20,7 @@ from autoranger.search.tune.trial import Diverged, Job, Trial
 from autoranger.search.vectorization import reseed
 
 Train = Callable[[Trial], Any]
-"""The user's function: trains once, and returns a number, or several by name."""
+"""The user's function: trains once, and returns a number, or a dict of numbers."""
 
 TAIL = 4000
 """Characters of a traceback that are kept, its last ones."""
@@ -28,18 +28,19 @@ TAIL = 4000
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a training.
+    """The result of a training.
 
     Args:
-        metrics: that were returned, by name; a single number is called "".
-        failure: why it failed, in a sentence; empty where it has not.
-        diverged: whether that is a number that is not finite, as too high a rate gives.
-        trace: of an error in it, for its author.
-        seconds: that it took.
-        total_steps: that its optimizer was built for; None where that was not said.
+        metrics: the returned numbers, by name; a single number is called "".
+        failure: why it failed, in a sentence; empty if it did not.
+        diverged: whether it failed because a number was not finite, as with too high a rate.
+        trace: the traceback of an error in it.
+        seconds: duration.
+        total_steps: that its optimizer was built for; None if it built none.
         steps: that its optimizers took.
-        shortened: whether it asked for its length.
-        device: where the parameters of its optimizer were; empty where it built none.
+        shortened: whether it read `trial.length`.
+        device: of the parameters of its optimizer; empty if it built none.
+        reports: the first, lowest and last value that it reported; empty if it reported nothing.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -51,6 +52,28 @@ class Result:
     steps: int = 0
     shortened: bool = False
     device: str = ""
+    reports: Sequence[float] = ()
+
+
+@dataclass(frozen=True)
+class Training:
+    """The `Work` of a user's function: an item is a `Job`, and what comes of it a `Result`.
+
+    Args:
+        train: the function.
+    """
+
+    train: Train
+
+    def prepare(self) -> None:
+        """See `Work`."""
+        prepare: Callable[[], Any] | None = getattr(self.train, "prepare", None)
+        if prepare is not None:
+            prepare()
+
+    def __call__(self, item: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
+        """See `Work`."""
+        return train_once(self.train, item, number, tell)
 
 
 def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
@@ -59,12 +82,12 @@ def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, f
     Args:
         train: the function.
         job: for its trial.
-        number, tell: see `Trial`. What `tell` raises, other than an `Exception`, comes out here.
+        number, tell: see `Trial`. What `tell` raises passes through if it is not an `Exception`.
     """
     trial, began = Trial(job, number, tell), time.monotonic()
     result = functools.partial(_result, trial, began)
     try:
-        torch.manual_seed(job.seed)  # on all devices, since nobody knows on which it trains
+        torch.manual_seed(job.seed)  # on all devices, since it is not known on which it trains
         reseed(torch.device("cpu"), job.seed)
         metrics = named_numbers(train(trial))
     except Diverged as end:
@@ -75,11 +98,14 @@ def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, f
         return result(failure=reason(error), trace=tail(error))
     if not trial.device:
         return result(failure=NOT_BUILT)
+    if not trial.steps:
+        return result(failure=NEVER_STEPPED)
     wrong = [f"{name or 'the metric'} is {value}" for name, value in metrics.items() if not math.isfinite(value)]
     return result(failure=", ".join(wrong), diverged=True) if wrong else result(metrics=metrics)
 
 
 NOT_BUILT = "it did not call trial.build(model, total_steps) for its optimizer"
+NEVER_STEPPED = "it never called step() of the optimizer that trial.build returned"
 
 
 def _result(trial: Trial, began: float, **found: Any) -> Result:
@@ -89,24 +115,20 @@ def _result(trial: Trial, began: float, **found: Any) -> Result:
         steps=trial.steps,
         shortened=trial.shortened,
         device=trial.device,
+        reports=trial.reports,
         **found,
     )
 
 
-def on_gpu() -> bool:
-    """Whether this process uses a GPU."""
-    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
-
-
 def named_numbers(returned: Any) -> dict[str, float]:
-    """What a function returned, as numbers by name; TypeError, for its author, where it is something else."""
+    """What a function returned, as numbers by name; raises TypeError for anything else."""
     if isinstance(returned, Mapping) and returned:
         return {str(name): number(value, f"'{name}'") for name, value in returned.items()}
     return {"": number(returned, "")}
 
 
 def number(value: Any, name: str) -> float:
-    """A number: Python's, NumPy's, or a tensor of one."""
+    """A number as a float: Python's, NumPy's, or a tensor with one element."""
     if isinstance(value, numbers.Real) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, torch.Tensor) and value.numel() == 1:
@@ -114,7 +136,7 @@ def number(value: Any, name: str) -> float:
     if isinstance(value, np.ndarray | np.generic) and value.size == 1:
         return float(value.reshape(-1)[0])
     what = "nothing" if value is None else f"a {type(value).__name__}"
-    raise TypeError(f"train returned {what}{name and ' as '}{name}, but must return a number, or numbers by name")
+    raise TypeError(f"train returned {what}{name and ' as '}{name}, but must return a number, or a dict of numbers")
 
 
 def tail(error: BaseException) -> str:

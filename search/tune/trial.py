@@ -1,4 +1,4 @@
-"""What a user's training function gets: one candidate, its seed, its share of the full length, and somebody to tell."""
+"""The argument of the user's training function: one candidate, its seed, and its share of the full length."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from autoranger.components.core.config import Compile, Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ class Diverged(BaseException):
     """Raised by `Trial.report` for NaN and infinity. Not an `Exception`, so that user code does not catch it.
 
     Args:
-        value, step: that were reported.
+        value, step: as reported.
     """
 
     def __init__(self, value: float, step: int) -> None:
@@ -33,12 +34,12 @@ class Diverged(BaseException):
 
 @dataclass(frozen=True)
 class Job:
-    """A training to be done.
+    """One training.
 
     Args:
-        config: the optimizer.
-        seed: of everything random.
-        length: the share of a full training that it takes.
+        config: of the optimizer.
+        seed: of all random numbers.
+        length: share of a full training, above 0 and at most 1.
     """
 
     config: Config
@@ -47,7 +48,7 @@ class Job:
 
 
 class Trial:
-    """One training, as the function that does it sees it.
+    """The argument of a training function.
 
     >>> def train(trial: Trial) -> float:
     ...     model, steps = nn.Linear(2, 1), max(1, round(10 * trial.length))
@@ -64,14 +65,15 @@ class Trial:
 
     Args:
         job: what to train.
-        number: of the worker that trains, from 0: `f"cuda:{trial.worker}"` is a GPU for each.
-        tell: called with `(step, value)` for each report, and with `None` now and then as a sign of life. What it
-            raises ends the training.
+        number: of the worker process, from 0.
+        tell: called with `(step, value)` for each report, and with `None` now and then as a sign of life. An exception
+            in it ends the training.
 
     Attributes:
         config: the optimizer's config.
-        seed: has seeded torch, NumPy and Python before the call; for generators of your own, such as a loader's.
-        worker: see `number`.
+        seed: torch, NumPy and Python are seeded with it before the call. Use it for generators of your own, such as
+            that of a loader.
+        worker: number of the worker process, from 0. `f"cuda:{trial.worker}"` gives each its own GPU.
     """
 
     def __init__(self, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> None:
@@ -81,12 +83,13 @@ class Trial:
         self.shortened, self.steps = False, 0
         self.total_steps: int | None = None
         self.device = ""
+        self.reports: tuple[float, ...] = ()
 
     @property
     def length(self) -> float:
-        """The share of a full training to do: train for `round(epochs * trial.length)` epochs, one at least.
+        """The share of a full training to do, above 0 and at most 1: train for `round(epochs * trial.length)` epochs.
 
-        A function that never asks is taken for one that cannot be shorter.
+        If a function never reads it, all its trainings have the full length.
         """
         self.shortened = True
         return self._length
@@ -97,14 +100,19 @@ class Trial:
         """The candidate's optimizer.
 
         Args:
-            model: a model, or whatever `torch.optim.AdamW` takes for parameters.
-            total_steps: optimizer steps in this training, `trial.length` included: what schedules are made for.
+            model: a model, or any other form of parameters that `torch.optim.AdamW` takes.
+            total_steps: number of optimizer steps in this training, `trial.length` included. Schedules depend on it.
             compile: see `Config.build`.
+
+        Raises:
+            ConfigError: if `total_steps` is missing or not a whole number from 1, or there are no parameters.
         """
+        if total_steps is None:
+            raise ConfigError(NO_STEPS)
         params = model.parameters() if isinstance(model, nn.Module) else model
         optimizer = self.config.build(params, total_steps, compile=compile)
         self.device = optimizer.param_groups[0]["params"][0].device.type
-        self.total_steps = max(total_steps or 0, self.total_steps or 0) or None
+        self.total_steps = max(total_steps, self.total_steps or 0)
         optimizer.register_step_post_hook(self._stepped)
         return optimizer
 
@@ -113,12 +121,20 @@ class Trial:
         number = float(value)
         if not math.isfinite(number):
             raise Diverged(number, int(step))
+        first, lowest, _ = self.reports or (number, number, number)
+        self.reports = (first, min(lowest, number), number)
         self._told = time.monotonic()
         self._tell((int(step), number))
 
     def _stepped(self, *_: Any) -> None:
-        """After each step of an optimizer."""
+        """Called after each step of an optimizer."""
         self.steps += 1
         if time.monotonic() - self._told > PULSE:
             self._told = time.monotonic()
             self._tell(None)
+
+
+NO_STEPS = (
+    "trial.build needs total_steps, the number of optimizer steps in this training, as in "
+    "trial.build(model, total_steps=epochs * len(loader))"
+)

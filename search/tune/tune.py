@@ -14,21 +14,21 @@ from optuna.storages import BaseStorage
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
+from autoranger.search.engine.engine import Engine
+from autoranger.search.engine.inline import Inline
+from autoranger.search.engine.pool import Pool
+from autoranger.search.engine.process import Processes
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
-from autoranger.search.tune.inline import Inline
-from autoranger.search.tune.pool import Pool, Runner
+from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.runs import Direction, Runs
 from autoranger.search.tune.script import FULL, Full, Script
 from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
-from autoranger.search.tune.training import Train
+from autoranger.search.tune.training import Train, Training
 from autoranger.search.verdict.outcome import Outcome
-
-LR_RANGE = (3e-4, 1e-2)
-"""Where the search for a learning rate begins if nothing else is said."""
 
 
 def tune_in(
@@ -37,7 +37,7 @@ def tune_in(
     study: str,
     *,
     metric: str | None = None,
-    direction: Direction = "maximize",
+    direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
     workers: int = 1,
     timeout: float | None = None,
@@ -64,18 +64,18 @@ def tune_in(
         ConfigError: where the function cannot be called, fails at once, or gets worse by training; and as `search`.
         SearchError: where there is nothing to recommend.
     """
-    if direction not in ("maximize", "minimize"):
+    if direction not in (None, "maximize", "minimize"):
         raise ConfigError(f"direction is {direction!r}, but must be 'maximize' or 'minimize'.")
     space, code = space or Space(), checksum(train)
-    with closing(runner(train, workers, timeout, log)) as calls:
+    with closing(engine(train, workers, timeout, log)) as trainer:
         subject = Script(
-            calls,
+            trainer,
             name_of(train),
             metric=metric,
             direction=direction,
             lr_range=lr_range,
             code=code,
-            open_runs=lambda: Runs(storage, study, direction, space, resume=resume),
+            open_runs=lambda direction: Runs(storage, study, direction, space, resume=resume),
             full=known_before(storage, study) if resume else None,
         )
         return conduct(
@@ -101,24 +101,26 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
     return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
 
 
-def runner(train: Train, workers: int, timeout: float | None, log: Path | None) -> Runner:
-    """How a function is called: by processes that begin anew where they can import it, by forks where not.
+def engine(train: Train, workers: int, timeout: float | None, log: Path | None) -> Engine:
+    """What calls a function: processes that begin anew if they can import it, or forks of this one.
 
-    Where neither can be, or with no workers, it is called here.
+    If neither is possible, or with no workers, it is called here.
     """
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if workers == 0:
-        return Inline(train)
+        return Inline(Training(train))
     pickled = sendable(train)
     if pickled is not None:
-        return Pool(pickled, workers, max(1, torch.get_num_threads() // workers), timeout, log)
+        threads = max(1, torch.get_num_threads() // workers)
+        return Pool([Processes(pickled, workers, threads, log)], timeout)
     if can_fork():
-        return Pool(train, workers, 1, timeout, log)  # more threads than one wait for those that a fork has lost
+        threads = 1  # with more, a fork waits for those that it has lost
+        return Pool([Processes(Training(train), workers, threads, log)], timeout)
     warnings.warn(
         "the training function cannot be imported by other processes, and this one cannot be copied"
         f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "
         "against crashes and hangs. Put the function into a file of its own and import it.",
         stacklevel=3,
     )
-    return Inline(train)
+    return Inline(Training(train))

@@ -109,8 +109,10 @@ def compare_configs(
     )
     valid = dict(zip(chosen, scores["valid"], strict=True))
     sides = [
-        Side(name, config, mean(valid[name]), mean(test), int(np.isnan(valid[name]).sum()), np.nanmean(curve, axis=0))
-        for (name, config), test, curve in zip(chosen.items(), scores["test"], scores["curve"], strict=True)
+        Side(name, config, mean(valid[name]), mean(test), int(np.isnan(valid[name]).sum()), np.array([*map(mean, at)]))
+        for (name, config), test, at in zip(
+            chosen.items(), scores["test"], np.swapaxes(scores["curve"], 1, 2), strict=True
+        )
     ]
     sides.sort(key=lambda side: -np.nan_to_num(side.valid, nan=-np.inf))
     pairs = list(combinations([side.name for side in sides], 2))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from autoranger.components.core.shards import Shards
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
-from autoranger.components.kernel.recording.program import Node, Program, walk
+from autoranger.components.kernel.recording.program import Program
 from autoranger.components.kernel.recording.schedule import Schedule
 
 
@@ -19,8 +19,7 @@ def require_local(step: Step, schedules: Mapping[int, Schedule]) -> None:
 
 def crosses(program: Program, shards: Shards) -> bool:
     """Whether a program needs sums of rows or tensors that are cut."""
-    values = (v for v in (*program.stores.values(), *program.totals) if isinstance(v, Node))
-    nodes = walk(values, lambda node: node.operands)
+    nodes = program.nodes
     rows = any(a.op == "row_sum" and n.op != "tensor_sum" for n in nodes for a in n.operands)
     tensors = any(n.op == "tensor_sum" or n.name in ("rows", "columns") for n in nodes)
     return (rows and shards.are_rows_cut) or (tensors and bool(shards.groups))

@@ -36,11 +36,12 @@ class Arguments:
 
 def arguments_of(schedules: Mapping[int, Schedule]) -> Arguments:
     """The arguments that the passes need, of matrices and of vectors together."""
-    inputs = [name for schedule in schedules.values() for name in schedule.program.inputs]
-    states = tuple(dict.fromkeys(name for name in inputs if name.startswith("state ")))
+    inputs = {name: node for schedule in schedules.values() for name, node in schedule.program.inputs.items()}
+    states = tuple(name for name in inputs if name.startswith("state "))
     own = {"theta", "grad", "updates", "rows", "columns", "steps", *states}
+    read = {node.name for schedule in schedules.values() for node in schedule.program.nodes}
     return Arguments(
-        scalars=tuple(dict.fromkeys(name for name in inputs if name not in own)),
+        scalars=tuple(name for name in inputs if name not in own and name in read),
         states=states,
         slots=max(len(s.kept) for s in schedules.values()),
         totals=max(len(s.shared) for s in schedules.values()),

@@ -92,6 +92,12 @@ class Program:
     is_cut: bool = False
     _known: dict[object, Node] = field(default_factory=dict)
 
+    @property
+    def nodes(self) -> list[Node]:
+        """All values that are needed, operands first."""
+        values = (v for v in (*self.stores.values(), *self.totals) if isinstance(v, Node))
+        return walk(values, lambda node: node.operands)
+
     def input(self, name: str, level: Level) -> Node:
         """The input of this name."""
         return self.inputs.setdefault(name, Node("input", (), level, name))

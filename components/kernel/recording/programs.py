@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import lru_cache
 
 import torch
 from torch import nn
 
+from autoranger.components.core.chain import Link
 from autoranger.components.core.component import Component
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.recording.program import Program
@@ -23,7 +25,7 @@ OF_MODULES = frozenset(vars(nn.Module()))
 
 def program_of(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
     """The program of a step as `record` makes it, recorded once for all steps that compute the same."""
-    components = recipe(step)
+    components = recipe(tuple(step.chain))
     if components is None:
         return record(step, kind, dtype, rates)
     key = components, step.dtype, step.lr.device, kind, dtype, rates
@@ -36,15 +38,16 @@ def program_of(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -
     return program
 
 
-def recipe(step: Step) -> Hashable | None:
+@lru_cache(maxsize=16)
+def recipe(chain: tuple[Link, ...]) -> Hashable | None:
     """What a program depends on: the components' classes and what they keep in Python; numbers are its inputs.
 
     None where nobody can tell whether two are the same.
     """
-    kept = [in_python(link.component) for link in step.chain]
+    kept = [in_python(link.component) for link in chain]
     if None in kept:
         return None
-    return tuple((type(link.component), link.gated, own) for link, own in zip(step.chain, kept, strict=True))
+    return tuple((type(link.component), link.gated, own) for link, own in zip(chain, kept, strict=True))
 
 
 def in_python(component: Component) -> tuple[tuple[str, object], ...] | None:

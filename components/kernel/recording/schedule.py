@@ -66,8 +66,8 @@ class Schedule:
         self._times: dict[Node, Time] = {}
         self._sweep_starts = {0}
         values = [v for v in (*program.stores.values(), *program.totals) if isinstance(v, Node)]
-        self._row_sums = [n for n in walk(values, lambda node: node.operands) if n.op == "row_sum"]
-        nodes = walk(values, lambda node: node.operands)
+        nodes = program.nodes
+        self._row_sums = [n for n in nodes if n.op == "row_sum"]
         self.crossing = [n for n in nodes if n.op == "complete" and n.level == Level.SCALAR]
         self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
         self.count = 1 + max([self.time(v)[0] for v in values], default=0)

@@ -1,4 +1,4 @@
-"""A worker process: gets the user's function once and then trainings to do, and ends with the process that began it."""
+"""The life of a worker process: it gets its work once and then items to do, and ends with the process that began it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from autoranger.search.engine.engine import Done, Ready, Refused, Work
 from autoranger.search.tasks.words import reason
-from autoranger.search.tune.training import Train, on_gpu, tail, train_once
-from autoranger.search.tune.trial import Job
+from autoranger.search.vectorization import on_gpu
 
 NAME = "autoranger-worker"
 """How worker processes are called."""
@@ -32,41 +29,23 @@ LOOK = 0.5
 """Seconds between looks for the process that began this one."""
 
 
-@dataclass(frozen=True)
-class Ready:
-    """The worker waits for its first training."""
-
-
-@dataclass(frozen=True)
-class Refused:
-    """The user's function cannot be had in a worker.
-
-    Args:
-        why: in a sentence.
-        trace: for its author.
-    """
-
-    why: str
-    trace: str
-
-
 def in_worker() -> bool:
     """Whether this process is one of ours: a script that it imports must not begin a search in it."""
     return current_process().name.startswith(NAME)
 
 
 def serve(
-    number: int, function: bytes | Train, pipe: Connection, threads: int, log: Path | None, method: str | None
+    number: int, work: bytes | Work, pipe: Connection, threads: int, log: Path | None, method: str | None
 ) -> None:
-    """The whole life of a worker: trains what it is sent, until that is None.
+    """The whole life of a worker process: it does what it is sent, until that is None.
 
     Args:
         number: its own.
-        function: pickled, or itself where this process is a fork.
-        pipe: gives `Job`s, None at the end; takes `Ready` or `Refused`, then what trials tell, and `Result`s.
+        work: pickled, or itself if this process is a fork.
+        pipe: gives items, and None at the end; takes the messages of a `Worker`.
         threads: of torch.
-        log: the file at whose end the function's output goes; nowhere where None.
-        method: how processes begin that the function begins, such as a loader's.
+        log: the file to whose end the work's output goes; None discards it.
+        method: how processes begin that the work begins, such as a loader's.
     """
     multiprocessing.set_start_method(method, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
@@ -77,27 +56,25 @@ def serve(
     redirect(log)
     torch.set_num_threads(threads)
     try:
-        train: Train = pickle.loads(function) if isinstance(function, bytes) else function
-        prepare: Callable[[], Any] | None = getattr(train, "prepare", None)
-        if prepare is not None:
-            prepare()
+        do: Work = pickle.loads(work) if isinstance(work, bytes) else work
+        do.prepare()
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code == BEGUN_AGAIN:
             raise
-        pipe.send(Refused(reason(error), tail(error)))
+        pipe.send(Refused(f"a worker process cannot import what it is to do ({reason(error)})."))
         return
     pipe.send(Ready())
     while True:
         try:
-            job: Job | None = pipe.recv()
+            item = pipe.recv()
         except EOFError:
             return
-        if job is None:
+        if item is None:
             return
-        result = train_once(train, job, number, pipe.send)
-        pipe.send(result)
-        if result.failure and on_gpu():
-            return  # whose context an error may have spoiled
+        found = do(item, number, pipe.send)
+        pipe.send(Done(found))
+        if getattr(found, "failure", "") and on_gpu():
+            return  # an error may have spoiled this process's use of the GPU
 
 
 def follow(parent: int) -> None:

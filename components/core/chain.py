@@ -1,0 +1,118 @@
+"""The components of a step in their order, AdamW's parts among them, and how each is switched."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from autoranger.components.core.adamw import ADAMW, Part
+from autoranger.components.core.component import Component, Settings, Signals, registry
+from autoranger.components.core.config import Config
+from autoranger.components.core.hyper import Setting
+from autoranger.components.core.private import is_intercepted
+from autoranger.components.core.rows import can_look
+
+Chosen = tuple[type[Component], tuple[tuple[str, Setting], ...]]
+"""A component and its hyperparameters."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A component of the chain, and whether only some of the candidates have it on."""
+
+    component: Component
+    gated: bool
+
+    def advance(self, x: Signals, held: Mapping[str, Tensor]) -> tuple[Signals, dict[str, Tensor]]:
+        """The signals after the component, and the state that it changes, by name."""
+        due = self.component.due(x)
+        if due is not None and can_look(due):
+            if not due.any():
+                return x, {}
+            due = None if due.all() else due
+        state = {name: buffer.to(x.theta.dtype) for name, buffer in held.items()}
+        y: Signals = self.component(x._replace(state=state))
+        changed = {name: new for name, new in y.state.items() if new is not state[name]}
+        if self.gated:
+            on = self.component.switch if due is None else self.component.switch & due
+        elif due is None:
+            return y, changed
+        else:
+            on = due
+        chosen = {
+            name: torch.where(on, new, old)
+            for name, new, old in zip(Signals._fields, y, x, strict=True)
+            if isinstance(new, Tensor) and isinstance(old, Tensor) and new is not old
+        }
+        if due is not None:  # the state of a component that is off does not matter
+            changed = {name: torch.where(due, new, state[name]) for name, new in changed.items()}
+        return y._replace(**chosen), changed  # type: ignore[arg-type]
+
+
+def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
+    """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
+    settings = {cls: [c.components.get(name) for c in configs] for name, cls in registry.items()}
+    chosen = {cls: given for cls, given in settings.items() if any(s is not None for s in given)}
+    return links(len(configs), chosen, dtype, device)
+
+
+def shared_chain(config: Config, dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
+    """`chain_of` one config, made once for all optimizers that have it: nothing in it changes from step to step."""
+    chosen = tuple((registry[name], tuple(settings.items())) for name, settings in config.components.items())
+    # What is made under a mode that sees every operation may be no ordinary tensors.
+    make = made_once.__wrapped__ if is_intercepted() else made_once
+    return make(chosen, dtype, device)
+
+
+@lru_cache(maxsize=64)
+def made_once(chosen: tuple[Chosen, ...], dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
+    """The chain of a single candidate with these components."""
+    with torch.inference_mode(False):
+        return links(1, {cls: [dict(settings)] for cls, settings in chosen}, dtype, device)
+
+
+def links(
+    candidates: int,
+    settings: Mapping[type[Component], Sequence[Settings | None]],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Sequence[Link]:
+    """The chain of these components, with the hyperparameters of each candidate that has them on, and AdamW's parts."""
+    chosen = [Link(cls(own, dtype, device), gated=any(s is None for s in own)) for cls, own in settings.items()]
+    needed = [cls for cls in ADAMW if is_needed(cls, chosen)]
+    parts = [Link(cls([{}] * candidates, dtype, device), gated=False) for cls in needed]
+    # Sorting is stable: within a stage AdamW's part comes first.
+    return tuple(sorted(parts + chosen, key=lambda link: link.component.stage))
+
+
+def state_per_number(config: Config) -> int:
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+
+    A number of state takes 4 bytes, or 8 where the parameter is float64.
+    """
+    chain = shared_chain(config, torch.float32, torch.device("cpu"))
+    return sum(len(link.component.state) for link in chain)
+
+
+def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
+    """Whether any candidate needs this part of AdamW: one that is replaced for all before it is read is not."""
+    for link in chosen:
+        if part.role in link.component.needs:
+            return True
+        if part.role in link.component.replaces and not link.gated:
+            return False
+    return not any(part.stage in link.component.bypasses for link in chosen if not link.gated)
+
+
+def sweeps(links: Sequence[Link]) -> list[list[Link]]:
+    """The chain cut before each component that needs a sum over all stacks, which has to wait for all of them."""
+    cut: list[list[Link]] = [[]]
+    for link in links:
+        if link.component.collective and cut[-1]:
+            cut.append([])
+        cut[-1].append(link)
+    return cut

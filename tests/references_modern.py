@@ -1,0 +1,179 @@
+"""Independent float64 references for the components from after Ranger21; see `references.py` for the protocol.
+
+One function follows them all, in any company that a `Config` allows. It is written from the papers' formulas, with
+NumPy and Python's own numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from autoranger import Config
+from tests import references_extended as extended
+from tests.references import Array, Gradients, Trajectory, change_gradient, decay_term, look_ahead, norm
+
+
+class Modern(extended.Extended):
+    """One parameter, and what an optimizer with further components remembers about it."""
+
+    def __init__(self, param: Array) -> None:
+        super().__init__(param)
+        self.gradient = np.zeros_like(self.theta)
+        self.gradient_before = np.zeros_like(self.theta)
+        self.momentum = np.zeros_like(self.theta)
+        self.squares = np.zeros_like(self.theta)
+        self.slow_momentum = np.zeros_like(self.theta)
+        self.is_matrix = self.theta.ndim > 1 and self.theta[0].size > 1
+
+
+def trajectory(config: Config, params: Sequence[Array], grads: Gradients, total_steps: int | None) -> list[Array]:
+    """AdamW and any components that go together."""
+    on = config.components
+    memories = [Modern(p) for p in params]
+    for t, step_grads in enumerate(grads, start=1):
+        part = rate(config, t, total_steps)
+        eta = config.lr * part
+        beta1 = extended.momentum(config, t, total_steps)
+        present = [(memory, g) for memory, g in zip(memories, step_grads, strict=True) if g is not None]
+        length = math.sqrt(sum(float(np.sum(g**2)) for _, g in present))
+        for memory, g in present:
+            memory.updates += 1
+            if "global_norm_clipping" in on and length > on["global_norm_clipping"]["max_norm"]:
+                g = g * on["global_norm_clipping"]["max_norm"] / length
+            g = extended.normalize(config, change_gradient(config, memory.theta, g))
+            g = extended.regularize(config, memory.theta, reduce_variance(config, memory, g, beta1))
+            extended.second_moment(config, memory, g, beta1)
+            memory.gradient = g
+            memory.direction = cautious(config, g, direction(config, memory, g, beta1, eta, t, total_steps))
+        numbers = sum(memory.v_hat.size for memory, _ in present)
+        mean_of_all = sum(np.sum(memory.v_hat) for memory, _ in present) / max(numbers, 1)
+        for memory, _ in present:
+            descend(config, memory, eta, part, decay(config, memory, mean_of_all, eta, part), beta1)
+            look_ahead(config, memory)
+    return [memory.theta for memory in memories]
+
+
+def rate(config: Config, t: int, total_steps: int | None) -> float:
+    """The factor on the learning rate: the smallest one of the schedules, times the Chebyshev step."""
+    on, factors = config.components, [1.0]
+    if "power_cooldown" in on:
+        left = max(0.0, (total_steps - t) / (on["power_cooldown"]["fraction"] * total_steps))
+        factors.append(min(1.0, left) ** on["power_cooldown"]["power"])
+    if "square_root_cooldown" in on:  # 2405.18392: 1 − √((n − N + N_decay)/N_decay)
+        left = max(0.0, (total_steps - t) / (on["square_root_cooldown"]["fraction"] * total_steps))
+        factors.append(1 - math.sqrt(1 - left) if left < 1 else 1.0)
+    chebyshev = extended.chebyshev(config, t, total_steps) if "chebyshev_steps" in on else 1.0
+    return min(*factors, extended.factor(config, t, total_steps) / chebyshev) * chebyshev
+
+
+def reduce_variance(config: Config, memory: Modern, g: Array, beta1: float) -> Array:
+    """MARS-approx (2411.10438), for matrices."""
+    if "mars" not in config.components or not memory.is_matrix:
+        return g
+    c = g + config.components["mars"]["gamma"] * beta1 / (1 - beta1) * (g - memory.gradient_before)
+    memory.gradient_before = g
+    return c / norm(c) if norm(c) > 1 else c
+
+
+def direction(
+    config: Config, memory: Modern, g: Array, beta1: float, eta: float, t: int, total_steps: int | None
+) -> Array:
+    """What is subtracted η times, before decay."""
+    on, beta2, n = config.components, config.betas[1], memory.updates
+    if "lion" in on:  # 2302.06675
+        update = np.sign(beta1 * memory.momentum + (1 - beta1) * g)
+        memory.momentum = on["lion"]["beta2"] * memory.momentum + (1 - on["lion"]["beta2"]) * g
+        return update
+    if "signum" in on:  # 1802.04434
+        memory.momentum = beta1 * memory.momentum + (1 - beta1) * g
+        return np.sign(memory.momentum)
+    if "adopt" in on:  # 2411.02853
+        if n == 1:
+            memory.squares = g**2
+            return np.zeros_like(g)
+        limit = (n - 1) ** on["adopt"]["exponent"]
+        scaled = np.clip(g / np.maximum(np.sqrt(memory.squares), config.eps), -limit, limit)
+        memory.momentum = beta1 * memory.momentum + (1 - beta1) * scaled
+        memory.squares = beta2 * memory.squares + (1 - beta2) * g**2
+        return memory.momentum
+    if "laprop" in on:  # 2002.04839
+        memory.momentum = beta1 * memory.momentum + (1 - beta1) * g / extended.denominator(config, memory)
+        return memory.momentum / (1 - beta1**n)
+    if "nesterov" in on:
+        m_hat = (beta1 * memory.m + (1 - beta1) * g) / (1 - beta1**n)
+        return m_hat / extended.denominator(config, memory)
+    if "ademamix" in on:  # 2409.03137, with T_α = T_β3 = T
+        done, beta3 = min(t / total_steps, 1.0), on["ademamix"]["beta3"]
+        log1, log3 = math.log(beta1), math.log(beta3)
+        beta3 = min(math.exp(log1 * log3 / ((1 - done) * log3 + done * log1)), beta3)
+        memory.slow_momentum = beta3 * memory.slow_momentum + (1 - beta3) * g
+        m_hat = memory.m / (1 - beta1**n) + done * on["ademamix"]["alpha"] * memory.slow_momentum
+        return m_hat / extended.denominator(config, memory)
+    return extended.direction(config, memory, g, beta1, eta, t)
+
+
+def cautious(config: Config, g: Array, update: Array) -> Array:
+    """The mask of cautious optimizers (2411.16085), scaled as in the authors' code."""
+    if "cautious_mask" not in config.components:
+        return update
+    agree = [1.0 if u * d > 0 else 0.0 for u, d in zip(update.flat, g.flat, strict=True)]
+    return update * np.reshape(agree, update.shape) / max(sum(agree) / len(agree), 1e-3)
+
+
+def decay(config: Config, memory: Modern, mean_of_all: float, eta: float, part: float) -> Array:
+    """What λ multiplies."""
+    on = config.components
+    if {"l2_decay", "lars_trust_ratio", "hyperball"} & on.keys() or extended.resting(config, memory):
+        return np.zeros_like(memory.theta)
+    if "adopt" in on and memory.updates == 1:
+        return np.zeros_like(memory.theta)
+    term = decay_term(config, memory, mean_of_all, eta)
+    if "cautious_weight_decay" in on:  # 2510.12402
+        term = term * (memory.direction * memory.theta >= 0)
+    if "corrected_weight_decay" in on:  # 2506.02285: λ·γ_t/γ_max
+        term = term * part
+    return term
+
+
+def descend(config: Config, memory: Modern, eta: float, part: float, term: Array, beta1: float) -> None:
+    """The step of the weights."""
+    if "hyperball" in config.components:
+        radius, length = norm(memory.theta), norm(memory.direction)
+        if not memory.is_matrix or radius == 0 or length == 0:
+            memory.theta -= eta * memory.direction
+            if not memory.is_matrix or radius == 0:
+                return
+        else:
+            memory.theta -= eta * radius * memory.direction / length
+        memory.theta *= radius / norm(memory.theta)
+        return
+    update = memory.direction + config.weight_decay * term
+    update = update * extended.trust(config, memory, update, beta1)
+    if "update_clipping" in config.components:  # 2304.13013
+        expected = np.maximum(memory.v_hat, config.eps**2)
+        update = update / max(1.0, math.sqrt(np.mean(memory.gradient**2 / expected)))
+    memory.theta -= eta * update
+
+
+REFERENCES_MODERN: dict[str, Trajectory] = dict.fromkeys(
+    (
+        "ademamix",
+        "adopt",
+        "cautious_mask",
+        "cautious_weight_decay",
+        "corrected_weight_decay",
+        "hyperball",
+        "laprop",
+        "lion",
+        "mars",
+        "nesterov",
+        "power_cooldown",
+        "signum",
+        "square_root_cooldown",
+        "update_clipping",
+    ),
+    trajectory,
+)
