@@ -23,8 +23,8 @@ def numbers(config: Mapping[str, Any]) -> dict[str, Setting]:
     values = Config().to_dict() | dict(config)
     beta1, beta2 = values["betas"]
     own = {"weight_decay": values["weight_decay"], "beta1": beta1, "beta2": beta2, "eps": values["eps"]}
-    parts = values["components"].items()
-    return own | {f"{name}.{key}": value for name, settings in parts for key, value in settings.items()}
+    given = {name: settings for name, settings in values["components"].items() if isinstance(settings, Mapping)}
+    return own | {f"{name}.{key}": value for name, settings in given.items() for key, value in settings.items()}
 
 
 def unusual(config: Mapping[str, Any], base: Config | None = None) -> dict[str, Setting]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from autoranger.report.reading import Report
 from autoranger.search.attribution import Effect
 from autoranger.search.numbers import unusual
-from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS
+from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS, called
 from autoranger.search.space import changed_from, in_words
 from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist
 from autoranger.search.verdict.statistics import Difference
@@ -44,7 +44,7 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str |
     if DEFAULT in exported.roles:
         return (
             f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept. Against the "
-            f"best of the other baselines, {WORDS[compared.rival]}, it makes {interval(compared.against_best)}."
+            f"best of the other baselines, {called(compared.rival)}, it makes {interval(compared.against_best)}."
         )
     return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
 
@@ -53,7 +53,7 @@ def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
     """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
     default = f"full Ranger21 by {interval(compared.against_default)}"
     other, best = "other baselines" if exported.roles else "baselines", interval(compared.against_best)
-    rival = WORDS[compared.rival]
+    rival = called(compared.rival)
     if compared.against_best.low <= 0:
         return f"{default} {on}, but not the best of the {other} significantly, {rival}: {best}."
     if compared.rival == DEFAULT:

@@ -29,6 +29,11 @@ PRESETS = {COSINE: "adamw_cosine", LINEAR: "adamw_d2z"}
 """AdamW with a schedule, by role."""
 
 
+def called(role: str) -> str:
+    """What a role is called in a sentence; the role itself where another version of autoranger knows it."""
+    return WORDS.get(role, role)
+
+
 def families(space: Space) -> dict[str, list[Config]]:
     """The arms of every baseline by role, but for the random one, which the first round finds."""
     scheduled = {

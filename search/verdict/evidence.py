@@ -11,7 +11,7 @@ import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
-from autoranger.search.race.baselines import ADAMW, DEFAULT, WORDS
+from autoranger.search.race.baselines import ADAMW, DEFAULT, called
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Standings, best_lr, mean, pareto
 from autoranger.search.verdict.outcome import (
@@ -90,7 +90,7 @@ def compared(
     verdict = "nothing beats the default significantly; it is kept"
     if DEFAULT not in best.roles:
         verdict = "beats the default significantly" + (
-            ", and every baseline" if best.against_best.low > 0 else f", but not every baseline: {WORDS[best.rival]}"
+            ", and every baseline" if best.against_best.low > 0 else f", but not every baseline: {called(best.rival)}"
         )
     return Evidence(
         verdict=f"{verdict} (trainings of {plan.steps} steps, {len(seeds)} fresh seeds)",

@@ -12,7 +12,7 @@ from typing import Any
 
 from autoranger.components.core.config import EVIDENCE, Config
 from autoranger.components.core.errors import ConfigError
-from autoranger.search.race.baselines import DEFAULT, WORDS
+from autoranger.search.race.baselines import DEFAULT
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data, to_toml
 from autoranger.search.verdict.statistics import Difference
@@ -132,10 +132,6 @@ class Comparison:
     against_adamw: Difference
     against_best: Difference
     rival: str
-
-    def __post_init__(self) -> None:
-        if self.rival not in WORDS:
-            raise ConfigError(f"rival is '{self.rival}', but must be one of {', '.join(WORDS)}.")
 
 
 @dataclass(frozen=True)
