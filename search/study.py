@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import count, islice
@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
+from autoranger.search.engine.engine import Engine
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
 from autoranger.search.race.baselines import families
@@ -26,7 +27,9 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
-from autoranger.search.storage.record import Record
+from autoranger.search.storage.front import front as make_front
+from autoranger.search.storage.front import trade_off
+from autoranger.search.storage.record import ORIGIN, Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
@@ -44,7 +47,7 @@ def search(
     storage: BaseStorage,
     study: str,
     *,
-    space: Space | None = None,
+    space: Space | str | Sequence[str] = "ranger21",
     seed: int = 0,
     budget: float | None = None,
     plan: Plan | None = None,
@@ -52,6 +55,7 @@ def search(
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
@@ -60,7 +64,7 @@ def search(
         task: what to train.
         storage: Optuna storage of the trials.
         study: name of the study in it.
-        space: what to choose from; the subsets of Ranger21 by default.
+        space: what to choose from: a `Space`, or what `Space.of` takes, such as "modern". Ranger21's eight by default.
         seed: of all random numbers; the same seed and plan give the same result on the same machine.
         budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
             the proxy's full length, the result is the default with a swept learning rate.
@@ -73,6 +77,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
+        engine: has workers that train the candidates, as that of `crew.engine` has; by default this process trains.
         progress: is told how the search goes.
 
     Raises:
@@ -83,10 +88,10 @@ def search(
             learning rates.
     """
     return conduct(
-        Proxy(task, objective),
+        Proxy(task, objective, engine),
         storage,
         study,
-        space=space or Space(),
+        space=Space.of(space),
         seed=seed,
         budget=budget,
         plan=plan,
@@ -130,7 +135,8 @@ def conduct(
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
     record = Record(storage, study, space, known, resume=resume)
-    front = None if cost is None else record.front()
+    record.note(**{ORIGIN: subject.origin})
+    front = None if cost is None else make_front(storage, study)
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
     try:
@@ -165,22 +171,23 @@ def conduct(
             # Rounds and seeds may have been cut short.
             done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
-            merits = {config: finalist.valid for config, finalist in judged.items()}
+            merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:
             require_reached(trainer)
             require_finite(swept, steps, trainer.failures)
             needed = None if plan else clock.needed(cheapest(subject, space, clock))
             best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
-            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
-        record.conclude(best, merits)
+            judged, merits, work = {best: finalist}, {best: best_value(swept[space.default])}, 0
+        record.conclude(best, merits, work)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:
         record.close()
-    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
+    exported = replace(best, proxy=subject.scale)
+    outcome = Outcome(exported, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
+        trade_off(front, space, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
         finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
@@ -188,7 +195,7 @@ def conduct(
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
+        outcome=exported.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 
@@ -225,7 +232,7 @@ def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:
     about = subject.about
     return Settings(
         task=about.name,
-        metric=about.metric_name,
+        metric=about.score_name,
         steps=about.steps,
         batch_size=about.batch_size,
         lr_range=(about.lr_range[0], about.lr_range[1]),

@@ -27,8 +27,8 @@ class About(Protocol):
         ...
 
     @property
-    def metric_name(self) -> str:
-        """The name of the metric; higher is better."""
+    def score_name(self) -> str:
+        """The name of the score; higher is better."""
         ...
 
     @property
@@ -78,6 +78,16 @@ class Subject(Protocol):
     @property
     def learned(self) -> dict[str, Any]:
         """What `calibrate` measured, in this session or an earlier one. It is stored with the settings of the study."""
+        ...
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """Returns what its trainings are, for those who train at another scale; see `core.proxy`. Empty if unknown."""
+        ...
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where workers find what it trains, by its kind; empty if that is not known."""
         ...
 
     def identity(self, arm: Config) -> dict[str, Any]:

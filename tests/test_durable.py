@@ -21,8 +21,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import TrialState
 
 from autoranger import Config
-from autoranger.components.core.config import write_whole
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.files import write_whole
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.storage import journal as journals
@@ -208,6 +208,39 @@ def test_a_signal_waits_for_a_write():
         assert seen == ["write", "signal"]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_who_insists_does_not_wait_for_a_write():
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append("signal"))
+    try:
+        with undisturbed(), undisturbed():
+            for _ in range(4):
+                signal.raise_signal(signal.SIGTERM)
+            seen.append("write")
+        assert seen == ["signal"] * 4 + ["write"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the signal of a terminal")
+def test_an_interrupted_transaction_does_not_lock_a_database(tmp_path, monkeypatch):
+    """A signal in the middle of a write waits for its end, so that what is written afterwards has not to wait."""
+    storage = open_storage(f"sqlite:///{tmp_path}/s.db")
+    record = Record(storage, "s", SMALL, {}, resume=False)
+    create, done = storage.create_new_trial, []
+
+    def interrupted(*args):
+        signal.raise_signal(signal.SIGINT)
+        done.append(create(*args))
+        return done[-1]
+
+    monkeypatch.setattr(storage, "create_new_trial", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        record.report(Config(lr=0.1), 10, [1], torch.ones(1).double().numpy())
+    assert len(done) == 1
+    record.close()
+    assert [trial.state for trial in record.study.trials] == [TrialState.PRUNED]
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])

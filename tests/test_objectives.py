@@ -56,7 +56,7 @@ def test_the_loss_is_the_loss_of_the_same_trainings():
     mine = trained_for(Population(task)).train(CONFIGS, [0, 1], 12)["valid"]
     theirs = Population(toy.Toy()).train(CONFIGS, [0, 1], 12)["valid"]  # whose metric is minus torch's cross entropy
     np.testing.assert_allclose(mine, theirs, rtol=1e-5)
-    assert task.metric_name == "minus loss"
+    assert (task.metric_name, task.score_name, task.direction) == ("loss", "minus loss", "minimize")
     assert Accurate().metric_name == "accuracy"
 
 

@@ -21,6 +21,7 @@ import torch
 
 import autoranger
 from autoranger import Config, ConfigError, SearchError
+from autoranger.search.direction import lower_is_better
 from autoranger.search.engine import pool
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
@@ -31,7 +32,6 @@ from autoranger.search.storage.process import birth
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.sanity import lower_is_better
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import Result, Training, named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial

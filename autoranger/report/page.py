@@ -10,8 +10,8 @@ import tomli_w
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from autoranger.components.core.config import check_writable, write_whole
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.files import check_writable, write_whole
 from autoranger.figures import canvas
 from autoranger.report import sentences
 from autoranger.report.charts import embed, figures, render
@@ -74,7 +74,7 @@ def page(report: Report, drawn: dict[str, str]) -> str:
         report=report,
         figures={name: Markup(svg) for name, svg in drawn.items()},
         heading=sentences.heading(report),
-        verdict=sentences.verdict(exported, report.evidence, report.failure),
+        verdict=sentences.verdict(exported, report.evidence, sentences.pending(report)),
         finalists=list(sentences.finalist_cells(report.finalists)),
         legend=sentences.legend(report.evidence),
         spent=sentences.spent(report),

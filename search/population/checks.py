@@ -12,6 +12,7 @@ from torch import Tensor
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.private import tree_leaves, tree_map
+from autoranger.search.direction import require_direction
 from autoranger.search.population.replica import Replica
 from autoranger.search.tasks.task import Split, Task, default
 from autoranger.search.tasks.words import about, reason
@@ -202,6 +203,7 @@ def check_settings(task: Task) -> None:
         value = getattr(task, name)
         if not (value is None and name == "full_steps") and not (isinstance(value, Integral) and int(value) >= 1):
             raise ConfigError(f"{about(task)}: {name} is {value!r}, but must be a whole number from 1.")
+    require_direction(about(task), task.metric_name, task.direction)
     rates = task.lr_range
     if not (isinstance(rates, tuple | list) and len(rates) == 2 and all(isinstance(lr, Real) for lr in rates)):
         raise ConfigError(f"{about(task)}: lr_range is {rates!r}, but must be the lowest and the highest rate.")

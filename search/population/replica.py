@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.search.direction import sign_of
 from autoranger.search.population.precision import mixed, upcast
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about, reason
@@ -79,14 +80,14 @@ class Replica(nn.Module):
         return loss.reshape(())
 
     def metric(self, output: Tree, targets: Tree) -> Any:
-        """The task's metric of outputs, one number."""
+        """The task's score of outputs, one number: the metric, times −1 if lower is better."""
         metric = self.task.metric(output, targets)
         if getattr(metric, "size", 1) != 1 and getattr(metric, "numel", lambda: 2)() != 1:
             raise ConfigError(f"{about(self.task)}: metric must return one number for all outputs, not one for each.")
-        return metric.reshape(()) if isinstance(metric, Tensor) else metric
+        return sign_of(self.task.direction) * (metric.reshape(()) if isinstance(metric, Tensor) else metric)
 
     def quality(self, inputs: Tree, targets: Tree) -> Any:
-        """The task's metric of a batch."""
+        """The task's score of a batch."""
         return self.metric(self.output(inputs), targets)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.arrays import Values
-from autoranger.search.population.population import Population, Scores
+from autoranger.search.direction import sign_of
+from autoranger.search.population.population import Scores
+from autoranger.search.race.trainer import CurveTrainer
 from autoranger.search.tasks.task import Task
 
 METRIC = "metric"
@@ -32,15 +34,15 @@ class Reaching:
 
     Args:
         population: trains the candidates.
-        target: value of the task's metric.
+        target: value of the task's score, higher is better.
     """
 
-    def __init__(self, population: Population, target: float) -> None:
+    def __init__(self, population: CurveTrainer, target: float) -> None:
         self.population, self.target = population, target
         self.best = -np.inf
 
     @property
-    def failures(self) -> dict[Config, str]:
+    def failures(self) -> Mapping[Config, str]:
         """Why candidates have failed."""
         return self.population.failures
 
@@ -75,9 +77,10 @@ class Reaching:
     def check(self) -> None:
         """Raises ConfigError if no training has reached the target, so that there is nothing to compare."""
         if self.best < self.target:
+            sign = sign_of(self.population.task.direction)
             raise ConfigError(
-                f"no training reached {self.target:g}; the best came to {self.best:.4g}. Name a lower value in the "
-                "objective."
+                f"no training reached {sign * self.target:g}; the best came to {sign * self.best:.4g}. Name a value in "
+                "the objective that is easier to reach."
             )
 
 
@@ -96,7 +99,7 @@ def steps_to(target: float, curves: Values, steps: int) -> Values:
     return found
 
 
-def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
+def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[CurveTrainer], CurveTrainer | Reaching]]:
     """The task with the objective as its metric, and a function that makes its population train for it.
 
     Args:
@@ -112,12 +115,11 @@ def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Populati
         return task, lambda population: population
     if objective == LOSS:
 
-        def minus_loss(self: Task, output: Any, target: Any) -> Any:
-            return -self.loss(output, target)
+        def loss(self: Task, output: Any, target: Any) -> Any:
+            return self.loss(output, target)
 
-        kind = type(task)  # of which it stays one: a method knows the task that it is called on
-        changed.__class__ = type(kind.__name__, (kind,), {"metric": minus_loss, "__module__": kind.__module__})
-        changed.metric_name = "minus loss"
+        changed.__class__ = changed_kind(task, metric=loss)
+        changed.metric_name, changed.direction = "loss", "minimize"
         return changed, lambda population: population
     try:
         reach = float(target)
@@ -128,5 +130,11 @@ def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Populati
             f"objective is '{objective}', but must be metric, loss, or steps:VALUE for the steps to a value of the "
             "metric, as in steps:0.95."
         )
-    changed.metric_name = f"minus steps to {task.metric_name} {reach:g}"
-    return changed, lambda population: Reaching(population, reach)
+    changed.__class__ = changed_kind(task, score_name=f"minus steps to {task.metric_name} {reach:g}")
+    return changed, lambda population: Reaching(population, sign_of(task.direction) * reach)
+
+
+def changed_kind(task: Task, **members: Any) -> type[Task]:
+    """A subclass of the task's class with other members, whose methods know the task that they are called on."""
+    kind = type(task)
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__} | members)

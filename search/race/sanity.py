@@ -10,6 +10,7 @@ import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.direction import sign_of
 from autoranger.search.population import Population
 from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.verdict.statistics import paired_difference
@@ -57,9 +58,11 @@ def check_metric(
     if not worse[sane] or not (after[sane] > before).all():
         return
     idle, busy = population.train([arms[0], arms[1 + sane]], seeds(SEEDS), steps, progress=progress)["valid"]
+    sign = sign_of(population.task.direction)
+    other = "minimize" if sign > 0 else "maximize"
     if paired_difference(idle, busy, LEVEL, alternative="greater").low > 0:
         raise ConfigError(
             f"task '{population.task.name}': AdamW with lr {lrs[sane]:g} makes the loss better and the metric worse, "
-            f"{busy.mean():.4g} instead of {idle.mean():.4g} without training, the mean of {SEEDS} seeds; higher must "
-            "be better: return its negative, or make steps longer where the metric is right."
+            f"{sign * busy.mean():.4g} instead of {sign * idle.mean():.4g} without training, the mean of {SEEDS} "
+            f'seeds; should its direction be "{other}"? If it is right, make steps longer.'
         )

@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from autoranger.components.core.errors import DataError, first_line, reason
 from autoranger.search.storage.database import is_url, open_database, shown
 from autoranger.search.storage.journal import Journal
+from autoranger.search.storage.process import undisturbed
 
 JOURNAL = "autoranger.journal"
 """The default storage."""
@@ -74,9 +75,10 @@ def running(storage: BaseStorage, study_id: int) -> Iterator[tuple[int, FrozenTr
 
 @contextmanager
 def writing() -> Iterator[None]:
-    """Raises DataError if the database cannot be written within it."""
+    """Raises DataError if the database cannot be written within it. Signals wait, so that no transaction stays open."""
     try:
-        yield
+        with undisturbed():
+            yield
     except StorageInternalError as error:
         cause = first_line(error.__cause__ or error)
         raise DataError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.direction import Direction, score_name
 
 Split = tuple[Any, Any]
 """Inputs `[N, ...]` and targets `[N, ...]` of one part of the data: tensors, or tuples and dictionaries of them."""
@@ -25,6 +27,15 @@ def averages(metric: Metric) -> Metric:
     """
     metric.__dict__["averages"] = True
     return metric
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a task has come from, so that other processes can have the same: the arguments of `tasks.create`."""
+
+    spec: str
+    device: str
+    data_dir: Path | None = None
 
 
 def default(task: Task, name: str) -> bool:
@@ -54,8 +65,10 @@ class Task:
         name: what the command line calls it.
         summary: one line for `autoranger tasks`.
         source: where the data come from, and their license.
-        metric_name: what `metric` is; higher is better.
-        batch_size: examples per step.
+        metric_name: name of the metric.
+        direction: of the metric: "maximize" or "minimize". Default: "maximize"; it must be given if the name says that
+            lower is better, as of a loss.
+        batch_size: examples per step. Default: that of the loader of the training data, if there is one; otherwise 32.
         steps: length of a proxy run at which candidates are compared in the end.
         survivors: share of the subsets that goes on after the first round of a search, which has half of `steps`. The
             default is on the safe side; studies/09_race_and_verdict measures it.
@@ -72,16 +85,23 @@ class Task:
     summary: ClassVar[str] = ""
     source: ClassVar[str] = ""
     metric_name: str = "accuracy"
+    direction: Direction | None = None
     batch_size: int = 32
     steps: int = 300
     full_steps: int | None = None
     survivors: float = 1 / 3
     lr_range: tuple[float, float] = (1e-3, 1e-1)
+    origin: Origin | None = None
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         self.device = torch.device(device)
         self.data_dir = data_dir
         self.small = self.device.type == "cpu"
+
+    @property
+    def score_name(self) -> str:
+        """Name of the score, which is the metric or, if lower is better, minus the metric."""
+        return score_name(self.metric_name, self.direction)
 
     def full(self) -> Self:
         """This task at its full length. Override it if the full model is a larger one."""
@@ -94,8 +114,8 @@ class Task:
 
         Each is `(inputs, targets)` of N examples: tensors, arrays, lists or frames of numbers. Several inputs are a
         tuple, passed to the model as arguments, or a dictionary, passed as keyword arguments if the model has arguments
-        of these names, otherwise as one argument. A map-style `torch.utils.data.Dataset` of pairs, or a loader of one,
-        is read once.
+        of these names, otherwise as one argument. A dictionary with the targets in it calls them "labels" or "targets".
+        A map-style `torch.utils.data.Dataset` of such items, or a loader of one, is read once.
         """
         raise ConfigError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
 
@@ -116,7 +136,9 @@ class Task:
 
     @averages
     def metric(self, output: Any, target: Any) -> Any:
-        """Quality of the outputs for a whole split: one number, higher is better. Default: accuracy.
+        """Quality of the outputs for a whole split: one number, higher is better unless `direction` says otherwise.
+
+        Default: accuracy.
 
         It gets all outputs of one candidate at once, and may use NumPy or scikit-learn.
         """

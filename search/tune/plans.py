@@ -1,4 +1,4 @@
-"""How much a search does where every training counts: tens of candidates, and more where there is the time."""
+"""Plans for a search in which each training is expensive: tens of candidates, and more if there is time."""
 
 from __future__ import annotations
 
@@ -7,21 +7,26 @@ from dataclasses import replace
 from autoranger.search.race.plan import Plan, Rung, ladder
 
 LEAST = 8
-"""Seeds of the verdict in the plans for little time."""
+"""Seeds of the verdict in the cheap plans."""
 
 STANDARD = 1
-"""The plan, in `plans`, of a search without a budget."""
+"""Index in `plans` of the plan for a search without a budget."""
 
 
 def plans(steps: int, *, shortened: bool) -> list[Plan]:
-    """The plans for trainings of `steps`, the cheapest first.
+    """The plans, cheapest first.
 
+<<<<<<< HEAD
     Cheap ones have two rounds or one. With four learning rates they take about 70, 110, 150 and 240 full trainings, if
     there are shorter ones for the first round; 50 to 60 of them are for the baselines.
+=======
+    The first four have one or two rounds. With four learning rates they take about 50, 70, 110 and 190 full trainings,
+    if the trainings of the first round can be shortened.
+>>>>>>> main
 
     Args:
         steps: of a full training.
-        shortened: whether there are shorter ones; otherwise the first round has full ones, too, on one seed.
+        shortened: whether trainings can be shortened. If not, those of the first round have full length.
     """
     first = max(1, steps // 2) if shortened else steps
     few = [
@@ -34,6 +39,6 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
 
 
 def lengthened(plan: Plan, first: int) -> Plan:
-    """The plan with a first round of this length."""
+    """The plan with a first round of `first` steps."""
     opening, *others = plan.rungs
     return replace(plan, rungs=(replace(opening, steps=first), *others))

@@ -1,16 +1,15 @@
-"""Each training as one trial of an Optuna study, beside the search's own: its reports, its result, or why it failed."""
+"""Stores each training as a trial of a second Optuna study: its reports, and its result or the reason it failed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
 
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
-from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.direction import Direction
 from autoranger.search.serialization import to_json
 from autoranger.search.space import Space, in_words
 from autoranger.search.storage.record import RUNS
@@ -18,24 +17,25 @@ from autoranger.search.storage.storage import running, writing
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
-Direction = Literal["maximize", "minimize"]
-"""Which metric is better: a higher one, or a lower one."""
-
 FIRST, EVERY = 100, 100
-"""Reports of a training that are all kept, and then one in so many: each is a write."""
+"""The first reports of a training are all stored, and then one in so many, since each is a write."""
 
 
 class Runs:
-    """The trainings of a search. A value is what the function returned, in its own direction.
+    """The study of a search's trainings. The value of a trial is the metric as the function returned it.
 
     Args:
         storage: of the search's study.
-        study: its name.
+        study: name of the search's study. This one has "-runs" after it.
         direction: of the metric.
         space: of the candidates.
+        resume: whether the study may exist.
+
+    Attributes:
+        known: the results of earlier sessions.
 
     Raises:
-        ConfigError: where there is a study of such a name that is not of this search.
+        ConfigError: if another study has the name.
     """
 
     def __init__(self, storage: BaseStorage, study: str, direction: Direction, space: Space, *, resume: bool) -> None:
@@ -52,25 +52,25 @@ class Runs:
             self.study.set_user_attr("runs_of", study)
         self._id = storage.get_study_id_from_name(name)
         self._trials, self._reports = dict[Job, int](), dict[Job, int]()
-        self.give_up()  # what earlier sessions were at, which is trained again
+        self.give_up()  # trainings that were interrupted in an earlier session, which are done again
         self.known = self._recalled()
 
     def _recalled(self) -> dict[Job, Result]:
-        """What earlier sessions have trained."""
+        """The results of trainings in earlier sessions."""
         found = {}
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
             noted = trial.user_attrs
             if "result" in noted:
-                job = Job(Config.from_dict(noted["config"]), noted["seed"], noted["length"])
-                found[job] = Result(**noted["result"])
+                found[Job.from_data(noted)] = Result.from_data(noted["result"])
         return found
 
     def begun(self, job: Job) -> None:
-        """Writes that a training has begun."""
+        """Stores that a training begins."""
         config = job.config
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
+<<<<<<< HEAD
             distributions=self.space.distributions_of(config),
             user_attrs={
                 "name": in_words(config.components),
@@ -78,20 +78,24 @@ class Runs:
                 "seed": job.seed,
                 "length": job.length,
             },
+=======
+            distributions=dict(self.space.distributions()),
+            user_attrs={"name": in_words(config.components), **job.to_data()},
+>>>>>>> main
         )
         with writing():
             self._trials[job] = self.storage.create_new_trial(self._id, trial)
         self._reports[job] = 0
 
     def reported(self, job: Job, step: int, value: float) -> None:
-        """Writes a report."""
+        """Stores a report."""
         self._reports[job] += 1
         if self._reports[job] <= FIRST or self._reports[job] % EVERY == 0:
             with writing():
                 self.storage.set_trial_intermediate_value(self._trials[job], step, value)
 
     def ended(self, job: Job, result: Result, value: float) -> None:
-        """Writes what came of a training."""
+        """Stores the result of a training."""
         number, self.known[job] = self._trials.pop(job), result
         state = TrialState.FAIL if result.failure else TrialState.COMPLETE
         facts = {name: fact for name, fact in vars(result).items() if name != "trace"}
@@ -103,7 +107,7 @@ class Runs:
             self.storage.set_trial_state_values(number, state, None if result.failure else [value])
 
     def give_up(self) -> None:
-        """Writes that trainings which have not ended were interrupted."""
+        """Stores that the trainings which have not ended were interrupted."""
         with writing():
             for number, _ in running(self.storage, self._id):
                 self.storage.set_trial_user_attr(number, "failed", "interrupted")
@@ -112,10 +116,10 @@ class Runs:
 
 
 class Heard:
-    """A `Listener` that has what it hears written.
+    """A `Listener` that stores trainings.
 
     Args:
-        runs: where it is written; nowhere where None.
+        runs: the study; None stores nothing.
         pulse: called now and then.
     """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 
 import numpy as np
@@ -19,35 +18,6 @@ FALLING = 3
 
 TOO_LONG = 1.5
 """A shortened training is warned if its schedule is longer than it should be by more than this factor."""
-
-ERRORS = {
-    *("bpb", "bpc", "brier", "cer", "cost", "crps", "deviance", "err", "errors", "fid", "losses", "mae", "mape", "mse"),
-    *("msle", "nll", "perplexity", "ppl", "regret", "rmse", "rmsle", "smape", "wer"),
-}
-"""Words in the name of a metric of which lower is better; besides all that end in "loss" or "error"."""
-
-NEGATED = {"neg", "negative", "minus"}
-"""Words in the name of such a metric with its sign changed, as scikit-learn has them."""
-
-
-def lower_is_better(name: str) -> bool:
-    """Whether the name of a metric says that lower values are better."""
-    words = set(re.findall("[a-z]+", name.lower()))
-    return not words & NEGATED and any(word in ERRORS or word.endswith(("loss", "error")) for word in words)
-
-
-def require_direction(name: str, metric: str) -> None:
-    """Raises ConfigError if the name of a metric says that lower is better.
-
-    Args:
-        name: of the function.
-        metric: name of the metric, for which no direction is given.
-    """
-    if lower_is_better(metric):
-        raise ConfigError(
-            f"{name}: lower values of a metric called '{metric}' are usually better; say which with direction "
-            '"minimize" or "maximize".'
-        )
 
 
 class Sanity:

@@ -1,10 +1,10 @@
-"""A user's own training as a search sees it: something that trains candidates on seeds, for a share of its length."""
+"""The user's own training as the subject of a search: trains candidates on seeds, for a share of its full length."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -13,87 +13,51 @@ import torch
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.direction import Direction, require_direction, score_name, sign_of
 from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
+from autoranger.search.tune.about import FULL, Described, Full
 from autoranger.search.tune.plans import STANDARD, plans
-from autoranger.search.tune.runs import Direction, Heard, Runs
-from autoranger.search.tune.sanity import Sanity, require_direction
+from autoranger.search.tune.runs import Heard, Runs
+from autoranger.search.tune.sanity import Sanity
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
 TEST = "test"
 """The name under which a function returns its metric on test data, which decides nothing."""
 
-FULL = "full"
-"""The setting of a study that says what a full training is."""
-
 HALF = 0.5
-"""The length of a training in a first round."""
+"""Length of a training in the first round."""
 
 LOOKS = 20
-"""A search that has time for so many trainings has time for one more."""
-
-
-@dataclass
-class Described:
-    """What is trained, as plans and evidence name it; see `subject.About`.
-
-    Args:
-        name: of the function.
-        metric_name: with "minus" where lower is better.
-        lr_range: lowest and highest learning rate to begin with.
-        steps: of a full training; known once one has been done.
-        device: where it trains; likewise.
-        batch_size: is the function's own business.
-    """
-
-    name: str
-    metric_name: str
-    lr_range: tuple[float, float]
-    steps: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Full:
-    """What a full training is.
-
-    Args:
-        steps, seconds: its length.
-        shortened: whether there are shorter ones.
-        device: where it trains.
-        metric: under which name it returns its metric.
-    """
-
-    steps: int
-    seconds: float
-    shortened: bool
-    device: str
-    metric: str
+"""An untrained model is looked at only if there is time for so many trainings."""
 
 
 class Script:
-    """A `Subject`, and its own `Trainer`: trains candidates by calling a function, each training one of `runs`.
+    """A `Subject`, and its own `Trainer`: trains candidates by calling a function, and stores each training in `runs`.
 
     Args:
-        engine: calls it.
+        engine: calls the function.
         name: of the function.
-        metric: which of the numbers that it returns by name is to get better, the first where None; of a single one, it
-            is the name.
-        direction: of the metric.
+        metric: which of the returned numbers to improve; None for the first. If the function returns a single number,
+            this is its name.
+        direction: of the metric; None for "maximize", unless name or reports suggest that lower is better.
         lr_range: lowest and highest learning rate to begin with.
-        code: tells the function from another one.
+        code: checksum of the function.
         open_runs: opens the study of trainings.
-        full: what a full training is, where an earlier session has found that out.
+        full: a full training, if an earlier session has measured one.
+        spec: where other machines find the function; None if they cannot.
 
     Attributes:
-        failures: why candidates have failed.
-        pulse: called again and again while something trains. What it raises ends that.
+        failures: the reasons why candidates have failed.
+        pulse: called again and again during trainings. An exception in it ends them.
+
+    Raises:
+        ConfigError: if no rate of the grid lies in `lr_range`, or a metric of this name needs a direction.
     """
 
     def __init__(
@@ -107,14 +71,15 @@ class Script:
         code: int | None,
         open_runs: Callable[[Direction], Runs],
         full: Full | None = None,
+        spec: str | None = None,
     ) -> None:
+        self.spec = spec
         self.engine, self.metric, self.code, self._given = engine, metric, code, direction is not None
-        if direction is None:
-            require_direction(name, metric or "")
+        require_direction(name, metric or "", direction)
         self.direction: Direction = direction or "maximize"
         self.lrs, self.objective = rates(name, lr_range), METRIC
-        self.sign, self.minus = (1, "") if self.direction == "maximize" else (-1, "minus ")
-        self.about = Described(name, self.minus + (metric or "metric"), lr_range)
+        self.sign = sign_of(direction)
+        self.about = Described(name, score_name(metric or "metric", direction), lr_range)
         self.failures = dict[Config, str]()
         self.pulse: Callable[[], None] = lambda: None
         self._open_runs = open_runs
@@ -125,7 +90,7 @@ class Script:
 
     @property
     def shortened(self) -> bool:
-        """Whether there are shorter trainings than full ones."""
+        """Whether trainings can be shortened."""
         return self.full is not None and self.full.shortened
 
     @property
@@ -137,6 +102,16 @@ class Script:
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {FULL: None if self.full is None else asdict(self.full)}
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`: what a function trains is its own business."""
+        return {}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """See `Subject`."""
+        return {} if self.spec is None else {"train": self.spec}
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""
@@ -153,14 +128,14 @@ class Script:
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
     ) -> Scores:
-        """See `Population.train`; every training is a call. Of the splits there are valid and test."""
+        """See `Population.train`. Each training is a call of the function. Splits are "valid" and "test"."""
         length = round(steps / self.about.steps, 3)
         jobs = [Job(config, seed, length) for config in configs for seed in seeds]
         done = {job: self.runs.known[job] for job in jobs if job in self.runs.known}
         scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
 
         def deliver(k: int) -> None:
-            """Candidate k, once all of its trainings are done."""
+            """Reports candidate k, if all of its trainings are done."""
             config = configs[k]
             results = [done.get(Job(config, seed, length)) for seed in seeds]
             if any(result is None for result in results):
@@ -182,46 +157,56 @@ class Script:
         return scores
 
     def value(self, result: Result, split: str = "valid") -> float:
-        """A result's metric on a part of the data, higher is better; NaN where there is none."""
+        """A result's metric on a split, higher is better; NaN if there is none."""
         name = TEST if split == TEST else self._valid(result)
         return self.sign * result.metrics.get(name, float("nan"))
 
     def _valid(self, result: Result) -> str:
-        """Under which name a result has its metric."""
+        """The name of a result's metric on the validation data."""
         if self.metric in result.metrics:
             return str(self.metric)
         return next((name for name in result.metrics if name != TEST), "")
 
     def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
-        """Does trainings, keeps what comes of them, and yields each with its result."""
+        """Trains, stores the results if they are `kept`, and yields each training with its result."""
         try:
-            with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
-                for job, found in trained:
-                    given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
-                    result = self._complete(given)
-                    if kept:
-                        self.runs.ended(job, result, self.sign * self.value(result))
-                        if not result.failure:
-                            self.sanity.look(job, result, self.value(result), self.about.steps)
-                    yield job, result
+            while jobs:
+                gone = list[Job]()  # with a worker that has left, so that they are trained again
+                with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                    for job, found in trained:
+                        if isinstance(found, Lost) and found.away:
+                            gone.append(job)
+                        else:
+                            yield job, self._ended(job, found, kept=kept)
+                jobs = gone
         finally:
             self.runs.give_up()
 
+    def _ended(self, job: Job, found: Result | Lost, *, kept: bool) -> Result:
+        """The result of a training, stored if it is `kept`."""
+        given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
+        result = self._complete(given)
+        if kept:
+            self.runs.ended(job, result, self.sign * self.value(result))
+            if not result.failure:
+                self.sanity.look(job, result, self.value(result), self.about.steps)
+        return result
+
     def _complete(self, result: Result) -> Result:
-        """The result; failed where the metric asked for is not in it."""
+        """The result, or a failure if it lacks the chosen metric."""
         names = [name for name in result.metrics if name]
         if self.metric and names and self.metric not in names:
             return replace(result, metrics={}, failure=f"it returned no '{self.metric}', but {', '.join(names)}")
         return result
 
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
-        """Trains once at full length: how long that is, in steps and seconds, and whether the function works at all.
+        """Trains once at full length, to measure its steps and seconds, and to see whether the function works.
 
-        A sweep begins with the same training, which is not done twice.
+        A sweep includes the same training, and does not repeat it.
 
         Raises:
-            ConfigError: where it does not.
-            SearchError: where there is no time for it.
+            ConfigError: if the function does not work.
+            SearchError: if there is no time for it.
         """
         self.pulse, self.runs = clock.check, self._open_runs(self.direction)
         if self.full is None:
@@ -238,13 +223,13 @@ class Script:
         clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
-        """Takes note of what a full training is."""
+        """Sets what a full training is."""
         self.full, about = full, self.about
         about.steps, about.device = full.steps, torch.device(full.device)
-        about.metric_name = self.minus + (self.metric or full.metric or "metric")
+        about.score_name = score_name(self.metric or full.metric or "metric", self.direction)
 
     def _first(self, arms: Sequence[Config], seeds: Seeds) -> Full:
-        """What the first training tells, at a middle rate; another one, where it fails, at the lowest."""
+        """Measures the first training: Ranger21 at a middle rate or, if that fails, AdamW at the lowest."""
         default, plain = arms
         tried = replace(default, lr=self.lrs[len(self.lrs) // 2]), replace(plain, lr=self.lrs[0])
         results, (seed,) = list[Result](), seeds(1)
@@ -255,8 +240,7 @@ class Script:
         result = next((result for result in results if not result.failure), None)
         if result is None:
             raise self._unable(tried, results)
-        if not self._given:
-            require_direction(self.about.name, self._valid(result))
+        require_direction(self.about.name, self._valid(result), self.direction if self._given else None)
         assert result.total_steps  # `Trial.build` sees to that
         seconds = max(r.seconds for r in results)
         return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))
@@ -273,7 +257,7 @@ class Script:
         )
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
-        """Looks at what a model is worth that is not trained, at learning rate 0, to compare trainings with."""
+        """Measures the metric of an untrained model, by a training at learning rate 0."""
         length = HALF if self.shortened else 1.0
         if clock.budget is not None and LOOKS * self.about.steps > clock.affordable:
             return

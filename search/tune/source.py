@@ -1,10 +1,9 @@
-"""Where a user's function comes from, a file, a module, a script or a notebook, and whether its code is as it was."""
+"""Finds the user's function in a file, a module, a script or a notebook, and tells whether its code has changed."""
 
 from __future__ import annotations
 
 import ast
 import inspect
-import os
 import pickle
 import sys
 import zlib
@@ -19,13 +18,12 @@ from autoranger.search.tasks import load_file, load_module, split
 from autoranger.search.tasks.words import reason
 from autoranger.search.tune.training import Train, Training
 from autoranger.search.tune.trial import Trial
-from autoranger.search.vectorization import on_gpu
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Named:
-    """A function by the name of its file or module, as other processes can find it; imported once in each.
+    """A function by the name of its file or module, which each process imports once.
 
     Args:
         spec: `train.py:train` or `package.module:train`.
@@ -39,7 +37,7 @@ class Named:
         return Named, (self.spec,)
 
     def prepare(self) -> Train:
-        """The function; ConfigError where there is none."""
+        """The function; raises ConfigError if it does not exist."""
         if self._found is None:
             self._found = self._import()
         return self._found
@@ -63,8 +61,9 @@ class Named:
 
 
 def load_own(path: Path) -> ModuleType:
-    """The module in a file, by its own name if it has that to itself: processes that the function begins, such as a
-    loader's, can then import it, too.
+    """The module in a file, under its own name unless another module has that name.
+
+    Processes that the function starts, such as the workers of a loader, can then import it, too.
     """
     folder = str(path.resolve().parent)
     if folder not in sys.path:
@@ -82,20 +81,20 @@ def load_own(path: Path) -> ModuleType:
 
 
 def checked(train: Any, name: str) -> Train:
-    """A training function; ConfigError where it cannot be one."""
+    """A training function; raises ConfigError if it is not a function of one argument."""
     if not callable(train):
         raise ConfigError(f"{name} is not a function; write def train(trial), which trains once and returns a metric.")
     try:
         inspect.signature(train).bind(None)
     except TypeError as error:
         raise ConfigError(f"{name} must take one argument, the trial ({error}).") from None
-    except ValueError:  # of a function that tells nothing about itself
+    except ValueError:  # a function without a signature
         pass
     return train  # type: ignore[no-any-return]
 
 
 def sendable(train: Train) -> bytes | None:
-    """The training pickled, for processes that begin anew; None if they could not find the function by its name."""
+    """The training pickled, for new processes; None if they cannot import the function."""
     try:
         pickled = pickle.dumps(Training(train))
         main = sys.modules["__main__"]
@@ -105,13 +104,8 @@ def sendable(train: Train) -> bytes | None:
         return None
 
 
-def can_fork() -> bool:
-    """Whether copies of this process can train."""
-    return hasattr(os, "fork") and sys.platform != "darwin" and not on_gpu()
-
-
 def name_of(train: Any) -> str:
-    """What messages call a function."""
+    """The name of a function in messages."""
     if isinstance(train, Named):
         place, attribute = split(train.spec)
         return attribute if attribute not in ("", "train") else Path(place).stem
@@ -119,9 +113,9 @@ def name_of(train: Any) -> str:
 
 
 def checksum(train: Any) -> int | None:
-    """Of the code of a function and of what it uses of its own file; comments and layout do not count.
+    """A checksum of the code of a function and of what it uses of its own file; comments and layout do not count.
 
-    None where there is no code to be had.
+    None if the source is not available.
     """
     function = inspect.unwrap(train.prepare() if isinstance(train, Named) else getattr(train, "func", train))
     try:
