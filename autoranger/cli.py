@@ -497,7 +497,8 @@ def report(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Write a page, its figures, the finalists' configs and attribution.json to this folder."
+            "--out",
+            help="Folder for a page, figures, the finalists' configs and attribution.json; or X.html: the page.",
         ),
     ] = None,
     as_json: Json = False,

@@ -75,6 +75,11 @@ def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
     return f"the best of the {other}, {rival}, by {best} and {default} {on}."
 
 
+def goes_on(report: Report) -> bool:
+    """Whether a search has not come to an end: it runs, or can be continued."""
+    return report.standing.state not in (State.FINISHED, State.FAILED)
+
+
 def pending(report: Report) -> str:
     """Why a search has no verdict: it has failed, runs, or was interrupted."""
     if report.failure and report.standing.state is State.FAILED:
