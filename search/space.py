@@ -11,12 +11,8 @@ import numpy as np
 
 from autoranger.components.core.component import Component, conflicts, registry
 from autoranger.components.core.config import Config
-<<<<<<< HEAD
-from autoranger.components.presets import PRESETS, RANGER21
-from autoranger.search.numbers import unusual, with_numbers
-=======
 from autoranger.components.presets import MODERN, PRESETS, RANGER21
->>>>>>> main
+from autoranger.search.numbers import unusual, with_numbers
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution

@@ -9,19 +9,13 @@ from collections.abc import Iterator, Sequence
 from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
-<<<<<<< HEAD
+from autoranger.search.commands import program, resuming
 from autoranger.search.numbers import unusual
 from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS, called
 from autoranger.search.space import changed_from, in_words
-from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist
-=======
-from autoranger.search.commands import program, resuming
-from autoranger.search.race.race import RANDOM
-from autoranger.search.space import changed_from, in_words
 from autoranger.search.storage.sittings import State
 from autoranger.search.storage.storage import JOURNAL
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist, Outcome
->>>>>>> main
+from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist, Outcome
 from autoranger.search.verdict.statistics import Difference
 
 ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}

@@ -59,7 +59,7 @@ class Plan:
         kept = [min(rung.keep, self.arms, arms) for rung in self.rungs[first:]]
         entrants = [min(self.arms, arms), *(min(kept[:i]) for i in range(1, len(kept)))]
         return [
-            (entering + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
+            (entering + (PROTECTED if number else ENTRANTS)) * min(rung.lrs, lrs)
             for number, (entering, rung) in enumerate(zip(entrants, self.rungs[first:], strict=True), start=first)
         ]
 
@@ -68,19 +68,10 @@ class Plan:
 
         Scoring a training once takes as long as `scoring` of its steps; the verdict scores two splits.
         """
-<<<<<<< HEAD
-        entrants, total = min(self.arms, arms), 0.0
-        for number, rung in enumerate(self.rungs[first:], start=first):
-            candidates = (entrants + (PROTECTED if number else ENTRANTS)) * min(rung.lrs, lrs)
-            total += candidates * rung.seeds * (rung.steps + scoring)
-            entrants = min(rung.keep, entrants)
-        return round(total + (entrants + PROTECTED) * self.verdict_seeds * (self.steps + 2 * scoring))
-=======
         sizes = zip(self.sizes(arms, lrs, first), self.rungs[first:], strict=True)
         race = sum(candidates * rung.seeds * (rung.steps + scoring) for candidates, rung in sizes)
         finalists = min([self.arms, arms, *(rung.keep for rung in self.rungs[first:])]) + PROTECTED
         return round(race + finalists * self.verdict_seeds * (self.steps + 2 * scoring))
->>>>>>> main
 
 
 def make_plan(

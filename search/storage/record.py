@@ -271,29 +271,6 @@ class Record:
         seeds: int | None = self.study.user_attrs.get(VERDICT, {}).get("seeds")
         return seeds
 
-<<<<<<< HEAD
-    def front(self) -> Study:
-        """A new study of metric and cost beside this one; raises ConfigError if its name is taken."""
-        name = self.study.study_name + FRONT
-        if name in optuna.get_all_study_names(self.storage):
-            before = optuna.load_study(study_name=name, storage=self.storage)
-            if before.user_attrs.get("front_of") != self.study.study_name:
-                raise ConfigError(f"study '{name}' exists, where the front would go; choose another --study.")
-            optuna.delete_study(study_name=name, storage=self.storage)  # of this search, before it was resumed
-        study = optuna.create_study(study_name=name, storage=self.storage, directions=["maximize", "minimize"])
-        study.set_user_attr("front_of", self.study.study_name)
-        return study
-
-    def trade_off(self, study: Study, found: Sequence[tuple[Config, float, float]]) -> None:
-        """Writes configs with their metric and cost into a study of the two."""
-        for config, metric, cost in found:
-            params, distributions = self.space.params(config), self.space.distributions_of(config)
-            attrs = {"config": config.to_dict()}
-            values = [metric, cost]
-            study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))
-
-=======
->>>>>>> main
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
         with writing():

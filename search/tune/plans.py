@@ -16,13 +16,8 @@ STANDARD = 1
 def plans(steps: int, *, shortened: bool) -> list[Plan]:
     """The plans, cheapest first.
 
-    <<<<<<< HEAD
-        Cheap ones have two rounds or one. With four learning rates they take about 70, 110, 150 and 240 full trainings, if
-        there are shorter ones for the first round; 50 to 60 of them are for the baselines.
-    =======
-        The first four have one or two rounds. With four learning rates they take about 50, 70, 110 and 190 full trainings,
-        if the trainings of the first round can be shortened.
-    >>>>>>> main
+    The first four have one or two rounds. With four learning rates they take about 70, 110, 150 and 240 full trainings,
+    if the trainings of the first round can be shortened; 50 to 60 of them are for the baselines.
 
         Args:
             steps: of a full training.

@@ -70,18 +70,8 @@ class Runs:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
-<<<<<<< HEAD
             distributions=self.space.distributions_of(config),
-            user_attrs={
-                "name": in_words(config.components),
-                "config": config.to_dict(),
-                "seed": job.seed,
-                "length": job.length,
-            },
-=======
-            distributions=dict(self.space.distributions()),
             user_attrs={"name": in_words(config.components), **job.to_data()},
->>>>>>> main
         )
         with writing():
             self._trials[job] = self.storage.create_new_trial(self._id, trial)
