@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.core.config import check_writable, read, write_whole
+from autoranger.components.core.config import read
 from autoranger.components.core.errors import ConfigError, DataError, reason
+from autoranger.components.core.files import check_writable, write_whole
 
 
 def pick_device(name: str) -> str:

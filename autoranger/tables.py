@@ -143,5 +143,7 @@ def print_code(console: Console, line: str) -> None:
 
 def build_call(config: Config) -> str:
     """The call that builds a config's optimizer."""
-    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps else ""
+    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps or config.proxy else ""
+    if config.proxy:  # with the model itself, for which it is scaled
+        return f"build(model{total}, batch_size=loader.batch_size)"
     return f"build(model.parameters(){total})"

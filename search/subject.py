@@ -81,6 +81,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def scale(self) -> dict[str, Any]:
+        """Returns what its trainings are, for those who train at another scale; see `core.proxy`. Empty if unknown."""
+        ...
+
+    @property
     def origin(self) -> dict[str, str]:
         """Where workers find what it trains, by its kind; empty if that is not known."""
         ...

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.hyper import Hyper, Setting, Settings
+from autoranger.components.core.kinds import check_kind
 from autoranger.components.core.registry import Registry, same_definition
 from autoranger.components.core.signals import Role, Signals, Stage
 from autoranger.components.order import Position, just_before, position
@@ -44,6 +45,8 @@ class Component(nn.Module):
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
             are listed in `components.order`;
         needs_total_steps: whether it reads `Signals.total`;
+        kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`); for the
+            others it is off. None said: all of them;
     and `forward`. The class docstring's first line is what `autoranger components` shows. An instance may serve several
     optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept is `state`.
 
@@ -75,6 +78,7 @@ class Component(nn.Module):
     needs: ClassVar[frozenset[Role]] = frozenset()
     acts_before: ClassVar[str] = ""
     needs_total_steps: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[str]] = frozenset()
     position: ClassVar[Position]
 
     switch: Tensor
@@ -90,6 +94,8 @@ class Component(nn.Module):
             if wrong := [member for member in getattr(cls, name) if not isinstance(member, kind)]:
                 members = ", ".join(str(member) for member in (Role if kind is enum.Enum else kind))
                 raise ConfigError(f"{cls.id}.{name} holds {wrong[0]!r}, but must hold members such as {members}.")
+        for meant in cls.kinds:
+            check_kind(meant)
         cls.position = just_before(cls._successor().position) if cls.acts_before else position(cls.id)
         if register:
             if cls.id in registry and not same_definition(cls, registry[cls.id]):

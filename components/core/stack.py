@@ -27,6 +27,8 @@ class Stack(nn.Module):
     """
 
     count: Tensor
+    chain: int = 0
+    """The number of the step's chain that it goes through."""
 
     def __init__(
         self,
@@ -50,10 +52,15 @@ class Stack(nn.Module):
 
     @property
     def kind(self) -> int:
-        """What a recording depends on: 1 for a matrix, plus 2 if processes share rows, 4 if they share the tensor."""
+        """What a recording depends on: `whole_kind`, plus 2 if processes share rows, 4 if they share the tensor."""
         if not self.shards:
-            return int(self.matrix)
-        return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
+            return self.whole_kind
+        return self.whole_kind + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
+
+    @property
+    def whole_kind(self) -> int:
+        """What a recording of tensors depends on that no processes share: 1 for a matrix, plus 8 times the chain."""
+        return self.matrix + 8 * self.chain
 
     def restart_copies(self, b: int, theta: Tensor) -> None:
         """Begins anew, for tensor `b`, the state of components that keep a copy of weights, which is now `theta`."""

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, check_betas, check_number, complete
 from autoranger.components.core.errors import ConfigError, warn
 from autoranger.components.core.hyper import plain_number
@@ -47,7 +46,7 @@ class Numbers:
             dtype=dtype,
             device=device,
             groups=[[config.of(group.get("kind"))] for group in groups],
-            chain=shared_chain(config, dtype, device),
+            shared=True,
             state_dtype=state_dtype,
         )
         self.taken: int = groups[0]["step"] if before is None else before.taken
@@ -175,9 +174,12 @@ def check_group(group: Group, config: Config) -> None:
         raise ConfigError(f"maximize is {group['maximize']!r}, but must be True or False.")
     compute_dtype(params)
     require_total_steps([config], group["total_steps"])
-    given = group["components"]
+    given, config = group["components"], config.of(group.get("kind"))
     if given != chosen(config) and complete(given or {}) != config.components:
-        raise ConfigError("components are the same for all parameter groups; use two optimizers to have them differ.")
+        raise ConfigError(
+            "components are the same for all parameter groups; use two optimizers to have them differ, or say so for a "
+            'kind of parameters, as in Config(kinds={"vector": {"components": {"lookahead": False}}}).'
+        )
 
 
 def check_state_dtype(state_dtype: torch.dtype | None, params: Iterable[Tensor]) -> None:

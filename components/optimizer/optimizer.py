@@ -19,6 +19,7 @@ from autoranger.components.optimizer.groups import Numbers, check_group, check_n
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
+from autoranger.components.optimizer.scaling import require_batch_size, scaled
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
@@ -91,7 +92,7 @@ class ComposedOptimizer(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Adds parameters with numbers of their own, by kind where they differ; state of the others is kept."""
-        by_kind, before = self.config.kinds and param_group.get("kind") is None, len(self.param_groups)
+        by_kind, before = self.config.is_by_kind and param_group.get("kind") is None, len(self.param_groups)
         try:
             for part in split([param_group], self.config, partly=True) if by_kind else [param_group]:
                 super().add_param_group(with_numbers(part, self.config, self.defaults))
@@ -203,6 +204,17 @@ class ComposedOptimizer(Optimizer):
         """Writes the count of steps into the groups, where a CUDA graph has moved it on."""
         if self._bound is not None:
             self._bound.numbers.recount()
+
+
+def build(
+    params: ParamsT | nn.Module, config: Config, batch_size: int | None, *, scale: bool, **how: Any
+) -> ComposedOptimizer:
+    """See `Config.build`."""
+    require_batch_size(batch_size)
+    if scale and config.proxy and isinstance(params, nn.Module) and any(True for _ in params.parameters()):
+        require_total_steps([config], how["total_steps"])
+        params = scaled(params, config, how["total_steps"], batch_size).groups
+    return ComposedOptimizer(params, config, **how)
 
 
 def step_aside(cls: Any) -> None:

@@ -104,6 +104,11 @@ class Script:
         return {FULL: None if self.full is None else asdict(self.full)}
 
     @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`: what a function trains is its own business."""
+        return {}
+
+    @property
     def origin(self) -> dict[str, str]:
         """See `Subject`."""
         return {} if self.spec is None else {"train": self.spec}

@@ -88,7 +88,8 @@ class CppKernel(Kernel):
             held = stack.named_state()
             _, tensors, rows, columns = stack.shape
             for b in range(tensors):
-                states = [held[name.removeprefix(STATE)][0, b].data_ptr() for name in names]
+                own = (held.get(name.removeprefix(STATE)) for name in names)
+                states = [0 if x is None else x[0, b].data_ptr() for x in own]
                 sizes = rows, columns, *(stack.shards.rows if stack.shards else (rows, columns))
                 fixed = *sizes, stack.kind, stack.group, tensors * rows * columns, tensors, first_row
                 entries.append((*fixed, stack.count[0, b].data_ptr(), 0, 0, tuple(states)))

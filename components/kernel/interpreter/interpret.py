@@ -42,7 +42,7 @@ class Interpreter:
         rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
         self.recording = Recording(step, step.dtype, rounded=rounded)
         found = self.recording.schedules
-        self.plans = {matrix: plan(schedule, step.dtype) for matrix, schedule in found.items()}
+        self.plans = {kind: plan(schedule, step.dtype) for kind, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
 
@@ -56,12 +56,12 @@ class Interpreter:
         """Updates `thetas` and the state in place; see `Step.forward`."""
         self.step.steps += 1
         self.recording.compute_signals()
-        common: dict[tuple[bool, int], list[Scalar]] = {}
+        common: dict[tuple[int, int], list[Scalar]] = {}
         totals: dict[str, Scalar] = {}
         steps = []
         for i, (stack, theta, grad) in enumerate(zip(self.step.stacks, thetas, grads, strict=True)):
             if grad is not None:
-                key = stack.matrix, stack.group
+                key = stack.whole_kind, stack.group
                 if key not in common:
                     common[key] = self._common(*key)
                 steps.append(StackStep(self, stack, [*common[key]], totals, theta, grad, active[i] if active else None))
@@ -71,7 +71,7 @@ class Interpreter:
                 totals[name] = totals.get(name, 0.0) + part
         self.registers.shrink()
 
-    def _common(self, matrix: bool, group: int) -> list[Scalar]:
+    def _common(self, kind: int, group: int) -> list[Scalar]:
         """The values that all tensors of a kind and of a parameter group have in common."""
 
         def read(slot: int) -> Scalar:
@@ -79,7 +79,7 @@ class Interpreter:
             x = self.recording.scalars[name]
             return bare(x[:, group : group + 1] if name.startswith(("step: ", SIGNAL)) else x)
 
-        scalars = self.plans[matrix].scalars
+        scalars = self.plans[kind].scalars
         values = [*scalars.beginning]
         scalars.common(values, read)
         return values
@@ -146,7 +146,7 @@ class StackStep:
         grad: Tensor,
         mask: Tensor | None,
     ) -> None:
-        self.plan, self.registers = interpreter.plans[stack.matrix], interpreter.registers
+        self.plan, self.registers = interpreter.plans[stack.whole_kind], interpreter.registers
         self.schedule, self.stack, self.values, self.totals, self.mask = self.plan.schedule, stack, values, totals, mask
         stack.count += 1 if mask is None else mask
         self.tensors = interpreter.states[stack] | {"theta": theta, "grad": grad}

@@ -20,12 +20,21 @@ STATE = "state "
 
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
     """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
-    components = [link.component for link in step.chain]
-    named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
+    named = {
+        f"{prefix(number)}{link.component.id} {name}": buffer
+        for number, chain in enumerate(step.chains)
+        for link in chain
+        for name, buffer in link.component.named_buffers()
+    }
     if rates:
         for name, buffer in step.named_buffers(recurse=False):
             named["steps" if buffer is step.steps else f"step: {name}"] = buffer
     return named
+
+
+def prefix(chain: int) -> str:
+    """What the names of the inputs begin with that components of a chain have."""
+    return f"{chain}/" if chain else ""
 
 
 def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:

@@ -255,12 +255,12 @@ class Printer:
 def print_passes(
     schedules: Mapping[int, Schedule], arguments: Arguments, languages: Mapping[int, Language]
 ) -> tuple[list[str], dict[int, list[list[str]]]]:
-    """All passes as functions, and the names of those for matrices and for vectors, by sweep."""
+    """All passes as functions, and the names of those for each kind of tensor, by sweep."""
     lines, names = list[str](), dict[int, list[list[str]]]()
-    for matrix, schedule in schedules.items():
-        printer = Printer(schedule, arguments, languages[matrix])
-        names[matrix] = [[f"pass_{int(matrix)}_{number}" for number in sweep] for sweep in schedule.sweeps]
-        for number, name in enumerate(n for sweep in names[matrix] for n in sweep):
+    for kind, schedule in schedules.items():
+        printer = Printer(schedule, arguments, languages[kind])
+        names[kind] = [[f"pass_{int(kind)}_{number}" for number in sweep] for sweep in schedule.sweeps]
+        for number, name in enumerate(n for sweep in names[kind] for n in sweep):
             lines += printer.print_pass(name, number)
     return lines, names
 

@@ -34,7 +34,7 @@ TYPES = {
 }
 """Types that parameters can have."""
 
-FIELDS = ("rows", "columns", "matrix", "group", "stride", "first_row", "first_item", "item_count", "item_rows")
+FIELDS = ("rows", "columns", "kind", "group", "stride", "first_row", "first_item", "item_count", "item_rows")
 """What a unit, the entry of a tensor, begins with; then `COUNT` and its stride, and the addresses of the states.
 
 `stride` is how far a candidate's numbers are from those of the one before; `first_row` and `first_item` are how many
@@ -73,7 +73,7 @@ program = tl.program_id(0).to(tl.int64)
 item, k = program % all_items, program // all_items
 j = tl.load(items + 2 * item)
 first = tl.load(items + 2 * item + 1).to(tl.int32)
-matrix = tl.load(units + j * {width} + {matrix})
+kind = tl.load(units + j * {width} + {kind})
 if runtime.works(addresses, active, k, j, tensors):
 """
 
@@ -214,16 +214,16 @@ def print_kernels(
     """The source, how to call it, and the names of the kernels of the passes; the one to launch before is `count`.
 
     Args:
-        schedules: for matrices (True), and for others; see `Signals`.
+        schedules: for each kind of tensor; see `Recording`.
         dtype: of parameters and gradients.
         compute: in which to compute, and of the state.
         short: the states that are bfloat16 instead.
 
     Raises:
-        UntraceableError: where the two kinds cannot go through the same sweeps.
+        UntraceableError: where kinds cannot go through the same sweeps.
     """
     arguments = arguments_of(schedules)
-    languages = {matrix: Triton(arguments, TILES[matrix], TYPES[dtype], TYPES[compute], short) for matrix in schedules}
+    languages = {kind: Triton(arguments, TILES[kind & 1], TYPES[dtype], TYPES[compute], short) for kind in schedules}
     lines, names = print_passes(schedules, arguments, languages)
     counted = f"units + {COUNT}, {width(arguments)}, addresses, active, steps, candidates, tensors"
     lines += kernel("count", [f"runtime.count({counted})"])
@@ -237,10 +237,10 @@ def print_kernel(name: str, functions: Mapping[int, str | None], arguments: Argu
     """A pass as a kernel, which does for each item what its kind of tensor needs."""
     parameters = ", ".join((*TABLES, *SIZES, *WHERE))
     calls = []
-    for matrix, function in functions.items():
+    for kind, function in functions.items():
         if function is not None:
-            calls += [f"if matrix == {int(matrix)}:", f"    {function}({parameters})"]
-    head = PASS.format(width=width(arguments), matrix=FIELDS.index("matrix")).splitlines()
+            calls += [f"if kind == {kind}:", f"    {function}({parameters})"]
+    head = PASS.format(width=width(arguments), kind=FIELDS.index("kind")).splitlines()
     return kernel(name, [*head, *indent(calls)])
 
 
