@@ -131,10 +131,10 @@ def train_alike(ways: Sequence[str], steps: int, subsets: int, compile: bool, me
     device_mesh = init_device_mesh("cpu", mesh or (dist.get_world_size(),))
     for name, config in configs(subsets).items():
         alone = Case()
-        expected = alone.train(config.build(alone.params, 20, compile=False), steps)
+        expected = alone.train(config.build(alone.params, max(20, steps), compile=False), steps)
         for how in ways:
             case = Case(device_mesh, how)
-            found = case.train(config.build(case.params, 20, compile="auto" if compile else False), steps)
+            found = case.train(config.build(case.params, max(20, steps), compile="auto" if compile else False), steps)
             compare(found, expected, f"{name}, {how}")
 
 

@@ -30,9 +30,10 @@ def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("size", [2, 3])
 def test_thirty_steps_of_any_subset_are_those_of_one_process(size: int, compiler: None) -> None:
-    """Every component alone and twenty subsets, with DDP, FSDP2 and DTensor parameters: two to four minutes each."""
+    """Every component alone and twenty subsets, with DDP, FSDP2 and DTensor parameters: some minutes each."""
     processes.run(size, processes.train_long, 30, 20)
 
 
