@@ -10,6 +10,8 @@ from torch import Tensor
 
 from autoranger.components.core.matrices import MatrixOperation, operation
 from autoranger.components.core.step import Step
+from autoranger.components.kernel.errors import UntraceableError
+from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.schedule import Schedule
 
 
@@ -39,11 +41,16 @@ def work_between(step: Step, schedules: Mapping[int, Schedule], *, across: bool)
     Args:
         step: with all its stacks.
         schedules, across: see `Recording`.
+
+    Raises:
+        UntraceableError: where the state has another type than what is computed in.
     """
     found: list[list[Work]] = [[] for _ in range(max((len(s.sweeps) for s in schedules.values()), default=0))]
     for i, stack in enumerate(step.stacks):
-        schedule, held = schedules[stack.kind if across else int(stack.matrix)], stack.named_state()
+        schedule, held = schedules[stack.kind if across else stack.whole_kind], stack.named_state()
         for target, value in schedule.matrices:
-            after = schedule.sweep(value) - 1
-            found[after].append(Work(i, held[target.name.removeprefix("state ")], operation(value.name)))
+            matrices = held[target.name.removeprefix(STATE)]
+            if matrices.dtype != step.dtype:
+                raise UntraceableError("operations on matrices would work on rounded ones")
+            found[schedule.sweep(value) - 1].append(Work(i, matrices, operation(value.name)))
     return found
