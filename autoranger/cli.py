@@ -235,6 +235,7 @@ def search(
                 objective=objective,
                 cost=price,
                 resume=resume,
+                checkpoints=session.checkpoints,
                 engine=crew,
                 progress=progress,
             )
