@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP = $(BIN)/python -m pip install --disable-pip-version-check $(CONSTRAINTS:%=--constraint %) --editable
 
-.PHONY: search test lint types unit pages clean
+.PHONY: search test lint types unit pages site clean
 
 search: $(VENV)/installed
 	$(BIN)/autoranger search --task digits
@@ -31,6 +31,10 @@ unit: $(VENV)/tested
 pages: $(VENV)/installed
 	$(BIN)/autoranger components --markdown > components/README.md
 	$(BIN)/autoranger components --stub > components/optimizer/ranger21.pyi
+
+# The documentation. `mkdocs serve` shows it while it is written.
+site: $(VENV)/tested
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/installed: pyproject.toml setup.py $(CONSTRAINTS) | $(BIN)/python
 	$(PIP) .
@@ -56,4 +60,4 @@ $(BIN)/python:
 	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make search"
 
 clean:
-	rm -rf $(VENV) build *.egg-info src/*.egg-info
+	rm -rf $(VENV) build dist site *.egg-info src/*.egg-info

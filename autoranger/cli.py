@@ -67,13 +67,6 @@ class CostName(enum.StrEnum):
     time = enum.auto()
 
 
-class SpaceName(enum.StrEnum):
-    """Spaces that a search can choose from."""
-
-    subsets = enum.auto()
-    extended = enum.auto()
-
-
 class Kind(enum.StrEnum):
     """What can be begun with."""
 
@@ -83,7 +76,14 @@ class Kind(enum.StrEnum):
 
 OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
 Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")]
-SpaceOption = Annotated[SpaceName, typer.Option("--space", help="Subsets of Ranger21's eight, or of all components.")]
+SpaceOption = Annotated[
+    str,
+    typer.Option(
+        "--space",
+        help="What to choose from: ranger21 (its eight), modern (20), extended (all), or components as in A,B,C.",
+        metavar="NAME",
+    ),
+]
 Add = Annotated[
     list[str] | None, typer.Option(help="A component to choose from as well; can be given again.", metavar="NAME")
 ]
@@ -113,7 +113,7 @@ def search(
     task: Task,
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
-    space: SpaceOption = SpaceName.subsets,
+    space: SpaceOption = "ranger21",
     add: Add = None,
     sampler: SamplerOption = "auto",
     objective: Annotated[
@@ -204,7 +204,7 @@ def tune(
         str | None, typer.Option(help="Time limit of one training, as 10m. Default: none, but hung ones are stopped.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
-    space: SpaceOption = SpaceName.subsets,
+    space: SpaceOption = "ranger21",
     add: Add = None,
     sampler: SamplerOption = "auto",
     seed: Seed = 0,
@@ -536,11 +536,11 @@ def bench(
         print_bench(out, result)
 
 
-def choices(space: SpaceName, add: list[str] | None) -> Space:
+def choices(space: str, add: list[str] | None) -> Space:
     """What a search chooses from."""
     from autoranger.search.space import Space
 
-    return (Space.extended() if space is SpaceName.extended else Space()).adding(add or ())
+    return Space.of(space).adding(add or ())
 
 
 def introduce(task: str | None) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.report.text import print_outcome
@@ -34,7 +35,7 @@ def tune(
     metric: str | None = None,
     direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
-    space: Space | Literal["subsets", "extended"] = "subsets",
+    space: Space | str | Sequence[str] = "ranger21",
     sampler: str | BaseSampler = "auto",
     seed: int = 0,
     timeout: str | float | None = None,
@@ -77,7 +78,8 @@ def tune(
         direction: "maximize" or "minimize". Default: "maximize". It must be given if the name of the metric, or the
             way in which reports of it change, suggests that lower is better.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
-        space, sampler, seed: as for `autoranger search`.
+        space: what to choose from: "ranger21", "modern", "extended", a list of components' ids, or a `Space`.
+        sampler, seed: as for `autoranger search`.
         timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step
             and no report for five times as long as any before it, and at least 30 seconds.
         log: file for what trainings print. Default: it is discarded.
@@ -95,7 +97,7 @@ def tune(
     if in_worker():
         sys.exit(BEGUN_AGAIN)
     checked(train, "train")
-    chosen = space if isinstance(space, Space) else named_space(space)
+    chosen = Space.of(space)
     console, aside = Output(quiet=quiet), Aside(stderr=True, quiet=quiet)
     session = Session(name_of(train), None if out is None else Path(out), storage, study, resume=resume)
     try:
@@ -126,13 +128,6 @@ def tune(
     session.save(outcome, aside)
     print_outcome(console, outcome, session.out_path, session.report_command)
     return outcome
-
-
-def named_space(name: str) -> Space:
-    """Returns the space of a name; raises ConfigError if there is none."""
-    if name not in ("subsets", "extended"):
-        raise ConfigError(f"space is '{name}', but must be 'subsets', 'extended', or a Space.")
-    return Space() if name == "subsets" else Space.extended()
 
 
 def seconds(duration: str | float | None, name: str) -> float | None:

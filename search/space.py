@@ -19,6 +19,27 @@ if TYPE_CHECKING:
 LOWEST_LR, HIGHEST_LR = 1e-6, 1e2
 """Bounds up to which the grid of learning rates is extended."""
 
+MODERN = (
+    *RANGER21,
+    "global_norm_clipping",
+    "cosine_annealing",
+    "square_root_cooldown",
+    "nesterov",
+    "ademamix",
+    "mars",
+    "adopt",
+    "lion",
+    "cautious_mask",
+    "cautious_weight_decay",
+    "update_clipping",
+    "hyperball",
+)
+"""Ranger21's components, and what people ask about today."""
+
+EXTENDED = "extended"
+
+SPACES = {"ranger21": RANGER21, "subsets": RANGER21, "modern": MODERN}
+"""Spaces by name, "subsets" being the old name of "ranger21"; besides these there is `EXTENDED`, all that there are."""
 
 ENUMERABLE = 12
 """Most components of which all subsets are listed; of more, subsets are drawn at random."""
@@ -32,7 +53,7 @@ class Space:
     """All valid subsets of some components. An *arm* is a subset; a *candidate* is an arm with a learning rate.
 
     Args:
-        components: ids; those of Ranger21 by default. `Space.extended()` has all components.
+        components: ids; those of Ranger21 by default. `Space.extended()` has all components, `Space.of` takes a name.
         base: its betas, eps and weight decay are those of all candidates.
     """
 
@@ -48,6 +69,29 @@ class Space:
         """The space of all components there are, those of other installed packages among them."""
         registry.discover()
         return cls(tuple(registry))
+
+    @classmethod
+    def of(cls, what: Space | str | Iterable[str]) -> Space:
+        """The space of a name ("ranger21", "modern", "extended"), or of ids: a list, or one word with commas.
+
+        >>> Space.of("ranger21") == Space.of("subsets") == Space()
+        True
+        >>> Space.of("lookahead,nesterov").components
+        ('lookahead', 'nesterov')
+
+        Raises:
+            ConfigError: where there is no space or component of a name.
+        """
+        if isinstance(what, Space):
+            return what
+        if what == EXTENDED:
+            return cls.extended()
+        if isinstance(what, str) and what in SPACES:
+            return cls(SPACES[what])
+        names = [name.strip() for name in what.split(",")] if isinstance(what, str) else list(what)
+        for name in names:
+            Component.named(name, (*SPACES, EXTENDED))
+        return cls(tuple(dict.fromkeys(names)))
 
     def adding(self, names: Iterable[str]) -> Space:
         """This space with further components."""
@@ -133,7 +177,7 @@ def compatible(names: Iterable[str]) -> list[str]:
     """The components without those that an earlier one excludes."""
     kept: list[str] = []
     for name in names:
-        if not conflicts([*kept, name]):
+        if not any(registry[name].excludes(registry[other]) for other in kept):
             kept.append(name)
     return kept
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from itertools import count, islice
@@ -44,7 +44,7 @@ def search(
     storage: BaseStorage,
     study: str,
     *,
-    space: Space | None = None,
+    space: Space | str | Sequence[str] = "ranger21",
     seed: int = 0,
     budget: float | None = None,
     plan: Plan | None = None,
@@ -61,7 +61,7 @@ def search(
         task: what to train.
         storage: Optuna storage of the trials.
         study: name of the study in it.
-        space: what to choose from; the subsets of Ranger21 by default.
+        space: what to choose from: a `Space`, or what `Space.of` takes, such as "modern". Ranger21's eight by default.
         seed: of all random numbers; the same seed and plan give the same result on the same machine.
         budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
             the proxy's full length, the result is the default with a swept learning rate.
@@ -89,7 +89,7 @@ def search(
         Proxy(task, objective, checkpoints),
         storage,
         study,
-        space=space or Space(),
+        space=Space.of(space),
         seed=seed,
         budget=budget,
         plan=plan,

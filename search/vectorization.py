@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -106,6 +107,18 @@ def one_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+FALLBACK = "There is a performance drop because we have not yet implemented the batching rule for "
+"""The beginning of what torch warns of an operation that vmap calls for one row after another."""
+
+
+@contextmanager
+def without_fallback_warnings() -> Iterator[None]:
+    """Silences torch's warnings of operations that vmap calls for one row after another."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=FALLBACK)
+        yield
 
 
 def reseed(device: torch.device, seed: int) -> None:

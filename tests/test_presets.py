@@ -192,7 +192,7 @@ IMPLEMENTATIONS: list[tuple[str, dict[str, Any], Make]] = [
         {"lr": 0.02, "weight_decay": 0.1},
         lambda p: timm("adopt").Adopt(p, 0.02, clip_exp=0.25, weight_decay=0.1, decoupled=True),
     ),
-    # mars: pytorch_optimizer adds 1e-15 to v, which these small gradients notice, and timm has another first step.
+    # MARS: pytorch_optimizer adds 1e-15 to v, which these small gradients notice, and timm has another first step.
     (
         "cautious_adamw",
         {"lr": 0.02, "weight_decay": 0.1},
@@ -204,12 +204,6 @@ IMPLEMENTATIONS: list[tuple[str, dict[str, Any], Make]] = [
         lambda p: package("pytorch_optimizer").StableAdamW(
             p, 0.02, betas=(0.9, 0.99), weight_decay=0.1, eps=1e-6, kahan_sum=False
         ),
-    ),
-    # Rates are part of its correction of bias, which is LaProp's own while they are constant.
-    (
-        "adamw",
-        {"components": {"laprop": {}}},
-        lambda p: timm("laprop").LaProp(p, 1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2),
     ),
     (
         "adam",

@@ -105,6 +105,23 @@ def test_the_extended_space_holds_the_presets_and_what_goes_together():
     assert space.arms(200, 1) != arms
 
 
+def test_a_space_has_a_name_or_is_a_list():
+    assert Space.of("ranger21") == Space.of("subsets") == Space.of(RANGER21) == Space()
+    assert Space.of("extended") == Space.extended()
+    assert (
+        Space.of(" lookahead, nesterov,lookahead")
+        == Space(("lookahead", "nesterov"))
+        == Space.of(["lookahead", "nesterov"])
+    )
+    modern = Space.of("modern")
+    assert set(RANGER21) < set(modern.components) < set(registry)
+    assert 15 <= len(modern.components) <= 25
+    assert Space.of(modern) is modern
+    for wrong, hint in (("moderm", "modern"), ("lookahead,nestrov", "nesterov"), (["lookahed"], "lookahead")):
+        with pytest.raises(ConfigError, match=f"did you mean '{hint}'"):
+            Space.of(wrong)
+
+
 def test_draws_near_the_default_differ_from_it_in_a_few_components():
     """Each with a chance of 0.15, where components do not exclude each other; others with 0.5. Every second is near."""
     space, rng = Space(components=(*RANGER21, "amsgrad", "softplus_denominator")), np.random.default_rng(0)

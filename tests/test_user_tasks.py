@@ -16,13 +16,14 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, SubsetRandomSampler, TensorDataset, WeightedRandomSampler
 
 import autoranger
 from autoranger import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
+from autoranger.search.population.data import PARTS
 from autoranger.search.progress import Progress
 from autoranger.search.race.objectives import with_objective
 from autoranger.search.race.race import Race
@@ -299,7 +300,7 @@ def test_what_vmap_refuses_late_is_trained_anew_and_said_once(calls: int) -> Non
             return loss if self.calls <= calls or loss.item() else loss * 0
 
     done: list[int] = []
-    with pytest.warns(UserWarning, match="refuses this model or loss .*; training one by one") as caught:
+    with pytest.warns(UserWarning, match="refuses this model or loss .*, so it trains one by one") as caught:
         scores = Population(Late()).train(CONFIGS, SEEDS, STEPS, progress=done.append)["valid"]
     assert len([w for w in caught if "one by one" in str(w.message)]) == 1
     assert sum(done) == len(CONFIGS) * len(SEEDS) * STEPS
@@ -743,3 +744,158 @@ def test_a_direction_that_the_name_of_a_metric_contradicts_is_asked_for() -> Non
     task.direction = "down"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="direction is 'down', but must be 'maximize' or 'minimize'"):
         Population(task)
+
+
+class Packed(nn.Module):
+    """A recurrent model of sequences of several lengths, and the length of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.cells, self.last = nn.Embedding(9, 4), nn.GRU(4, 4, batch_first=True), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, lengths: Tensor) -> Tensor:
+        packed = nn.utils.rnn.pack_padded_sequence(self.embed(x), lengths, batch_first=True, enforce_sorted=False)
+        return self.last(self.cells(packed)[1][-1])
+
+
+REMEDIES = {
+    "recurrent": (Recurrent, "write the recurrence with linear layers, in a loop over time"),
+    "values": (Running, r"replace item\(\), float\(\) and if by operations on tensors"),
+    "checkpointing": (Checkpointed, "leave checkpointing out"),
+    "assigned": (Assigned, "keep what changes in buffers, and change them in place"),
+    "data": (Clamped, r"change weights in place under torch.no_grad\(\)"),
+}
+
+
+@pytest.mark.parametrize("name", REMEDIES)
+def test_what_vmap_refuses_is_said_with_what_it_would_take(name: str) -> None:
+    kind, words = REMEDIES[name]
+    with pytest.warns(UserWarning, match=f"trains one by one, slower; to avoid that, {words}") as said:
+        Population(with_model(kind))
+    assert not [str(w.message) for w in said if "lease" in str(w.message) or "performance drop" in str(w.message)]
+
+
+class Cells(nn.Module):
+    """A recurrent model of cells, for which vmap has no rule and calls them one by one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.last = nn.GRUCell(1, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.new_zeros(len(x), 4)
+        for t in range(x.shape[1]):
+            h = self.cell(x[:, t : t + 1], h)
+        return self.last(h)
+
+
+def test_what_vmap_calls_one_by_one_is_said_once() -> None:
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        Population(with_model(Cells)).train(CONFIGS[:1], [0], 2)
+    (sentence,) = (str(w.message) for w in said)
+    assert "torch.func.vmap calls gru_cell for one candidate after another" in sentence
+    assert sentence.endswith("to avoid that, write the recurrence with linear layers, in a loop over time.")
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses")
+def test_a_loader_with_a_collate_function_of_its_own_feeds_a_recurrent_model() -> None:
+    generator = torch.Generator().manual_seed(0)
+    sequences = [torch.randint(1, 9, (2 + i % 5,), generator=generator) for i in range(40)]
+    items = [(x, int(x[0] > 4)) for x in sequences]
+
+    def collate(batch: Any) -> Any:
+        xs, labels = zip(*batch, strict=True)
+        return nn.utils.rnn.pad_sequence(xs, batch_first=True), torch.tensor([len(x) for x in xs]), torch.tensor(labels)
+
+    task = with_model(Packed, data=lambda self: dict.fromkeys(PARTS, DataLoader(items, 16, collate_fn=collate)))
+    trained = Population(task).train([Config(lr=0.05)], [0, 1], 30)
+    assert task.batch_size == toy.Toy.batch_size, "the task's own"
+    assert (trained["valid"] > trained_not_at_all(task)).all()
+
+
+def trained_not_at_all(task: Task) -> Any:
+    return Population(task).train([Config(lr=0.0)], [0, 1], 1)["valid"]
+
+
+class ByName(Layers):
+    """Whose inputs have names."""
+
+    def forward(self, pixels: Tensor, mask: Tensor | None = None) -> Tensor:
+        return super().forward(pixels if mask is None else pixels * mask)
+
+
+def named(x: Tensor, y: Tensor, target: str = "labels") -> list[dict[str, Any]]:
+    return [{"pixels": a, "mask": torch.ones(4), target: int(b)} for a, b in zip(x, y, strict=True)]
+
+
+class Sequence:
+    """No data set of torch's, but with what one has."""
+
+    def __init__(self, items: list[Any]) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.items[i]
+
+
+DICTS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "a dictionary": lambda x, y: {"pixels": x, "mask": torch.ones(len(x), 4), "target": y},
+    "dictionaries": named,
+    "a loader of dictionaries": lambda x, y: DataLoader(named(x, y, "y"), 8, shuffle=True),  # type: ignore[arg-type]
+    "an object with items": lambda x, y: Sequence(named(x, y, "label")),
+    "batches": lambda x, y: DataLoader([(x[:20], y[:20]), (x[20:], y[20:])], batch_size=None),  # type: ignore[arg-type]
+    "a sampler of a part": lambda x, y: DataLoader(
+        TensorDataset(torch.cat([x, -x]), torch.cat([y, y])), 8, sampler=SubsetRandomSampler(range(len(x)))
+    ),
+}
+
+
+@pytest.mark.parametrize("form", DICTS)
+def test_data_with_names_are_what_they_are_without(form: str) -> None:
+    def data(self: Task) -> Any:
+        return {part: DICTS[form](*pair) for part, pair in toy.Toy().data().items()}
+
+    task = with_model(ByName, data=data)
+    expected = Population(with_model(ByName)).train(CONFIGS, SEEDS, STEPS)["valid"]
+    np.testing.assert_allclose(Population(task).train(CONFIGS, SEEDS, STEPS)["valid"], expected, rtol=1e-5)
+
+
+def test_a_dictionary_without_targets_is_said() -> None:
+    task = toy.Toy()
+    unlabelled = {"x": torch.ones(4, 4), "z": torch.ones(4)}
+    task.data = lambda: dict.fromkeys(PARTS, unlabelled)  # type: ignore[method-assign]
+    with pytest.raises(ConfigError, match="train is a dict of x, z; call the targets, and nothing else, 'labels' or"):
+        Population(task)
+
+
+class Unsized(Task):
+    """Without a batch size."""
+
+    name = "unsized"
+
+    def data(self) -> Any:
+        return {part: DataLoader(TensorDataset(*pair), 7) for part, pair in toy.Toy().data().items()}
+
+    def model(self) -> nn.Module:
+        return Layers()
+
+
+def test_the_batch_size_is_the_loaders_unless_the_task_has_one() -> None:
+    task, other = Unsized(), Unsized()
+    other.batch_size = 5
+    assert (Population(task).task.batch_size, Population(other).task.batch_size) == (7, 5)
+    assert Unsized.batch_size == Task.batch_size
+
+
+def test_a_sampler_that_repeats_examples_is_said() -> None:
+    def data(self: Task) -> Any:
+        sets = {part: TensorDataset(*pair) for part, pair in toy.Toy().data().items()}
+        weights = torch.arange(float(len(sets["train"])))
+        return sets | {"train": DataLoader(sets["train"], 8, sampler=WeightedRandomSampler(weights, len(weights)))}
+
+    with pytest.warns(UserWarning, match="train has a sampler that draws some examples more often than others"):
+        Population(with_model(Layers, data=data))

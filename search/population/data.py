@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
 
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.core.private import tree_leaves, tree_map
@@ -18,11 +26,14 @@ from autoranger.search.tasks.words import about, reason
 from autoranger.search.vectorization import forked, reseed
 
 PARTS = ("train", "valid", "test")
+TARGETS = ("labels", "label", "targets", "target", "y")
+"""Names of the targets in a dictionary that has the inputs, too."""
 
 
 def splits(task: Task) -> dict[str, Split]:
     """The three splits of a task's data, each as inputs and targets: tensors, or tuples and dictionaries of them.
 
+    If the task does not set its `batch_size`, it becomes that of the loader of its training data, if there is one.
     Random numbers that the task draws for its data are the same every time. Integer targets become int64.
 
     Raises:
@@ -40,6 +51,9 @@ def splits(task: Task) -> dict[str, Split]:
             if missing := set(PARTS) - set(given):
                 names = " and ".join(sorted(missing))
                 raise ConfigError(f"{about(task)}: its data lack {names}; return train, valid and test splits.")
+            size = given["train"].batch_size if isinstance(given["train"], DataLoader) else None
+            if size and not sets(task, "batch_size"):
+                task.batch_size = size
             return {part: as_split(given[part], f"{about(task)}: {part}") for part in PARTS}
         except (ConfigError, DataError):
             raise
@@ -47,12 +61,27 @@ def splits(task: Task) -> dict[str, Split]:
             raise ConfigError(f"{about(task)}: its data cannot be made ({reason(error)}).") from error
 
 
+def sets(task: Task, name: str) -> bool:
+    """Whether a task, or its class, has an attribute of its own."""
+    return name in vars(task) or any(name in vars(kind) for kind in type(task).__mro__ if kind not in Task.__mro__)
+
+
 def as_split(given: Any, what: str) -> Split:
-    """Inputs and targets from a pair, from `(*inputs, targets)`, or from a map-style data set or its loader."""
-    if isinstance(given, DataLoader | Dataset) or examples(given):
+    """Inputs and targets of a split.
+
+    Args:
+        given: a pair, `(*inputs, targets)`, a dictionary with one of `TARGETS`, or a map-style data set, or loader of
+            one, whose items have such a form.
+        what: the beginning of a message.
+    """
+    if isinstance(given, DataLoader) or is_dataset(given):
         given = collated(given, what)
+    if isinstance(given, Mapping):
+        given = pair(given, what)
     if not isinstance(given, tuple | list) or len(given) < 2:
-        raise ConfigError(f"{what} is a {kind(given)}; return (inputs, targets), or a data set whose items are pairs.")
+        raise ConfigError(
+            f"{what} is a {kind(given)}; return (inputs, targets), a dict with 'labels', or a data set of such items."
+        )
     *inputs, targets = given
     found = (
         tree(inputs[0] if len(inputs) == 1 else tuple(inputs), f"{what} inputs"),
@@ -75,23 +104,63 @@ def check_lengths(parts: Split, what: str) -> None:
         raise ConfigError(f"{what} is empty; return at least one example.")
 
 
+def pair(given: Mapping[str, Any], what: str) -> Split:
+    """Inputs and targets from a dictionary that has both."""
+    found = [name for name in given if name in TARGETS]
+    if len(found) != 1 or len(given) < 2:
+        raise ConfigError(
+            f"{what} is a dict of {', '.join(map(str, given))}; call the targets, and nothing else, "
+            f"{' or '.join(map(repr, TARGETS))}, or return (inputs, targets)."
+        )
+    return {name: part for name, part in given.items() if name != found[0]}, given[found[0]]
+
+
 def collated(source: Any, what: str) -> Any:
-    """All items of a data set in their order, as one batch of its loader's `collate_fn`."""
+    """The items of a data set in their order, as one batch of its loader's `collate_fn`."""
     dataset: Any = source
-    collate = default_collate
+    collate, batches, chosen = default_collate, False, None
     if isinstance(source, DataLoader):
         dataset, collate = source.dataset, source.collate_fn
+        batches, chosen = source.batch_sampler is None, sampled(source, what)
     if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
         raise ConfigError(f"{what} is a stream of unknown length; return a data set with a length, or tensors.")
+    items = [dataset[i] for i in (range(len(dataset)) if chosen is None else chosen)]
     try:
-        return collate([dataset[i] for i in range(len(dataset))])
+        return tree_map(lambda *parts: torch.cat(parts), *map(collate, items)) if batches else collate(items)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"{what} cannot be one batch ({reason(error)}); pad examples to one shape.") from error
 
 
-def examples(given: Any) -> bool:
-    """Whether this is a list of examples, each a tuple of inputs and a target."""
-    return isinstance(given, list) and len(given) > 2 and all(isinstance(x, tuple) and len(x) > 1 for x in given)
+def sampled(loader: Any, what: str) -> list[int] | None:
+    """The indices of the examples that a loader's sampler chooses; None for all of them."""
+    sampler = loader.sampler
+    if isinstance(sampler, SequentialSampler) or (isinstance(sampler, RandomSampler) and not sampler.replacement):
+        return None
+    if not hasattr(sampler, "__len__"):
+        return None
+    drawn = list(islice(sampler, len(sampler)))
+    if len(set(drawn)) == len(drawn):
+        return sorted(drawn)
+    warnings.warn(
+        f"{what} has a sampler that draws some examples more often than others; here all are drawn alike. Weight the "
+        "loss instead, or repeat examples in the data set.",
+        stacklevel=2,
+    )
+    return None
+
+
+def is_dataset(given: Any) -> bool:
+    """Whether this is a data set: one of torch, a list of examples, or anything else with a length and such items."""
+    if isinstance(given, Dataset):
+        return True
+    if isinstance(given, list):
+        return len(given) > 2 and all(isinstance(x, tuple | Mapping) and len(x) > 1 for x in given)
+    if isinstance(given, tuple | Mapping | str | Tensor) or hasattr(given, "__array__"):
+        return False
+    try:
+        return len(given) > 0 and isinstance(given[0], tuple | list | Mapping)
+    except (TypeError, KeyError, IndexError):
+        return False
 
 
 def tree(given: Any, what: str) -> Any:

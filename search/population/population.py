@@ -25,7 +25,7 @@ from autoranger.search.population.replay import CaptureError, Replayed
 from autoranger.search.population.workers import Counted, Workers
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import too_large
-from autoranger.search.vectorization import Tree, forked, one_path, seedwise, vectorized
+from autoranger.search.vectorization import Tree, forked, one_path, seedwise, vectorized, without_fallback_warnings
 
 Scores = dict[str, NDArray[np.float64]]
 
@@ -117,7 +117,7 @@ class Population(Prepared):
             chunks = list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))
         # Here, since making a model draws random numbers; those of other seeds are forgotten.
         self._inits = {seed: self._init(seed) for seed in seeds}
-        with forked(self.device), one_path(), Workers(min(workers, len(chunks))) as pool:
+        with without_fallback_warnings(), forked(self.device), one_path(), Workers(min(workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
                 chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))

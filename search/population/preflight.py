@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -26,7 +27,18 @@ from autoranger.search.population.replica import Replica
 from autoranger.search.population.score import piece, whole
 from autoranger.search.tasks.task import Split, default
 from autoranger.search.tasks.words import about, reason
-from autoranger.search.vectorization import Tensors, Tree, Vectorizer, cloned, drawn, item, length, seedwise, vectorized
+from autoranger.search.vectorization import (
+    FALLBACK,
+    Tensors,
+    Tree,
+    Vectorizer,
+    cloned,
+    drawn,
+    item,
+    length,
+    seedwise,
+    vectorized,
+)
 
 SEEDS = [0, 1]
 """Seeds of the check. A loss that works with one may fail with several."""
@@ -72,8 +84,16 @@ def preflight(population: Prepared) -> None:
     for replica, *_ in rows:
         replica.eval()
     outputs = scored(population, rows[0][0])
-    settle_training(population, batches[0], rows)
-    settle_scoring(population, rows, outputs)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.filterwarnings("always", message=FALLBACK)
+        settle_training(population, batches[0], rows)
+        settle_scoring(population, rows, outputs)
+    slow = {str(w.message).removeprefix(FALLBACK).split(".")[0] for w in said if str(w.message).startswith(FALLBACK)}
+    for warning in said:
+        if not str(warning.message).startswith(FALLBACK):
+            warnings.warn(warning.message, stacklevel=2)
+    if slow and population.ways.training is not None:
+        population.ways.say_slow(sorted(name.removeprefix("aten::") for name in slow))
 
 
 def check_outputs(population: Prepared, batch: Split) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 
 from autoranger.search.population.replay import CaptureError
 from autoranger.search.tasks.task import Task
-from autoranger.search.tasks.words import about, reason
+from autoranger.search.tasks.words import about, reason, scene
 from autoranger.search.vectorization import Vectorizer, vectorized
 
 
@@ -36,28 +37,76 @@ class Ways:
             if self.training is way:
                 self.training = slower
                 how = "one by one" if slower is None else "seed by seed"
-                self._say(f"torch.func.vmap refuses this model or loss ({reason(error)}); training {how}, slower.")
+                self._say(
+                    f"torch.func.vmap refuses this model or loss ({cause(error)}), so it trains {how}, slower", error
+                )
 
     def refuse_outputs(self, error: Exception) -> None:
         """Scores models one by one from now on."""
         with self._lock:
             if self.outputs:
                 self.outputs = False
-                self._say(f"torch.func.vmap refuses this model in eval mode ({reason(error)}); scoring one by one.")
+                self._say(
+                    f"torch.func.vmap refuses this model in eval mode ({cause(error)}); scoring one by one", error
+                )
 
     def refuse_metric(self, error: Exception) -> None:
         """Computes metrics one by one from now on."""
         with self._lock:
             if self.metric:
                 self.metric = False
-                self._say(f"torch.func.vmap refuses this metric ({reason(error)}); computing it for one after another.")
+                self._say(
+                    f"torch.func.vmap refuses this metric ({cause(error)}); computing it for one after another", error
+                )
+
+    def say_slow(self, operations: list[str]) -> None:
+        """Warns of operations that vmap calls for one row after another."""
+        error = RuntimeError(" ".join(f"aten::{name}" for name in operations))
+        self._say(f"torch.func.vmap calls {' and '.join(operations)} for one candidate after another, slower", error)
 
     def refuse_graphs(self, error: CaptureError) -> None:
         """Calls every operation of a step from Python from now on."""
         with self._lock:
             if self.graphs:
                 self.graphs = False
-                self._say(f"a step cannot be a CUDA graph ({error.why}); training without graphs, slower.")
+                self._say(f"a step cannot be a CUDA graph ({error.why}); training without graphs, slower")
 
-    def _say(self, sentence: str) -> None:
-        warnings.warn(f"{about(self.task)}: {sentence}", stacklevel=3)
+    def _say(self, sentence: str, error: BaseException | None = None) -> None:
+        """A warning, with what it would take to avoid it."""
+        fix = "" if error is None else remedy(error)
+        warnings.warn(f"{about(self.task)}: {sentence}{fix and '; to avoid that, '}{fix}.", stacklevel=3)
+
+
+REMEDIES = {
+    r"aten::(lstm|gru|rnn|_pack_padded|_thnn)|rnn\.py": (
+        "write the recurrence with linear layers, in a loop over time"
+    ),
+    "checkpoint": "leave checkpointing out, which a small model does not need",
+    "accessing `data`": "change weights in place under torch.no_grad(), not by their data",
+    r"\.item\(\)|data-dependent|Boolean value|bool\(\)": (
+        "replace item(), float() and if by operations on tensors, such as torch.where"
+    ),
+    r"data pointer|\.numpy\(\)|numpy|storage": "compute it with torch alone, without NumPy or another library",
+    r"masked_select|nonzero|dynamic shape|differently shaped": (
+        "use torch.where or multiply by the mask, instead of selecting by it"
+    ),
+    r"inplace arithmetic|in-place": "write x = x + y instead of changing a tensor in place",
+    "generate_vmap_rule|vmap staticmethod": "give the autograd.Function a vmap rule",
+    "setup_context": "give the autograd.Function a setup_context",
+    r"differ from those of one model": (
+        "keep what changes in buffers, and change them in place; attributes are not the candidate's own"
+    ),
+    r"holds parameters themselves": "let the loss keep the model, and ask it for its parameters",
+}
+"""What would let vmap call a model, by its error or where that was raised."""
+
+
+def remedy(error: BaseException) -> str:
+    """What would let vmap call a model; empty if unknown."""
+    words = f"{error} {scene(error)}"
+    return next((fix for pattern, fix in REMEDIES.items() if re.search(pattern, words)), "")
+
+
+def cause(error: BaseException) -> str:
+    """The reason of an error, without vmap's advice to report it."""
+    return re.sub(r"(?<=\w)\W+(We (don't|cannot|could not)|[Pp]lease) .*?(?=, at \S+:\d+$|$)", "", reason(error))

@@ -44,7 +44,7 @@ class InSpace(BaseSampler):
             self.distributions |= {name: IntDistribution(0, 1) for name in space.components}
         self.rng = np.random.default_rng([seed, len(self.lrs)])
         self.proposed: set[Config] = set()
-        self.landmarks = space.landmarks
+        self.landmarks = list({tuple(arm.components): arm for arm in space.landmarks}.values())
         self.most = space.size * len(self.lrs)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:

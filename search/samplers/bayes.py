@@ -59,8 +59,9 @@ class BayesSampler(ModelSampler):
         known = process.posterior(data, data.rows)[0]
         leaders = data.rows[np.argsort(-known)[:5]]
         pool = encoding.pool(MOST_CANDIDATES, self.rng, leaders)
-        taken = {tuple(row) for row in history.pending}
-        free = np.array([tuple(row) not in taken for row in pool]) if taken else np.ones(len(pool), dtype=bool)
+        free = np.ones(len(pool), dtype=bool)
+        for row in history.pending:
+            free &= (pool != row).any(axis=1)
         candidates = pool[free] if free.any() else pool
         means, deviations = process.posterior(data, candidates)
         if self.rng.random() < 0.5:

@@ -120,17 +120,19 @@ class Encoding:
 
     def near(self, row: Points, rng: np.random.Generator, spread: float = 0.1) -> Points:
         """Points that differ from one point in a single parameter: other choices, and steps up and down a scale."""
-        changed = []
+        values, columns = [], []
         for p, axis in enumerate(self.axes.values()):
             if axis.levels is None:
-                values = axis.snap(row[p] + spread * rng.standard_normal(4))
+                found = axis.snap(row[p] + spread * rng.standard_normal(4))
+            elif axis.choices:
+                found = axis.levels[axis.levels != row[p]]
             else:
-                order = np.argsort(np.abs(axis.levels - row[p]), kind="stable")
-                values = axis.levels[order[1:] if axis.choices else order[1:5]]
-            block = np.repeat(row[None], len(values), axis=0)
-            block[:, p] = values
-            changed.append(block)
-        return np.concatenate(changed)
+                found = axis.levels[np.argsort(np.abs(axis.levels - row[p]), kind="stable")[1:5]]
+            values.append(found)
+            columns += [p] * len(found)
+        changed = np.repeat(row[None], len(columns), axis=0)
+        changed[np.arange(len(columns)), columns] = np.concatenate(values)
+        return changed
 
     def pool(self, most: int, rng: np.random.Generator, around: Points) -> Points:
         """Candidates: the whole space where it has at most `most` points, otherwise random ones and neighbours.

@@ -58,8 +58,7 @@ class Data:
     @classmethod
     def of(cls, rows: Array, values: Array) -> Data:
         """Single observations `[N]` at points `[N, P]`."""
-        points, index = np.unique(rows, axis=0, return_inverse=True)
-        index = index.reshape(-1)
+        points, index = distinct(rows)
         counts = np.bincount(index).astype(float)
         means = np.bincount(index, values) / counts
         return cls(points, means, counts, float(((values - means[index]) ** 2).sum()))
@@ -80,6 +79,8 @@ class Process:
     def __init__(self, choices: NDArray[np.int64]) -> None:
         self.switches, self.scales = np.flatnonzero(choices), np.flatnonzero(choices == 0)
         self.choices = choices[self.switches]
+        self._column = np.repeat(self.switches, self.choices)
+        self._choice = np.concatenate([np.arange(n) for n in (0, *self.choices)])
         d, s = len(self.scales), len(self.switches)
         priors = [*PRIORS["a"], *[PRIORS["length"]] * d, PRIORS["ratio"], *[PRIORS["weight"]] * s, PRIORS["noise"]]
         medians, self.spread = np.array(priors).T
@@ -121,11 +122,15 @@ class Process:
     def covariance(self, one: Array, other: Array) -> Array:
         """Prior covariance `[M, N]` of f at points `[M, P]` and `[N, P]`."""
         a, lengths, ratio, weights, _ = self.parts(self.theta)
-        squares = self._squares(one, other, lengths)
         mismatch = self._mismatch(one, other, weights)
-        same = (squares == 0) & (self._mismatch(one, other, np.ones(len(weights))) < 0.5)
-        smooth = a[0] * matern(squares) + a[1] * matern(squares / ratio**2) * np.exp(-mismatch)
-        total: Array = smooth + a[2] * same + MEAN
+        # Many points have the same learning rate.
+        (some, i), (few, j) = (distinct(rows[:, self.scales]) for rows in (one, other))
+        squares = self._squares(some, few, lengths)
+        shared, own, equal = (
+            x[i][:, j] for x in (a[0] * matern(squares), a[1] * matern(squares / ratio**2), squares == 0)
+        )
+        same = equal & (mismatch < 0.5 * weights.min(initial=1.0))
+        total: Array = shared + own * np.exp(-mismatch) + a[2] * same + MEAN
         return total
 
     def _solve(self, data: Data, rows: Array) -> tuple[Array, Array]:
@@ -136,11 +141,10 @@ class Process:
         return weights.T @ solve_triangular(root, data.means, lower=True, check_finite=False), weights
 
     def _squares(self, one: Array, other: Array, lengths: Array) -> Array:
-        """Squared distances over the scales."""
-        total = np.zeros((len(one), len(other)))
-        for p, length in zip(self.scales, lengths, strict=True):
-            total += ((one[:, p, None] - other[None, :, p]) / length) ** 2
-        return total
+        """Squared distances over the scales, of points that have nothing else."""
+        apart = (one[:, None] - other[None]) / lengths
+        squares: Array = (apart * apart).sum(axis=-1)
+        return squares
 
     def _mismatch(self, one: Array, other: Array, weights: Array) -> Array:
         """Weighted number of switches that differ."""
@@ -151,8 +155,8 @@ class Process:
 
     def _one_hot(self, rows: Array) -> Array:
         """The switches as a column for each choice."""
-        columns = [rows[:, p, None] == np.arange(n) for p, n in zip(self.switches, self.choices, strict=True)]
-        return np.concatenate([*columns, np.zeros((len(rows), 0))], axis=1).astype(float)
+        hot: Array = (rows[:, self._column] == self._choice).astype(float)
+        return hot
 
     def _objective(self, data: Data):  # type: ignore[no-untyped-def]
         """Minus the log posterior density of the parameters and its gradient, as a function of their logarithms."""
@@ -195,6 +199,12 @@ class Process:
             return float(value + 0.5 * away @ away), -0.5 * np.array(gradient) + away / self.spread
 
         return objective
+
+
+def distinct(rows: Array) -> tuple[Array, NDArray[np.int64]]:
+    """Distinct rows `[m, P]`, and for each row the number of its own."""
+    found, index = np.unique(rows, axis=0, return_inverse=True)
+    return found, index.reshape(-1)
 
 
 def matern(squares: Array) -> Array:

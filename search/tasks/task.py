@@ -58,7 +58,7 @@ class Task:
         metric_name: name of the metric.
         direction: of the metric: "maximize" or "minimize". Default: "maximize"; it must be given if the name says that
             lower is better, as of a loss.
-        batch_size: examples per step.
+        batch_size: examples per step. Default: that of the loader of the training data, if there is one; otherwise 32.
         steps: length of a proxy run at which candidates are compared in the end.
         survivors: share of the subsets that goes on after the first round of a search, which has half of `steps`. The
             default is on the safe side; studies/09_race_and_verdict measures it.
@@ -103,8 +103,8 @@ class Task:
 
         Each is `(inputs, targets)` of N examples: tensors, arrays, lists or frames of numbers. Several inputs are a
         tuple, passed to the model as arguments, or a dictionary, passed as keyword arguments if the model has arguments
-        of these names, otherwise as one argument. A map-style `torch.utils.data.Dataset` of pairs, or a loader of one,
-        is read once.
+        of these names, otherwise as one argument. A dictionary with the targets in it calls them "labels" or "targets".
+        A map-style `torch.utils.data.Dataset` of such items, or a loader of one, is read once.
         """
         raise ConfigError(f"{type(self).__name__}.data is missing: return train, valid and test splits.")
 

@@ -24,9 +24,22 @@ def reason(error: BaseException) -> str:
     """An error's type, the first line of what it says, and the last line of the task's own code that led to it."""
     said = first_line(error).split(" We don't support that yet")[0].removeprefix("vmap: ")[:300].rstrip(". ")
     text = f"{type(error).__name__}: {said}".removesuffix(": ")
+    own = own_frame(error)
+    return text if own is None else f"{text}, at {Path(own.filename).name}:{own.lineno}"
+
+
+def own_frame(error: BaseException) -> traceback.FrameSummary | None:
+    """Where an error was raised, as the last line of the task's own code that led to it; None if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith(FOREIGN) and FOREIGN[2] not in f.filename]
-    return f"{text}, at {Path(own[-1].filename).name}:{own[-1].lineno}" if own else text
+    return next(
+        (f for f in reversed(frames) if not f.filename.startswith(FOREIGN) and FOREIGN[2] not in f.filename), None
+    )
+
+
+def scene(error: BaseException) -> str:
+    """The line of the task's own code that led to an error, and the name of the file that raised it."""
+    frames, own = traceback.extract_tb(error.__traceback__), own_frame(error)
+    return f"{own.line if own else ''} {Path(frames[-1].filename).name if frames else ''}"
 
 
 def too_large(task: Task, what: str) -> str:
