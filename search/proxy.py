@@ -53,6 +53,7 @@ class Proxy:
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
         """See `Subject`."""
         if clock.budget is not None:
+            clock.first()
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
