@@ -6,8 +6,9 @@ from pathlib import Path
 
 import torch
 
-from autoranger.components.core.config import check_writable, read, write_whole
+from autoranger.components.core.config import read
 from autoranger.components.core.errors import ConfigError, DataError, reason
+from autoranger.components.core.files import check_writable, write_whole
 
 
 def pick_device(name: str) -> str:
@@ -23,6 +24,15 @@ def pick_device(name: str) -> str:
             "use --device auto or cpu."
         )
     return name
+
+
+def pick_devices(names: str | None) -> list[str]:
+    """The devices of a list with commas; all GPUs for `all`, none for None. Raises ConfigError as `pick_device`."""
+    if names == "all":
+        names = ",".join(f"cuda:{index}" for index in range(torch.cuda.device_count()))
+        if not names:
+            raise ConfigError("--devices is all, but torch sees no GPU here; use --workers for processes on the CPU.")
+    return [] if names is None else [pick_device(name.strip()) for name in names.split(",")]
 
 
 def check_out(path: Path) -> None:

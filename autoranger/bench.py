@@ -29,6 +29,7 @@ from torch.optim import AdamW, Optimizer
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import first_line, unknown
+from autoranger.search.storage.sittings import processor
 from autoranger.search.timing import take_turns, time_step
 
 Shape = tuple[int, ...]
@@ -270,12 +271,3 @@ def machine(device: str) -> dict[str, Any]:
         "versions": {name: found for name in packages if (found := installed(name))},
         "date": date.today().isoformat(),
     }
-
-
-def processor() -> str:
-    """The processor's name from the system."""
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -9,7 +9,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -17,13 +18,17 @@ import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
-from autoranger.search.commands import program
+from autoranger.search.commands import hidden, program
 from autoranger.search.direction import Direction
 from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted, Output, interruptible, streams
 from autoranger.version import __version__
 
 if TYPE_CHECKING:
+    from optuna.storages import BaseStorage
+
+    from autoranger.search.engine.cluster import Cluster
+    from autoranger.search.progress import Progress
     from autoranger.search.space import Space
     from autoranger.search.verdict.outcome import Outcome
     from autoranger.session import Session
@@ -60,6 +65,22 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress: on
 INTERRUPTED = 130
 
 
+def completed(begin: str) -> list[str]:
+    """The studies in the default storage whose names begin so, for the shell."""
+    from autoranger.search.storage.existing import searches
+    from autoranger.search.storage.storage import JOURNAL
+
+    return [study.study_name for study in searches(JOURNAL) if study.study_name.startswith(begin)]
+
+
+Latest = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[STUDY]", help="Name of a search's study. Default: the latest one.", autocompletion=completed
+    ),
+]
+
+
 class CostName(enum.StrEnum):
     """Costs that a search can look at."""
 
@@ -67,11 +88,26 @@ class CostName(enum.StrEnum):
     time = enum.auto()
 
 
+class Form(enum.StrEnum):
+    """What a config can be exported as."""
+
+    toml = enum.auto()
+    python = enum.auto()
+    json = enum.auto()
+
+
 class Kind(enum.StrEnum):
     """What can be begun with."""
 
     task = enum.auto()
     script = enum.auto()
+
+
+class EngineName(enum.StrEnum):
+    """Where workers are."""
+
+    local = enum.auto()
+    ray = enum.auto()
 
 
 OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
@@ -94,7 +130,16 @@ SamplerOption = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: 1; with Ray as many as fit."),
+]
+EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto. Default: a new one on this machine.")]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
+Place = Annotated[
+    str | None, typer.Option("--storage", help="Its Optuna storage, if not autoranger.journal: a file or a URL.")
+]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")]
 
 
@@ -124,6 +169,12 @@ def search(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
+    workers: Workers = None,
+    devices: Annotated[
+        str | None, typer.Option(help="A process for each, instead of --device: cuda:0,cuda:1 or all.")
+    ] = None,
+    engine: EngineOption = EngineName.local,
+    address: Address = None,
     data_dir: DataDir = None,
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
@@ -146,8 +197,11 @@ def search(
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
         autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
-    from autoranger.arguments import pick_device
+    from autoranger.arguments import pick_device, pick_devices
     from autoranger.search.cost import Cost, memory, step_time
+    from autoranger.search.crew.batch import Trained
+    from autoranger.search.crew.crew import engine as crew_engine
+    from autoranger.search.engine.board import Board
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.study import search as run
@@ -156,16 +210,21 @@ def search(
 
     keep_freed_memory()
     seconds = None if budget is None else parse_budget(budget)
-    chosen = create(task, pick_device(device), data_dir)
+    places = pick_devices(devices)
+    chosen = create(task, places[0] if places else pick_device(device), data_dir)
     session = Session(chosen.name, out_path, storage, study, resume=resume)
     aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
     chosen_space = choices(space, add)
     price: Cost | None = None
     if cost is not None:
         price = memory() if cost is CostName.memory else step_time(chosen, chosen_space)
-    with resumable(session, storage, study):
-        outcome = session.run(
-            lambda opened, name, progress: run(
+
+    def searched(opened: BaseStorage, name: str, progress: Progress) -> Outcome:
+        board = Board(opened, name, Trained.from_data)
+        cluster = chosen_cluster(engine, address, workers, gpu=chosen.device.type == "cuda")
+        team = crew_engine(chosen, objective, workers=workers or 1, devices=places, cluster=cluster, board=board)
+        with closing(team) as crew:
+            return run(
                 chosen,
                 opened,
                 name,
@@ -177,11 +236,12 @@ def search(
                 cost=price,
                 resume=resume,
                 checkpoints=session.checkpoints,
+                engine=crew,
                 progress=progress,
-            ),
-            aside,
-            str(chosen.device),
-        )
+            )
+
+    with resumable(session, storage, study):
+        outcome = session.run(searched, aside, ", ".join(places) or str(chosen.device))
     session.save(outcome, aside)
     show_outcome(session, outcome, out_path, as_json)
 
@@ -191,7 +251,9 @@ def tune(
     train: Annotated[str, typer.Argument(metavar="FILE:FUNCTION", help="Your training: train.py:train, or a module.")],
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
+    workers: Workers = None,
+    engine: EngineOption = EngineName.local,
+    address: Address = None,
     metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
         Direction | None,
@@ -247,9 +309,10 @@ def tune(
                 metric=metric,
                 direction=direction,
                 lr_range=lr_range,
-                workers=workers,
+                workers=workers or 1,
                 timeout=limit,
                 log=log,
+                cluster=chosen_cluster(engine, address, workers, gpu=False),
                 space=choices(space, add),
                 seed=seed,
                 budget=seconds,
@@ -263,12 +326,59 @@ def tune(
     show_outcome(session, outcome, out_path, as_json)
 
 
-def hidden(word: str) -> str:
-    """A word of a command line without the password in it, if it is a database's URL."""
-    from autoranger.search.storage.database import shown
+@app.command()
+def worker(
+    study: Annotated[str, typer.Option(help="Name of the running search's study.")],
+    storage: Storage = None,
+    task: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="The task or function, if it has another path here than there.")
+    ] = None,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Join a running search or tune as a worker, from any machine that can open its storage.
 
-    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{shown(value)}"
+    The search hands out candidates to its workers, and trains itself, too. A worker may join and leave at any time;
+    what it had is trained again elsewhere. It checks that its task and data are those of the search, and ends with it.
+
+    **Example**
+
+        autoranger worker --study digits-20261128 --storage postgresql+psycopg://user@host/studies
+    """
+    import optuna
+
+    from autoranger.arguments import pick_device
+    from autoranger.search.joining import join
+    from autoranger.search.population.memory import keep_freed_memory
+    from autoranger.search.storage.storage import JOURNAL, existing_storage
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    keep_freed_memory()
+    aside = Aside(stderr=True, quiet=quiet, verbose=verbose)
+    opened = existing_storage(storage or JOURNAL)
+    with closing(join(opened, study, spec=task, device=pick_device(device), data_dir=data_dir)) as member:
+        aside.print(f"joined study '{escape(study)}'; Ctrl-C leaves it", highlight=False)
+        done = member.serve(lambda sentence: aside.print(sentence, highlight=False, markup=False))
+    aside.print(f"the search is over; {done} items were trained here", highlight=False)
+
+
+def chosen_cluster(engine: EngineName, address: str | None, workers: int | None, *, gpu: bool) -> Cluster | None:
+    """The Ray cluster to train on; None for workers of this machine.
+
+    Args:
+        engine, address, workers: the options.
+        gpu: whether each worker needs a GPU.
+    """
+    from autoranger.components.core.errors import ConfigError
+    from autoranger.search.engine.cluster import Cluster
+
+    if engine is EngineName.local:
+        if address is not None:
+            raise ConfigError("--address is of a Ray cluster; add --engine ray.")
+        return None
+    return Cluster(address, workers, gpus=1.0 if gpu else 0.0)
 
 
 @contextmanager
@@ -307,6 +417,7 @@ def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bo
 def new(
     kind: Annotated[Kind, typer.Argument(metavar="KIND", help="task (data, model and metric) or script (a training).")],
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The Python file to write.")],
+    as_json: Json = False,
 ) -> None:
     """Write a commented task or training script that runs as it is, to be changed.
 
@@ -319,19 +430,26 @@ def new(
     """
     from autoranger.templates import write
 
-    for line in write(kind.value, file):
+    lines = write(kind.value, file)
+    if as_json:
+        print_json({"file": str(file)})
+        return
+    for line in lines:
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()
 def compare(
-    configs: Annotated[list[str], typer.Argument(metavar="A B [C …]", help="Config files or names of presets.")],
+    configs: Annotated[
+        list[str], typer.Argument(metavar="A B [C …]", help="Config files, presets, or studies of searches.")
+    ],
     task: Task,
     seeds: Annotated[int, typer.Option(min=2, help="Number of common seeds.")] = 16,
     sweep: Annotated[bool, typer.Option(help="First find the best learning rate of each, at equal budget.")] = True,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
+    storage: Place = None,
     full: Annotated[
         bool, typer.Option("--full", help="Train for the task's full length instead of the proxy's.")
     ] = False,
@@ -352,17 +470,17 @@ def compare(
     import optuna
 
     from autoranger.arguments import pick_device
-    from autoranger.components.core.config import load
     from autoranger.display import Display
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.verdict.comparison import compare_configs
+    from autoranger.sources import read_source
     from autoranger.tables import comparison_dict, print_comparison
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     keep_freed_memory()
     chosen = create(task, pick_device(device), data_dir)  # whose file may define components
-    sides = {name: load(name) for name in configs}
+    sides = {name: read_source(name, storage)[0] for name in configs}
     with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
         comparison = compare_configs(
             chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
@@ -375,22 +493,25 @@ def compare(
 
 @app.command()
 def report(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="Name of a search's study.")],
-    storage: Annotated[str | None, typer.Option(help="Its Optuna storage: a journal file or a database URL.")] = None,
+    study: Latest = None,
+    storage: Place = None,
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Write a page, its figures, the finalists' configs and attribution.json to this folder."
+            "--out",
+            help="Folder for a page, figures, the finalists' configs and attribution.json; or X.html: the page.",
         ),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Report what a search found: the verdict, the finalists, and what each component contributes.
 
-    The report is made from the study; nothing is trained. An interrupted search is reported as far as it got.
+    The report is made from the study; nothing is trained. A search that runs or was interrupted is reported as far as
+    it got.
 
     **Examples**
 
+        autoranger report
         autoranger report digits-20260101-120000
         autoranger report mine --storage sqlite:///team.db --out report
     """
@@ -417,6 +538,66 @@ def report(
     print_report(out, result)
     if written:
         out.print(f"\nWritten: {escape(', '.join(map(str, written)))}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def studies(storage: Place = None, as_json: Json = False) -> None:
+    """List the searches in a storage, the latest first: when they began, how they stand, and what they found.
+
+    **Examples**
+
+        autoranger studies
+        autoranger studies --storage postgresql+psycopg://me@host/studies
+    """
+    from autoranger.report.sentences import began
+    from autoranger.report.standing import found_by, readable
+    from autoranger.search.storage.existing import searches
+    from autoranger.search.storage.storage import JOURNAL
+
+    rows = [(study.study_name, readable(study), found_by(study)) for study in searches(storage or JOURNAL)]
+    if as_json:
+        print_json(
+            {
+                name: None if standing is None else standing.to_dict() | {"found": found}
+                for name, standing, found in rows
+            }
+        )
+        return
+    if not rows:
+        out.print("There is no search in this storage yet.")
+        return
+    cells = {
+        name: ("?", "of another version", "") if standing is None else (began(standing), standing.state, found)
+        for name, standing, found in rows
+    }
+    print_table("study", cells, "began", "state", "found")
+
+
+@app.command()
+def watch(study: Latest = None, storage: Place = None, as_json: Json = False) -> None:
+    """Show a search while it runs: its rounds, its leaders and the time left.
+
+    On a terminal this goes on until the search ends; Ctrl-C ends the watching, not the search. With --json, or where
+    there is no terminal, the present moment is shown once.
+
+    **Examples**
+
+        autoranger watch
+        autoranger watch mine --storage sqlite:///team.db
+    """
+    from autoranger.report.sentences import next_command
+    from autoranger.report.standing import read_standing
+    from autoranger.search.storage.database import shown
+    from autoranger.search.storage.existing import find_study
+    from autoranger.search.storage.storage import JOURNAL
+    from autoranger.watch import follow
+
+    found = find_study(study, storage or JOURNAL)
+    if as_json:
+        print_json(read_standing(found).to_dict())
+        return
+    with suppress(KeyboardInterrupt):
+        follow(lambda: read_standing(found), out, lambda standing: next_command(standing, shown(storage or JOURNAL)))
 
 
 @app.command()
@@ -474,20 +655,85 @@ def presets(as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, or the name of a preset.")],
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            metavar="FILE:MODEL",
+            help="my_model.py:make, a model or what makes one: what it gets. Code runs.",
+        ),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Length of that model's training, for --for.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Batch size of that training, for --for.")] = None,
     task: Known = None,
+    storage: Place = None,
     as_json: Json = False,
 ) -> None:
-    """Explain a config: its components and values, and what the search found about it."""
-    from autoranger.components.core.config import load, read
+    """Explain a config: its components and values, and what the search found about it.
+
+    With `--for`, also what it is for a model: the kinds of its parameters, the rate and weight decay of each, and the
+    scale laws that they come from.
+
+    **Examples**
+
+        autoranger show ranger21
+        autoranger show tuned.toml --for my_model.py:make --steps 30000 --batch-size 256
+    """
+    from autoranger.sources import read_source
     from autoranger.tables import print_config
 
     introduce(task)
-    config, evidence = read(source) if Path(source).exists() else (load(source), {})
+    config, evidence = read_source(source, storage)
+    found = None
+    if model is not None:
+        from autoranger.fitting import fit, model_of, print_fit
+
+        found = fit(config, model_of(model), steps, batch_size)
+    elif steps or batch_size:
+        from autoranger.components.core.errors import ConfigError
+
+        raise ConfigError("--steps and --batch-size say what the training of a model is: name it by --for.")
     if as_json:
-        print_json(config.to_dict() | ({"evidence": evidence} if evidence else {}))
-    else:
-        print_config(out, source, config, evidence)
+        about = {"evidence": evidence} if evidence else {}
+        print_json(config.to_dict() | about | ({"for": asdict(found)} if found else {}))
+        return
+    print_config(out, source, config, evidence)
+    if found:
+        print_fit(out, config, found)
+
+
+@app.command()
+def export(
+    source: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
+    form: Annotated[
+        Form, typer.Option("--format", help="toml, with a comment for each line; python; or json.")
+    ] = Form.toml,
+    file: Annotated[Path | None, typer.Option("--out", help="File to write. Default: standard output.")] = None,
+    task: Known = None,
+    storage: Place = None,
+) -> None:
+    """Print a config as commented TOML, as Python code, or as JSON.
+
+    **Examples**
+
+        autoranger export tuned.toml --format python
+        autoranger export digits-20260101-120000 --out tuned.toml
+    """
+    from autoranger.arguments import check_out, keep_previous
+    from autoranger.components.core.files import write_whole
+    from autoranger.export import FORMATS
+    from autoranger.sources import read_source
+
+    introduce(task)
+    text = FORMATS[form](read_source(source, storage)[0].to_dict())
+    if file is None:
+        print_text(text)
+        return
+    if form is Form.toml:
+        check_out(file)
+        keep_previous(file)
+    write_whole(file, text)
 
 
 @app.command()

@@ -14,10 +14,12 @@ from optuna.storages import BaseStorage
 from autoranger.arguments import check_out, keep_previous
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.display import Display
+from autoranger.report.sentences import note
 from autoranger.search.commands import program
 from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
 from autoranger.search.storage.database import is_url, shown
+from autoranger.search.storage.notes import write_note
 from autoranger.search.storage.storage import JOURNAL, open_storage
 from autoranger.search.verdict.outcome import Outcome
 from autoranger.terminal import Aside, patience
@@ -66,7 +68,9 @@ class Session:
         """Runs the search, shows its progress on a console, and returns its outcome."""
         title = f"study '{self.name}' in {self.place}" + (f", on {device}" if device else "")
         with patience() as kept, Display(console, title, kept) as display:
-            return search(self.storage, self.name, display)
+            outcome = search(self.storage, self.name, display)
+        write_note(self.storage, self.name, note(outcome, self.report_command))
+        return outcome
 
     def save(self, outcome: Outcome, console: Aside) -> None:
         """Writes the config to `out_path`, if there is one. A config that it replaces is kept as a backup."""

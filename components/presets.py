@@ -18,6 +18,23 @@ RANGER21 = (
 )
 """The eight components of Ranger21 (Wright and Demeure 2021, arXiv 2106.13731)."""
 
+MODERN = (
+    *RANGER21,
+    "global_norm_clipping",
+    "cosine_annealing",
+    "square_root_cooldown",
+    "nesterov",
+    "ademamix",
+    "mars",
+    "adopt",
+    "lion",
+    "cautious_mask",
+    "cautious_weight_decay",
+    "update_clipping",
+    "hyperball",
+)
+"""Ranger21's components, and what people ask about today."""
+
 
 @dataclass(frozen=True)
 class Preset:

@@ -16,6 +16,31 @@ def program() -> str:
     return from_here(started if started.stem == "autoranger" else Path(sysconfig.get_path("scripts"), "autoranger"))
 
 
+def this_command() -> str:
+    """What this process was started by: `autoranger …`, or a script of Python; URLs without their passwords."""
+    file, *words = sys.argv
+    begun = program() if Path(file).stem in ("autoranger", "__main__") else f"python {shlex.quote(file or '-')}"
+    return " ".join([begun, *(shlex.quote(hidden(word)) for word in words)])
+
+
+def resuming(command: str, study: str) -> str:
+    """What continues a search in a study that was begun by a command."""
+    begun, *words = shlex.split(command)
+    if Path(begun).stem != "autoranger":
+        return f"{command}, with study={study!r} and resume=True for autoranger.tune"
+    named = any(word.partition("=")[0] == "--study" for word in words)
+    more = [*([] if named else ["--study", study]), *([] if "--resume" in words else ["--resume"])]
+    return f"{program()} {shlex.join([*words, *more])}"
+
+
+def hidden(word: str) -> str:
+    """A word of a command line without the password in it, if it is a database's URL."""
+    from autoranger.search.storage.database import shown
+
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{shown(value)}"
+
+
 def installs(package: str) -> str:
     """The command that installs a package for the running Python."""
     python = from_here(Path(sys.executable))

@@ -8,7 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 from autoranger.components.core.config import Config
+from autoranger.components.core.proxy import proxy_of
 from autoranger.search.clock import Clock, OutOfTime
+from autoranger.search.crew.crew import Crew
+from autoranger.search.engine.engine import Engine
 from autoranger.search.population import Population
 from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.race.objectives import LOSS, with_objective
@@ -20,6 +23,7 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
+from autoranger.search.vectorization import forked
 
 EXPLORED = 64
 """Subsets in the standard plan of a search in which a sampler chooses them."""
@@ -31,20 +35,35 @@ class Proxy:
     Args:
         task: the task.
         objective: the name of the objective; see `with_objective`.
-        checkpoints: of long trainings; None for none.
+        engine: does the `Training` of the task, if its candidates are not trained in this process.
+        checkpoints: of long trainings in this process; None for none.
     """
 
-    def __init__(self, task: Task, objective: str, checkpoints: Checkpoints | None = None) -> None:
+    def __init__(
+        self, task: Task, objective: str, engine: Engine | None = None, checkpoints: Checkpoints | None = None
+    ) -> None:
         self.about, for_objective = with_objective(task, objective)
         self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
         self.population.checkpoints = checkpoints
-        self.trainer: Trainer = for_objective(self.population)
+        self.crew = None if engine is None else Crew(self.population, engine)
+        self.trainer: Trainer = for_objective(self.crew or self.population)
 
     @property
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {}
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`."""
+        with forked(self.about.device):
+            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """See `Subject`."""
+        return {} if self.about.origin is None else {"task": self.about.origin.spec}
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""
@@ -55,6 +74,7 @@ class Proxy:
         if clock.budget is not None:
             clock.first()
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
+            clock.rate *= 1.0 if self.crew is None else self.crew.engine.speed
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """See `Subject`."""

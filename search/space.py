@@ -11,30 +11,13 @@ import numpy as np
 
 from autoranger.components.core.component import Component, conflicts, registry
 from autoranger.components.core.config import Config
-from autoranger.components.presets import PRESETS, RANGER21
+from autoranger.components.presets import MODERN, PRESETS, RANGER21
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 LOWEST_LR, HIGHEST_LR = 1e-6, 1e2
 """Bounds up to which the grid of learning rates is extended."""
-
-MODERN = (
-    *RANGER21,
-    "global_norm_clipping",
-    "cosine_annealing",
-    "square_root_cooldown",
-    "nesterov",
-    "ademamix",
-    "mars",
-    "adopt",
-    "lion",
-    "cautious_mask",
-    "cautious_weight_decay",
-    "update_clipping",
-    "hyperball",
-)
-"""Ranger21's components, and what people ask about today."""
 
 EXTENDED = "extended"
 

@@ -17,6 +17,7 @@ from autoranger.components.core.errors import ConfigError, SearchError, unknown
 from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
+from autoranger.search.engine.engine import Engine
 from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
@@ -26,7 +27,9 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
-from autoranger.search.storage.record import Record
+from autoranger.search.storage.front import front as make_front
+from autoranger.search.storage.front import trade_off
+from autoranger.search.storage.record import ORIGIN, Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
@@ -52,6 +55,7 @@ def search(
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
+    engine: Engine | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
@@ -74,6 +78,7 @@ def search(
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
+        engine: has workers that train the candidates, as that of `crew.engine` has; by default this process trains.
         checkpoints: of the study's trainings, so that a long one that is interrupted goes on where it was. By default
             it begins anew.
         progress: is told how the search goes.
@@ -87,7 +92,7 @@ def search(
     """
     clock = Clock(budget, progress or Progress())  # the checks of the task count
     outcome = conduct(
-        Proxy(task, objective, checkpoints),
+        Proxy(task, objective, engine, checkpoints),
         clock,
         storage,
         study,
@@ -136,7 +141,8 @@ def conduct(
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
     record = Record(storage, study, space, known, resume=resume)
-    front = None if cost is None else record.front()
+    record.note(**{ORIGIN: subject.origin})
+    front = None if cost is None else make_front(storage, study)
     fresh, early = (seed_stream(seed * SEEDS + offset) for offset in (0, SEEDS // 2))
     swept, sweep_seeds, finals, opened_by = Standings(), list[int](), None, ""
     try:
@@ -171,22 +177,23 @@ def conduct(
             # Rounds and seeds may have been cut short.
             done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
-            merits = {config: finalist.valid for config, finalist in judged.items()}
+            merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:
             require_reached(trainer)
             require_finite(swept, steps, trainer.failures)
             needed = None if plan else clock.needed(cheapest(subject, space, clock))
             best, finalist, evidence = uncompared(settings, space.default, swept, sweep_seeds, needed)
-            judged, merits = {best: finalist}, {best: best_value(swept[space.default])}
-        record.conclude(best, merits)
+            judged, merits, work = {best: finalist}, {best: best_value(swept[space.default])}, 0
+        record.conclude(best, merits, work)
     except (ConfigError, SearchError) as error:
         record.note(failure=str(error))
         raise
     finally:
         record.close()
-    outcome = Outcome(best, list(judged.values()), evidence, clock.elapsed, clock.done)
+    exported = replace(best, proxy=subject.scale)
+    outcome = Outcome(exported, list(judged.values()), evidence, clock.elapsed, clock.done)
     if front is not None:
-        record.trade_off(front, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
+        trade_off(front, space, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(
         finalists=[asdict(finalist) for finalist in outcome.finalists],
         spent={
@@ -194,7 +201,7 @@ def conduct(
             "work": clock.done + record.recalled,
             "rounds": clock.rounds,
         },
-        outcome=best.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
+        outcome=exported.to_dict() | {EVIDENCE: evidence.to_dict()},  # last, since it says that the search is finished
     )
     return outcome
 

@@ -80,6 +80,16 @@ class Subject(Protocol):
         """What `calibrate` measured, in this session or an earlier one. It is stored with the settings of the study."""
         ...
 
+    @property
+    def scale(self) -> dict[str, Any]:
+        """Returns what its trainings are, for those who train at another scale; see `core.proxy`. Empty if unknown."""
+        ...
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """Where workers find what it trains, by its kind; empty if that is not known."""
+        ...
+
     def identity(self, arm: Config) -> dict[str, Any]:
         """Returns what must not have changed when a search is resumed, besides its settings.
 

@@ -21,8 +21,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, Jou
 from optuna.trial import TrialState
 
 from autoranger import Config
-from autoranger.components.core.config import write_whole
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.components.core.files import write_whole
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
 from autoranger.search.storage import journal as journals

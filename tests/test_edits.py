@@ -386,7 +386,7 @@ def test_optimizers_of_the_same_components_share_them_and_nothing_else(way: None
     train(optimizers[0])
     assert torch.equal(alone, first)
     assert not torch.equal(first, second)
-    chains = [optimizer._bound.core.chain for optimizer in optimizers if optimizer._bound]
+    chains = [optimizer._bound.core.chains[0] for optimizer in optimizers if optimizer._bound]
     assert all(chain is chains[0] for chain in chains)
 
 

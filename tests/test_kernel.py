@@ -495,7 +495,7 @@ def test_what_has_no_rule_is_said() -> None:
             return x._replace(grad=x.grad.sort(dim=-1).values)
 
     step = Step([Config()], None, dtype=torch.float32, device=torch.device("cpu"))
-    link = type(step.chain[0])(Sorting([{}], torch.float32, torch.device("cpu")), gated=False)
-    step.chain, step.sweeps = [link], [[link]]
+    link = type(step.chains[0][0])(Sorting([{}], torch.float32, torch.device("cpu")), gated=False)
+    step.chains, step.sweeps = [[link]], [[[link]]]
     with pytest.raises(UntraceableError, match="sort"):
         record(step, True, torch.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -9,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from autoranger import Config, ConfigError, Ranger21
+from autoranger import Component, Config, ConfigError, Ranger21, Signals, Stage
+from autoranger.components.core.component import registry
 from autoranger.components.core.kinds import kinds_of
+from autoranger.components.presets import RANGER21
 from autoranger.search.population.population import Population
 from autoranger.search.tasks.shakespeare import Transformer
 from autoranger.search.vectorization import batch_order
@@ -196,6 +199,7 @@ def test_a_file_keeps_kinds(tmp_path: Any) -> None:
     assert len({config, Config(lr=0.01, kinds=KINDS), Config(lr=0.01)}) == 3
 
 
+@pytest.mark.usefixtures("way")
 def test_kinds_are_as_two_optimizers_of_torch() -> None:
     torch.manual_seed(0)
     nets = [nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2)) for _ in range(2)]
@@ -217,6 +221,119 @@ def test_kinds_are_as_two_optimizers_of_torch() -> None:
         torch.testing.assert_close(mine, other)
 
 
+EIGHT = dict.fromkeys(RANGER21, True)
+MIXED = {
+    "vector": {"components": {"lookahead": False, "positive_negative_momentum": False, "linear_warmup": False}},
+    "head": {"components": {"adaptive_gradient_clipping": {"clip": 0.003}, "stable_weight_decay": {"scope": "global"}}},
+}
+
+
+@pytest.mark.usefixtures("way")
+@pytest.mark.parametrize(
+    ("components", "kinds"),
+    [
+        (EIGHT, MIXED),
+        (EIGHT, {"hidden": {"components": dict.fromkeys(RANGER21, False)}}),
+        ({"global_norm_clipping": {"max_norm": 0.5}}, {"vector": {"components": {"global_norm_clipping": False}}}),
+        ({}, {"head": {"components": {"madgrad": {}}}, "hidden": {"components": {"sgd_momentum": {}}}}),
+    ],
+    ids=["mixed", "plain hidden", "a norm over the others", "other cores"],
+)
+def test_components_of_a_kind_are_as_an_optimizer_for_it_alone(components: Any, kinds: Any) -> None:
+    """However the step is run; sums over the model are over the parameters that have the component on."""
+    nets = [net_of(0) for _ in range(2)]
+    config = Config(lr=0.02, weight_decay=0.1, components=components, kinds=kinds)
+    ours = config.build(nets[0], total_steps=20)
+    kinds_there = kinds_of(nets[1])
+    parts = {kind: [p for name, p in nets[1].named_parameters() if kinds_there[name] == kind] for kind in KINDS}
+    same: dict[Any, list[Any]] = {}
+    for kind, params in parts.items():  # those of the same config are one optimizer
+        same.setdefault(config.of(kind), []).extend(params)
+    theirs = [own.build(params, total_steps=20, compile=False) for own, params in same.items()]
+    for step in range(12):
+        for net, optimizers in zip(nets, ([ours], theirs), strict=True):
+            backward(net, step)
+            for optimizer in optimizers:
+                optimizer.step()
+    for mine, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6)
+    assert {tuple(entry) for entry in ours.state.values()} == {tuple(e) for o in theirs for e in o.state.values()}
+
+
+def net_of(seed: int) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 2))
+
+
+def backward(net: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, y = torch.randn(16, 4, generator=generator), torch.randint(0, 2, (16,), generator=generator)
+    net.zero_grad()
+    F.cross_entropy(net(x), y).backward()
+
+
+def test_a_component_may_be_for_some_kinds_alone() -> None:
+    config = Config(lr=0.1, components={"for_matrices": {}})
+    assert config.of("hidden").components
+    assert not config.of("vector").components
+    nets = [nn.Linear(3, 2), nn.Linear(3, 2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours, theirs = config.build(nets[0].parameters()), Config(lr=0.1).build(nets[1].parameters())
+    for net, optimizer in zip(nets, (ours, theirs), strict=True):
+        backward_sum(net)
+        optimizer.step()
+    torch.testing.assert_close(nets[0].bias, nets[1].bias)
+    assert not torch.equal(nets[0].weight, nets[1].weight)
+    assert [g["components"] for g in ours.param_groups] == [{"for_matrices": True}, None]
+
+
+def backward_sum(net: nn.Module) -> None:
+    net(torch.ones(1, 3)).square().sum().backward()
+
+
+@pytest.fixture(autouse=True)
+def _matrices() -> Any:
+    class ForMatrices(Component):
+        """Twice the step, for matrices."""
+
+        stage = Stage.UPDATE
+        kinds = frozenset({"hidden", "head"})
+
+        def forward(self, x: Signals) -> Signals:
+            return x._replace(update=2 * x.update)
+
+    yield
+    del registry["for_matrices"]
+
+
+def test_components_of_a_kind_that_do_not_fit() -> None:
+    wrong = {"vector": {"components": {"madgrad": True}}}
+    with pytest.raises(ConfigError, match=r"kinds\.vector: .* exclude each other"):
+        Config(components={"sgd_momentum": {}}, kinds=wrong)
+    with pytest.raises(ConfigError, match=r"kinds\.vector: unknown component 'look_ahead'"):
+        Config(kinds={"vector": {"components": {"look_ahead": False}}})
+    with pytest.raises(ConfigError, match="total_steps is missing"):
+        Config(kinds={"head": {"components": {"linear_warmup": True}}}).build(nn.Linear(2, 2))
+
+
+@pytest.mark.usefixtures("way")
+def test_a_state_with_components_by_kind_goes_on() -> None:
+    config = Config(lr=0.02, weight_decay=0.1, components=EIGHT, kinds=MIXED)
+    nets = [net_of(0) for _ in range(2)]
+    optimizers = [config.build(net, total_steps=20) for net in nets]
+    for step in range(8):
+        if step == 3:
+            optimizers[1] = config.build(nets[1], total_steps=20)
+            optimizers[1].load_state_dict(copy.deepcopy(optimizers[0].state_dict()))
+        for net, optimizer in zip(nets, optimizers, strict=True):
+            backward(net, step)
+            optimizer.step()
+    for mine, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=0)
+    with pytest.raises(ConfigError, match="other components"):
+        Config(components=EIGHT).build(nets[0], total_steps=20).load_state_dict(optimizers[0].state_dict())
+
+
 def test_a_state_goes_on_and_knows_its_kinds() -> None:
     net = nn.Linear(3, 3)
     first, second = (Config(lr=0.1, kinds=KINDS).build(net) for _ in range(2))
@@ -227,16 +344,22 @@ def test_a_state_goes_on_and_knows_its_kinds() -> None:
     assert [g["kind"] for g in second.param_groups] == ["head", "vector"]
 
 
+@pytest.mark.usefixtures("compiler")
 @pytest.mark.parametrize("task", [Text, Pictures])
 def test_a_search_trains_with_kinds_as_the_optimizer_does(task: Any) -> None:
     """Beside a config that says nothing of kinds, and one that knows other parameters by name."""
     problem = task()
     named = {"hidden": {"names": ["*bias"], "lr_factor": 0.1}} if task is Pictures else {}
-    configs = [Config(lr=0.02, kinds=KINDS), Config(lr=0.02), Config.preset("ranger21", lr=0.02, kinds=KINDS | named)]
+    configs = [
+        Config(lr=0.02, kinds=KINDS),
+        Config(lr=0.02),
+        Config.preset("ranger21", lr=0.02, kinds=KINDS | named),
+        Config(lr=0.02, components=EIGHT, kinds=MIXED),
+    ]
     together = Population(problem).train(configs, [0], steps=4)["valid"]
     for config, value in zip(configs, together[:, 0], strict=True):
         assert value == pytest.approx(alone(problem, config, steps=4), rel=1e-4)
-    assert len({float(v) for v in together[:, 0]}) == 3
+    assert len({float(v) for v in together[:, 0]}) == len(configs)
 
 
 def alone(task: Any, config: Config, steps: int) -> float:
@@ -245,7 +368,7 @@ def alone(task: Any, config: Config, steps: int) -> float:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = task.model()
-    optimizer = config.build(model, total_steps=steps)
+    optimizer = config.build(model, total_steps=steps, batch_size=task.batch_size)
     for indices in batch_order(len(inputs), task.batch_size, steps, 0):
         optimizer.zero_grad()
         task.loss(model(inputs[indices]), targets[indices]).backward()

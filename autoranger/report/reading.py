@@ -10,10 +10,12 @@ from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.presets import RANGER21
+from autoranger.report.standing import Race, Standing, race_of, read_standing
 from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
 from autoranger.search.serialization import from_data, to_json
+from autoranger.search.storage.sittings import State
 from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
 
@@ -74,6 +76,8 @@ class Report:
         attribution: of the metric in that round to the components; None if there are too few results for it.
         missing: why there is no attribution.
         failure: why the search has failed; None if it has not.
+        standing: whether it runs, how far it is, when and where it ran.
+        race: the rounds of the race, with the mean metric of each candidate.
     """
 
     study: str
@@ -88,6 +92,8 @@ class Report:
     attribution: Attribution | None
     missing: str
     failure: str | None
+    standing: Standing
+    race: Race
 
     @property
     def metric(self) -> str:
@@ -108,6 +114,8 @@ class Report:
             "settings": asdict(self.settings),
             "verdict": None if self.evidence is None else self.evidence.verdict,
             "failure": self.failure,
+            "state": self.standing.state,
+            "sittings": [asdict(sitting) for sitting in self.standing.sittings],
             "config": None if exported is None else exported.config,
             "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "finalists": [asdict(finalist) for finalist in self.finalists],
@@ -138,7 +146,7 @@ def read_report(study: Study, place: str) -> Report:
         DataError: if the study's attributes are not what a search of this version writes.
     """
     try:
-        attributes = from_data(Attributes, study.user_attrs, "study")
+        attributes, standing = from_data(Attributes, study.user_attrs, "study"), read_standing(study)
     except ConfigError as error:
         name = study.study_name
         raise DataError(f"study '{name}' is damaged or of another version: {error} Search anew.") from None
@@ -159,13 +167,22 @@ def read_report(study: Study, place: str) -> Report:
         settings=attributes.settings,
         evidence=evidence,
         finalists=finalists,
-        spent=attributes.spent or Spent(sum(r["steps"] * r["seeds"] * r["candidates"] for r in trained), None),
+        spent=spent(attributes.spent, trained, standing),
         rounds=trained,
         sample=sample,
         attribution=attribution,
         missing=missing,
         failure=attributes.failure,
+        standing=standing,
+        race=race_of(study, attributes.settings.seed),
     )
+
+
+def spent(found: Spent | None, rounds: Sequence[Mapping[str, int]], standing: Standing) -> Spent:
+    """What a search has cost: as it says itself, and otherwise by its rounds and sittings."""
+    work = sum(r["steps"] * r["seeds"] * r["candidates"] for r in rounds) if found is None else found.work
+    known = None if found is None else found.seconds
+    return Spent(work, standing.seconds if known is None and standing.state is not State.RUNNING else known)
 
 
 def players(sample: Sample, exported: Sequence[str]) -> list[str]:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 
 from autoranger.report.reading import Report
+from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
+from autoranger.search.commands import program, resuming
 from autoranger.search.race.race import RANDOM
 from autoranger.search.space import changed_from, in_words
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist
+from autoranger.search.storage.sittings import State
+from autoranger.search.storage.storage import JOURNAL
+from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist, Outcome
 from autoranger.search.verdict.statistics import Difference
 
 ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
 """Roles of finalists, in words."""
+
+TRIALS = (
+    "A trial is a subset of components with a learning rate. Its value is the metric on the fresh seeds of the "
+    "verdict, or in the last round that it reached. Its intermediate values are its rounds, by training steps. The "
+    "best trial is the exported config: what looked better without having been shown to be is pruned. With figures:"
+)
+"""How to read the trials of a study."""
 
 SHARED = "shared"
 """What the components are called that long-named finalists have in common."""
@@ -28,14 +40,10 @@ READING = (
 )
 
 
-def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str | None = None) -> str:
-    """The verdict in a sentence."""
+def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str = "This search has no verdict.") -> str:
+    """The verdict in a sentence, or what is said where there is none."""
     if exported is None or evidence is None:
-        return (
-            f"This search failed: {failure}"
-            if failure
-            else "This search has no verdict yet: it is still running, or was interrupted and can be resumed."
-        )
+        return pending
     if evidence.comparison is None:
         return without_comparison(exported, evidence)
     gain = evidence.comparison.against_default
@@ -43,6 +51,59 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, failure: str |
     if DEFAULT in exported.roles:
         return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
     return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
+
+
+def goes_on(report: Report) -> bool:
+    """Whether a search has not come to an end: it runs, or can be continued."""
+    return report.standing.state not in (State.FINISHED, State.FAILED)
+
+
+def pending(report: Report) -> str:
+    """Why a search has no verdict: it has failed, runs, or was interrupted."""
+    if report.failure and report.standing.state is State.FAILED:
+        return f"This search failed: {report.failure}"
+    return f"{progress(report.standing)} {advice(report.standing)}:"
+
+
+def progress(standing: Standing) -> str:
+    """How far a search has got."""
+    at = f"in {standing.stage.name}" if standing.stage else "before the first round"
+    if standing.state is State.RUNNING:
+        left = "" if standing.left is None else f", about {clock_time(standing.left)} left"
+        return f"Running, {at}{left}."
+    if standing.state is State.ELSEWHERE:
+        return f"Running on another machine, or killed there, {at}."
+    return f"Interrupted {at}." if standing.state is State.INTERRUPTED else f"{standing.state.capitalize()}."
+
+
+def advice(standing: Standing) -> str:
+    """What `next_command` is for."""
+    if standing.state is State.INTERRUPTED:
+        return "To continue it"
+    return "To follow it" if standing.state in (State.RUNNING, State.ELSEWHERE) else "To see what was found"
+
+
+def next_command(standing: Standing, place: str) -> str:
+    """The command that is of use: to follow a search that runs, continue one that was interrupted, report another."""
+    if standing.state is State.INTERRUPTED:
+        begun = (
+            standing.sittings[-1].command if standing.sittings else f"autoranger search --task {standing.settings.task}"
+        )
+        return resuming(begun, standing.study)
+    verb = "watch" if standing.state in (State.RUNNING, State.ELSEWHERE) else "report"
+    named = [] if place == JOURNAL else ["--storage", place]
+    return f"{program()} {shlex.join([verb, standing.study, *named])}"
+
+
+def began(standing: Standing) -> str:
+    """When a search began."""
+    return standing.sittings[0].began[:16].replace("T", " ") if standing.sittings else "?"
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as hours, minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
 def without_comparison(exported: Finalist, evidence: Evidence) -> str:
@@ -77,6 +138,13 @@ def heading(report: Report) -> str:
     words = [f"task {settings.task}", f"{len(settings.components)} components", f"sampler {report.opening}"]
     words += [f"seed {settings.seed}"] + ([f"budget {settings.budget:g} s"] if settings.budget else [])
     return f"study '{report.study}' in {report.storage}: {', '.join(words)}"
+
+
+def origin(report: Report) -> str:
+    """When, where and by which command a search ran; a line for each sitting."""
+    return "\n".join(
+        f"{part.began[:16].replace('T', ' ')}, {part.machine}: {part.command}" for part in report.standing.sittings
+    )
 
 
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
@@ -136,6 +204,30 @@ def legend(evidence: Evidence | None) -> str:
         "comparisons together; p likewise, of being no better than full Ranger21: below "
         f"{beyond:.2g} where an interval is above 0."
     )
+
+
+def note(outcome: Outcome, report: str) -> str:
+    """What optuna-dashboard shows above a study, in Markdown.
+
+    Args:
+        outcome: of the search.
+        report: the command that reports it.
+    """
+    evidence, table = outcome.evidence, list[str]()
+    if evidence.comparison is not None:
+        head = (
+            "",
+            "optimizer",
+            "lr",
+            f"valid {evidence.settings.metric}",
+            "test",
+            "against Ranger21",
+            "p",
+            "against AdamW",
+        )
+        rows = [head, ["---"] * len(head), *finalist_cells(outcome.finalists)]
+        table = ["", *(f"| {' | '.join(row[: len(head)])} |" for row in rows), "", legend(evidence)]
+    return "\n".join([f"**{verdict(outcome.exported, evidence)}**", *table, "", TRIALS, "", f"    {report}", ""])
 
 
 def spent(report: Report) -> str:

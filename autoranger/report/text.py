@@ -78,8 +78,12 @@ def print_verdict(console: Console, words: str) -> None:
 
 def print_report(console: Console, report: Report) -> None:
     """Prints a report: the verdict, the finalists, the cost, and what each component contributes."""
-    console.print(escape(sentences.heading(report)), highlight=False, soft_wrap=True)
-    print_verdict(console, sentences.verdict(report.exported, report.evidence, report.failure))
+    console.print(escape(sentences.heading(report)), highlight=False)
+    if origin := sentences.origin(report):
+        console.print(escape(origin), highlight=False, soft_wrap=True)
+    print_verdict(console, sentences.verdict(report.exported, report.evidence, sentences.pending(report)))
+    if sentences.goes_on(report):
+        print_code(console, f"\n    {sentences.next_command(report.standing, report.storage)}\n")
     if compared := sentences.legend(report.evidence):
         console.print()
         print_finalists(console, report.finalists, report.settings)

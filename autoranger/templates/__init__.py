@@ -6,8 +6,8 @@ import shlex
 from importlib.resources import files
 from pathlib import Path
 
-from autoranger.components.core.config import write_whole
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.files import write_whole
 from autoranger.search.commands import program
 
 COMMANDS = {"task": "search --task {}:MyTask", "script": "tune {}:train --budget 5m"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.components.core.hyper import plain_number
 from autoranger.components.core.kinds import check_kind
@@ -28,12 +29,21 @@ def patterns(value: object, where: str) -> list[str]:
     return [*value]
 
 
+def switches(value: object, where: str) -> dict[str, Any]:
+    """`value` as a table of components; ConfigError otherwise."""
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} is {value!r}, but must be a table, such as {{lookahead = false}}.")
+    return {name: dict(own) if isinstance(own, Mapping) else own for name, own in value.items()}
+
+
 FIELDS: dict[str, Callable[[object, str], Any]] = {
     "lr_factor": number,
     "weight_decay": number,
+    "components": switches,
     "names": patterns,
 }
-"""What can be said of a kind: the factor on the rate, its own weight decay, and patterns of names that are of it."""
+"""What can be said of a kind: a factor on the rate, its own weight decay, components in place of those of all (False
+for off), and patterns of names that are of it."""
 
 
 def check(kinds: object) -> dict[str, dict[str, Any]]:
@@ -63,3 +73,21 @@ def frozen(kinds: ByKind) -> tuple[Any, ...]:
 def names(kinds: ByKind) -> dict[str, list[str]]:
     """The patterns of names for each kind that has some."""
     return {kind: table["names"] for kind, table in kinds.items() if "names" in table}
+
+
+def of(kinds: ByKind, fields: Mapping[str, Any], kind: str | None) -> dict[str, Any]:
+    """The `fields` of a config as they are for one kind of parameters; what has no kind has all components."""
+    table = kinds.get(kind or "", {})
+    meant = {name: settings for name, settings in fields["components"].items() if is_for(name, kind)}
+    return {
+        "lr": fields["lr"] * table.get("lr_factor", 1.0),
+        "weight_decay": table.get("weight_decay", fields["weight_decay"]),
+        "components": meant | table.get("components", {}),
+        "kinds": {},
+    }
+
+
+def is_for(component: str, kind: str | None) -> bool:
+    """Whether a component is for parameters of this kind."""
+    kinds = registry[component].kinds
+    return kind is None or not kinds or kind in kinds

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.adamw import ADAMW, Part
-from autoranger.components.core.component import Component, Settings, Signals, registry
+from autoranger.components.core.component import Component, Settings, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.hyper import Setting
 from autoranger.components.core.private import is_intercepted
@@ -53,6 +53,27 @@ class Link:
         return y._replace(**chosen), changed  # type: ignore[arg-type]
 
 
+def chains_of(
+    groups: Sequence[Sequence[Config]], dtype: torch.dtype, device: torch.device, *, shared: bool = False
+) -> tuple[list[Sequence[Link]], list[int]]:
+    """The chain of each parameter group, and which one that is: groups in which the same is on have one.
+
+    Args:
+        groups: for each group the config of every candidate.
+        dtype, device: of hyperparameters.
+        shared: whether they are those of all steps of the same config, of which there is one candidate.
+    """
+    made: dict[object, tuple[int, Sequence[Link]]] = {}
+    numbers = []
+    for configs in groups:
+        key = tuple(tuple((name, *settings.items()) for name, settings in c.components.items()) for c in configs)
+        if key not in made:
+            chain = shared_chain(configs[0], dtype, device) if shared else chain_of(configs, dtype, device)
+            made[key] = len(made), chain
+        numbers.append(made[key][0])
+    return [chain for _, chain in made.values()], numbers
+
+
 def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
     """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
     settings = {cls: [c.components.get(name) for c in configs] for name, cls in registry.items()}
@@ -90,12 +111,19 @@ def links(
 
 
 def state_per_number(config: Config) -> int:
-    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW."""
+    return len(states(config))
 
-    A number of state takes 4 bytes, or 8 where the parameter is float64.
-    """
+
+def bytes_per_number(config: Config, state_dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of state for each number of a parameter, which is of single or half precision."""
+    return sum((torch.float32 if initial is torch.clone else state_dtype).itemsize for initial in states(config))
+
+
+def states(config: Config) -> list[Callable[[Tensor], Tensor]]:
+    """What makes each state tensor that an optimizer keeps, of AdamW's parts and components."""
     chain = shared_chain(config, torch.float32, torch.device("cpu"))
-    return sum(len(link.component.state) for link in chain)
+    return [initial for link in chain for initial in link.component.state.values()]
 
 
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
@@ -108,11 +136,23 @@ def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:
     return not any(part.stage in link.component.bypasses for link in chosen if not link.gated)
 
 
-def sweeps(links: Sequence[Link]) -> list[list[Link]]:
-    """The chain cut before each component that needs a sum over all stacks, which has to wait for all of them."""
-    cut: list[list[Link]] = [[]]
-    for link in links:
-        if link.component.collective and cut[-1]:
-            cut.append([])
-        cut[-1].append(link)
+def heads(chains: Sequence[Sequence[Link]]) -> list[str]:
+    """The components that need a sum over all stacks in any of these chains, in order: each begins a sweep."""
+    found = {link.component.id: link.component for chain in chains for link in chain if link.component.collective}
+    return sorted(found, key=lambda name: (found[name].stage, found[name].position, name))
+
+
+def sweeps(chain: Sequence[Link], heads: Sequence[str]) -> list[list[Link]]:
+    """A chain without its schedules, cut before each of `heads`, which have to wait for all stacks."""
+    cut: list[list[Link]] = [[] for _ in (None, *heads)]
+    now = 0
+    for link in (link for link in chain if link.component.stage > Stage.RATE):
+        if link.component.id in heads:
+            now = heads.index(link.component.id) + 1
+        cut[now].append(link)
     return cut
+
+
+def head_of(sweep: Sequence[Link]) -> Link | None:
+    """What begins a sweep, where that needs a sum over all stacks."""
+    return sweep[0] if sweep and sweep[0].component.collective else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
-import tempfile
 import tomllib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,11 +17,14 @@ from autoranger.components.core import by_kind
 from autoranger.components.core.by_kind import ByKind
 from autoranger.components.core.component import Component, Settings, conflicts, registry
 from autoranger.components.core.errors import ConfigError, DataError, reason, unknown
+from autoranger.components.core.files import write_whole
 from autoranger.components.core.hyper import Setting, plain_number
+from autoranger.components.core.proxy import Proxy, check_proxy
 from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.optim.optimizer import ParamsT
 
@@ -76,8 +78,10 @@ class Config:
         components: id of each component that is on, with its hyperparameters (`{}` for the defaults). `True` means
             `{}`, and `False` leaves a component off. Missing hyperparameters are filled in.
         kinds: what differs for single kinds of parameters (hidden, embedding, head, vector; see `core.kinds`): a factor
-            on the rate, `lr_factor`, their own `weight_decay`, and `names`, patterns of parameters that are of the
-            kind whatever else they look like.
+            on the rate, `lr_factor`, their own `weight_decay`, `components` that are on or off for them alone, and
+            `names`, patterns of parameters that are of the kind whatever else they look like.
+        proxy: what the config was found on, as a search notes it (see `core.proxy`); `build` goes from there to the
+            model and the training that it is given.
 
     Raises:
         ConfigError: (a ValueError) on an unknown component, hyperparameter or kind, a value out of range, or two
@@ -90,6 +94,7 @@ class Config:
     weight_decay: float = 1e-4
     components: Mapping[str, Mapping[str, Setting]] = field(default_factory=dict)
     kinds: ByKind = field(default_factory=dict)
+    proxy: Proxy = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("lr", "eps", "weight_decay"):
@@ -97,10 +102,17 @@ class Config:
         object.__setattr__(self, "betas", check_betas(self.betas))
         object.__setattr__(self, "components", complete(self.components))
         object.__setattr__(self, "kinds", by_kind.check(self.kinds))
+        object.__setattr__(self, "proxy", check_proxy(self.proxy))
+        for kind in self.kinds:
+            try:
+                self.of(kind)
+            except ConfigError as error:
+                raise ConfigError(f"kinds.{kind}: {error}") from None
 
     def __hash__(self) -> int:
         chosen = tuple((name, tuple(settings.items())) for name, settings in self.components.items())
-        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen, by_kind.frozen(self.kinds)))
+        more = by_kind.frozen(self.kinds), str(self.proxy)
+        return hash((self.lr, self.betas, self.eps, self.weight_decay, chosen, *more))
 
     def __reduce__(self) -> tuple[type[Config], tuple[Any, ...]]:
         """A copy is made anew, so that the components of a pickled config are found where it is loaded."""
@@ -109,7 +121,8 @@ class Config:
     @property
     def needs_total_steps(self) -> list[str]:
         """Ids of the components that are on and need to know the length of the training."""
-        return [name for name in self.components if registry[name].needs_total_steps]
+        every = {name for c in (self, *map(self.of, self.kinds)) for name in c.components}
+        return [name for name in registry if name in every and registry[name].needs_total_steps]
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Config:
@@ -127,8 +140,9 @@ class Config:
         """Plain lists, dicts and numbers, as in the file."""
         components = {name: dict(settings) for name, settings in self.components.items()}
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kinds = {kind: dict(table) for kind, table in values.pop("kinds").items()}
-        return values | {"betas": list(self.betas), "components": components} | ({"kinds": kinds} if kinds else {})
+        more = {name: copy.deepcopy(dict(values.pop(name))) for name in ("kinds", "proxy")}
+        said = {name: table for name, table in more.items() if table}
+        return values | {"betas": list(self.betas), "components": components} | said
 
     def of(self, kind: str | None) -> Config:
         """The config of the parameters of one kind, which says nothing of kinds any more; None means any other.
@@ -136,25 +150,36 @@ class Config:
         >>> Config(lr=0.1, kinds={"vector": {"lr_factor": 2, "weight_decay": 0}}).of("vector")
         Config(lr=0.2, betas=(0.9, 0.999), eps=1e-08, weight_decay=0.0, components={}, kinds={})
         """
-        decay = self.kinds.get(kind or "", {}).get("weight_decay", self.weight_decay)
-        return replace(self, lr=self.lr * self.lr_factor(kind), weight_decay=decay, kinds={}) if self.kinds else self
+        return replace(self, **by_kind.of(self.kinds, vars(self), kind)) if self.is_by_kind else self
 
-    def lr_factor(self, kind: str | None) -> float:
-        """The factor on the learning rate of the parameters of a kind."""
-        return float(self.kinds.get(kind or "", {}).get("lr_factor", 1.0))
+    @property
+    def is_by_kind(self) -> bool:
+        """Whether anything differs between kinds of parameters."""
+        return bool(self.kinds) or any(registry[name].kinds for name in self.components)
 
     def build(
         self,
         params: ParamsT | nn.Module,
         total_steps: int | None = None,
         *,
+        batch_size: int | None = None,
+        scale: bool = True,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> ComposedOptimizer:
-        """The optimizer over a model, or over parameters; see `ComposedOptimizer`."""
-        from autoranger.components.optimizer.optimizer import ComposedOptimizer
+        """The optimizer over a model, or over parameters; see `ComposedOptimizer`.
 
-        return ComposedOptimizer(params, self, total_steps=total_steps, maximize=maximize, compile=compile)
+        Args:
+            params, total_steps, maximize, compile, state_dtype: as there.
+            batch_size: examples in each step of the training.
+            scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
+                this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
+        """
+        from autoranger.components.optimizer.optimizer import build
+
+        how = {"total_steps": total_steps, "maximize": maximize, "compile": compile, "state_dtype": state_dtype}
+        return build(params, self, batch_size, scale=scale, **how)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.
@@ -257,40 +282,3 @@ def load(source: str | os.PathLike[str]) -> Config:
     if not Path(source).exists() and Path(source).suffix != ".toml":
         raise ConfigError(f"{unknown('preset', str(source), PRESETS)} A config file has to exist.")
     return Config.load(source)
-
-
-def check_writable(folder: Path, called: Path | None = None) -> None:
-    """DataError where no file can be made in a folder; for a look before long work."""
-    try:
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise DataError(f"cannot write to {called or folder}/ ({reason(error)}); choose another --out.") from None
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all, by way of a temporary file beside it; DataError where that fails.
-
-    A link stays one: the file that it leads to is replaced.
-    """
-    temporary = None
-    try:
-        place = Path(os.path.realpath(path))
-        with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".autoranger-", delete=False) as file:
-            temporary = file.name
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        with suppress(OSError):  # where files have no modes
-            os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, place)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if not isinstance(error, OSError):
-            raise
-        raise DataError(
-            f"cannot write {path}: {reason(error)}; choose a path in a folder that you can write."
-        ) from None

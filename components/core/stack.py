@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.private import buffers
+from autoranger.components.core.rounding import salt_of, stochastic
 from autoranger.components.core.shards import Shards
 
 
@@ -22,12 +23,21 @@ class Stack(nn.Module):
         matrix: see `Signals`.
         group: which of the step's groups of scalars they use.
         shards: how they are spread over processes, where they are; `theta` is then what is here.
+        state_dtype: of the state that does not begin as a copy of the parameters; None means as `held_in` says.
     """
 
     count: Tensor
+    chain: int = 0
+    """The number of the step's chain that it goes through."""
 
     def __init__(
-        self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int, shards: Shards | None = None
+        self,
+        chain: Sequence[Component],
+        theta: Tensor,
+        matrix: bool,
+        group: int,
+        shards: Shards | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.matrix, self.group, self.shards, self.shape = matrix, group, shards, theta.shape
@@ -36,15 +46,21 @@ class Stack(nn.Module):
         theta = theta.to(held_in(theta.dtype))
         for owner in self.owners:
             for name, initial in owner.state.items():
-                self.register_buffer(key(owner, name), initial(theta))
+                dtype = theta.dtype if state_dtype is None or initial is torch.clone else state_dtype
+                self.register_buffer(key(owner, name), initial(theta).to(dtype))
         self.copies = any(map(copies_weights, self.owners))
 
     @property
     def kind(self) -> int:
-        """What a recording depends on: 1 for a matrix, plus 2 if processes share rows, 4 if they share the tensor."""
+        """What a recording depends on: `whole_kind`, plus 2 if processes share rows, 4 if they share the tensor."""
         if not self.shards:
-            return int(self.matrix)
-        return self.matrix + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
+            return self.whole_kind
+        return self.whole_kind + 2 * self.shards.are_rows_cut + 4 * bool(self.shards.groups)
+
+    @property
+    def whole_kind(self) -> int:
+        """What a recording of tensors depends on that no processes share: 1 for a matrix, plus 8 times the chain."""
+        return self.matrix + 8 * self.chain
 
     def restart_copies(self, b: int, theta: Tensor) -> None:
         """Begins anew, for tensor `b`, the state of components that keep a copy of weights, which is now `theta`."""
@@ -57,6 +73,16 @@ class Stack(nn.Module):
         """The state of one component, by name; empty where it has none."""
         own: dict[str, Any] = buffers(self)
         return {name: own[key(component, name)] for name in component.state}
+
+    def rounded(self, component: Component, changed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What is to be stored of a component's state: itself, by chance rounded up or down where that is bfloat16."""
+        held = self.state(component)
+        short = {name: x for name, x in changed.items() if held[name].dtype == torch.bfloat16}
+        if not short:
+            return changed
+        rows = torch.arange(self.shape[2], device=self.count.device).view(1, 1, -1, 1)
+        salts = {name: salt_of(f"{component.id}.{name}") for name in short}
+        return {**changed, **{name: stochastic(x, self.count, rows, salts[name]) for name, x in short.items()}}
 
     def named_state(self) -> dict[str, Tensor]:
         """All state, by component and name."""

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.core.chain import Link, chain_of, sweeps
+from autoranger.components.core.chain import Link, chains_of, head_of, heads, sweeps
 from autoranger.components.core.component import Signals, Stage
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
@@ -35,8 +36,9 @@ class Step(nn.Module):
         dtype: in which to compute.
         device: of the parameters.
         groups: for each parameter group what every candidate's config is for it (`Config.of`): lr, betas, eps, weight
-            decay and T are its own. By default there is one group, of the configs themselves.
-        chain: that of the configs, where it is shared with other steps.
+            decay, T and what is on are its own. By default there is one group, of the configs themselves.
+        shared: whether its components are those of all other steps of the same configs, each of one candidate.
+        state_dtype: see `Stack`.
 
     Raises:
         ConfigError: where a component needs `total_steps` and there is none.
@@ -58,11 +60,13 @@ class Step(nn.Module):
         dtype: torch.dtype,
         device: torch.device,
         groups: Sequence[Sequence[Config]] | None = None,
-        chain: Sequence[Link] | None = None,
+        shared: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
-        every = [config for candidate in zip(*(groups or [configs]), strict=True) for config in candidate]
+        groups = groups or [configs]
+        every = [config for candidate in zip(*groups, strict=True) for config in candidate]
         scalars = {
             "lr": [c.lr for c in every],
             "beta1": [c.betas[0] for c in every],
@@ -75,26 +79,34 @@ class Step(nn.Module):
         for name, column in zip(scalars, columns.view(len(scalars), len(configs), -1, 1, 1).unbind(), strict=True):
             self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
-        self.dtype = dtype
-        self.chain = chain_of(configs, dtype, device) if chain is None else chain
-        self.sweeps = sweeps([link for link in self.chain if link.component.stage > Stage.RATE])
-        if chain is None:
-            self.components = nn.ModuleList(link.component for link in self.chain)
+        self.dtype, self.state_dtype = dtype, state_dtype
+        self.chains, self.chain_of_group = chains_of(groups, dtype, device, shared=shared)
+        """What is on in each parameter group, each chain once, and the number of each group's chain."""
+        cuts = heads(self.chains)
+        self.sweeps = [sweeps(chain, cuts) for chain in self.chains]
+        if not shared:
+            self.components = nn.ModuleList(link.component for chain in self.chains for link in chain)
         self.stacks: list[Stack] = []
         self.partners: Any = None
         """The processes that hold the other parameters of the model, where these are split between optimizers."""
 
     def add(self, theta: Tensor, *, matrix: bool, group: int = 0, shards: Shards | None = None) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        return self.take(Stack([link.component for link in self.chain], theta, matrix, group, shards))
+        components = [link.component for link in self.chain(group)]
+        return self.take(Stack(components, theta, matrix, group, shards, self.state_dtype))
+
+    def chain(self, group: int) -> Sequence[Link]:
+        """What is on in a parameter group."""
+        return self.chains[self.chain_of_group[group]]
 
     @property
     def is_collective(self) -> bool:
         """Whether any component needs a sum over all tensors of the model."""
-        return any(sweep[0].component.collective for sweep in self.sweeps)
+        return any(head_of(sweep) for cut in self.sweeps for sweep in cut)
 
     def take(self, stack: Stack) -> Stack:
         """Goes on with a stack that another step of the same components has made."""
+        stack.chain = self.chain_of_group[stack.group]
         self.register_module(f"stack{len(self.stacks)}", stack)
         self.stacks.append(stack)
         return stack
@@ -113,7 +125,16 @@ class Step(nn.Module):
             total=self.total,
             step=self.steps.to(self.dtype).expand_as(lr),
         )
-        for link in self.chain:
+        found = [self._scheduled(chain, x) for chain in self.chains]
+        if len(found) == 1 or all(x is found[0] for x in found):
+            return found[0]
+        by_group = [of_group(found[chain], group) for group, chain in enumerate(self.chain_of_group)]
+        return x._replace(**{name: torch.cat([getattr(y, name) for y in by_group], dim=1) for name in SCALARS})  # type: ignore[arg-type]
+
+    @staticmethod
+    def _scheduled(chain: Sequence[Link], x: Signals) -> Signals:
+        """The signals after the schedules of a chain."""
+        for link in chain:
             if link.component.stage == Stage.RATE:
                 x, _ = link.advance(x, {})
         return x
@@ -146,16 +167,17 @@ class Step(nn.Module):
                     updates=stack.count.to(self.dtype),
                     matrix=stack.matrix,
                 )
-        for sweep in self.sweeps:
-            if sweep[0].component.collective:
-                totals = collect(sweep[0].component, signals, scalars, self.stacks, masks, self.partners)
-                signals = {i: x._replace(collected=totals) for i, x in signals.items()}
+        last = len(self.sweeps[0]) - 1
+        for number, sweep in enumerate(zip(*self.sweeps, strict=True)):
+            totals = collect([*map(head_of, sweep)], signals, scalars, self.stacks, masks, self.partners)
+            signals = {i: x._replace(collected=totals) for i, x in signals.items()} if totals else signals
             sharded = [i for i in signals if self.stacks[i].shards]
             shared = run_together(sweep, {i: signals.pop(i) for i in sharded}, self.stacks, masks) if sharded else {}
             for i in [*signals, *shared]:
                 # Popped, so that in the last sweep the memory of one stack is free before the next one is computed.
-                x = shared.pop(i) if i in shared else run(sweep, signals.pop(i), self.stacks[i], masks[i])
-                if sweep is self.sweeps[-1]:
+                own = sweep[self.stacks[i].chain]
+                x = shared.pop(i) if i in shared else run(own, signals.pop(i), self.stacks[i], masks[i])
+                if number == last:
                     write(thetas[i], x.theta, masks[i])
                 else:
                     signals[i] = x
@@ -173,19 +195,23 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
     for link in sweep:
         held = stack.state(link.component)
         x, changed = link.advance(x, held)
-        write_state(held, changed, mask)
+        write_state(held, stack.rounded(link.component, changed), mask)
     return x
 
 
 def run_together(
-    sweep: Sequence[Link], signals: dict[int, Signals], stacks: Sequence[Stack], masks: Sequence[Tensor | None]
+    sweeps: Sequence[Sequence[Link]],
+    signals: dict[int, Signals],
+    stacks: Sequence[Stack],
+    masks: Sequence[Tensor | None],
 ) -> dict[int, Signals]:
-    """Stacks that are spread over processes through one sweep, side by side; writes the state."""
-    for link in sweep:
-        held = {i: stacks[i].state(link.component) for i in signals}
-        found = together({i: partial(link.advance, x, held[i]) for i, x in signals.items()}, stacks)
+    """Stacks that are spread over processes through one sweep of each chain, side by side; writes the state."""
+    for links in zip_longest(*sweeps):
+        now = {i: link for i in signals if (link := links[stacks[i].chain]) is not None}
+        held = {i: stacks[i].state(link.component) for i, link in now.items()}
+        found = together({i: partial(link.advance, signals[i], held[i]) for i, link in now.items()}, stacks)
         for i, (x, changed) in found.items():
-            write_state(held[i], changed, masks[i])
+            write_state(held[i], stacks[i].rounded(link.component, changed), masks[i])
             signals[i] = x
     return signals
 

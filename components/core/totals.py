@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autoranger.components.core.chain import Link
 from autoranger.components.core.component import Component, Signals
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.sums import together
 
 
 def collect(
-    component: Component,
+    heads: Sequence[Link | None],
     signals: Mapping[int, Signals],
     scalars: Signals,
     stacks: Sequence[Stack],
     masks: Sequence[Tensor | None],
     partners: Any,
 ) -> list[Tensor]:
-    """What `component.collect` finds in all stacks together, `[K, 1, 1, 1]` each.
+    """What the component that begins a sweep `collect`s in all stacks together, `[K, 1, 1, 1]` each; else nothing.
 
     Args:
-        component: whose forward wants to know.
+        heads: that component, in each chain where it is on.
         signals: of each stack that has a gradient.
         scalars: those that all stacks have in common.
         stacks, masks: all stacks, and which of their tensors count.
         partners: the processes that hold the other parameters of the model; None where this one knows them all.
     """
-    found = together({i: partial(component.collect, x) for i, x in signals.items()}, stacks)
+    links = {i: head for i in signals if (head := heads[stacks[i].chain])}
+    found = together({i: partial(link.component.collect, signals[i]) for i, link in links.items()}, stacks)
     parts = []
-    for i in signals:
-        mask = masks[i]
-        parts.append([(part if mask is None else torch.where(mask, part, 0.0)).sum(dim=1) for part in found[i]])
+    for i, link in links.items():
+        counts = [mask for mask in (masks[i], link.component.switch if link.gated else None) if mask is not None]
+        parts.append([reduce(lambda x, mask: torch.where(mask, x, 0.0), counts, x).sum(dim=1) for x in found[i]])
     totals = [torch.stack(part).sum(dim=0)[:, None] for part in zip(*parts, strict=True)]
-    return totals if partners is None else add_among(totals or nothing(component, scalars), partners)
+    head = next(filter(None, heads), None)
+    if head is None or partners is None:
+        return totals
+    return add_among(totals or nothing(head.component, scalars), partners)
 
 
 def nothing(component: Component, scalars: Signals) -> list[Tensor]:

@@ -11,7 +11,7 @@ from autoranger.components.core.by_kind import names, number
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.kinds import KINDS, kind_of, kinds_of, renamed
-from autoranger.components.optimizer.groups import Group
+from autoranger.components.optimizer.groups import Group, chosen
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -33,7 +33,7 @@ def arrange(params: ParamsT | nn.Module, config: Config) -> list[Any]:
         given: list[Any] = [*parts_of({"params": params.named_parameters()}, kinds)]
     else:
         given = [*params]
-        if config.kinds and given:
+        if config.is_by_kind and given:
             given = split(given, config)
     if not given:
         raise ConfigError("the parameter list is empty; pass model.parameters() of a model that has some.")
@@ -73,10 +73,10 @@ def with_numbers(group: Group, config: Config, defaults: Mapping[str, Any]) -> G
     """
     own, base = config.of(group.get("kind")), defaults["lr"]
     group.setdefault("weight_decay", own.weight_decay)
+    group.setdefault("components", chosen(own))
     if "lr" not in group:
-        factor = number(group.get("lr_factor", 1.0), "lr_factor of a parameter group") * config.lr_factor(
-            group.get("kind")
-        )
+        factor = number(group.get("lr_factor", 1.0), "lr_factor of a parameter group")
+        factor *= config.kinds.get(group.get("kind") or "", {}).get("lr_factor", 1.0)
         group["lr"] = base if factor == 1 else base * factor
         if "kind" in group or "lr_factor" in group:
             group["lr_factor"] = factor

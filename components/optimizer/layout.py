@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, compress
-from operator import is_, itemgetter, not_
+from operator import call, is_, itemgetter, not_
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.graph import increment_version
 
+from autoranger.components.core.chain import Link
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import warn
 from autoranger.components.core.rows import by_rows, can_look, is_matrix
@@ -42,6 +43,7 @@ class ParameterLayout:
         compile: see `ComposedOptimizer`.
         before: the layout until now; its stacks are kept where nothing has happened to them.
         partners: finds those of the step; see `Step`.
+        state_dtype: see `ComposedOptimizer`.
     """
 
     def __init__(
@@ -52,13 +54,15 @@ class ParameterLayout:
         compile: Compile,
         before: ParameterLayout | None = None,
         partners: Callable[[], Any] = lambda: None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         self.groups = groups
-        self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
+        self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None, state_dtype)
         self.core = self.numbers.core
         self.core.partners = partners() if self.core.is_collective else None
-        owners = [link.component for link in self.core.chain]
-        self.names = ("step", *(f"{owner.id}.{name}" for owner in owners for name in owner.state))
+        by_chain = [names_of_state(chain) for chain in self.core.chains]
+        self.names = {name for own in by_chain for name in own}
+        self.most = max(map(len, by_chain))
         self.membership = membership(groups)
         work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
         self.idle = [
@@ -77,8 +81,10 @@ class ParameterLayout:
         self.conv_groups = [stacked.conv_groups for stacked in self.stacks for _ in stacked.members]
         self.kinds = [*map(kind, self.every)]
         self.entries = [state[p] for p in self.every]
+        readers = [reader(own) for own in by_chain]
+        self.readers = [readers[stacked.stack.chain] for stacked in self.stacks for _ in stacked.members]
         self.tensors = [*self._find(self.entries)]
-        self.places = [addresses(self.tensors[i :: len(self.names)]) for i in range(len(self.names))]
+        self.places = [addresses(self.tensors[i :: self.most]) for i in range(self.most)]
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
         here = self._here()
         self.kernel = compile_step(self.core, here, compile)
@@ -115,7 +121,12 @@ class ParameterLayout:
     ) -> StackedParameters:
         """A stack of these parameters: the one that there is, or else a new one with the state that there is."""
         found = [known.get(p) for p in members]
-        if found[0] and found == [(found[0][0], b) for b in range(len(found[0][0].members))]:
+        owners = [link.component.id for link in self.core.chain(group) if link.component.state]
+        if (
+            found[0]
+            and found == [(found[0][0], b) for b in range(len(found[0][0].members))]
+            and [owner.id for owner in found[0][0].stack.owners] == owners
+        ):
             stacked = found[0][0]
             stacked.stack.group = group
             self.core.take(stacked.stack)
@@ -146,13 +157,11 @@ class ParameterLayout:
 
     def _is_where_it_was(self) -> bool:
         """Whether the memory of state is the same: of another name in each step, since who moves it moves it all."""
-        turn = self.numbers.taken % len(self.names)
-        return addresses(self.tensors[turn :: len(self.names)]) == self.places[turn]
+        turn = self.numbers.taken % self.most
+        return addresses(self.tensors[turn :: self.most]) == self.places[turn]
 
     def _find(self, entries: list[Any]) -> Iterator[Tensor]:
-        if len(self.names) == 1:  # of which `itemgetter` makes no tuple
-            return (entry[self.names[0]] for entry in entries)
-        return chain.from_iterable(map(itemgetter(*self.names), entries))
+        return chain.from_iterable(map(call, self.readers, entries))
 
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
@@ -248,6 +257,18 @@ class ParameterLayout:
         for stacked, theta, grad, parts in zip(self.stacks, thetas, grads, members, strict=True):
             if grad is not None:
                 scatter(theta, parts, stacked.conv_groups)
+
+
+def names_of_state(chain: Sequence[Link]) -> list[str]:
+    """What a parameter that goes through a chain has in `state`."""
+    return ["step", *(f"{link.component.id}.{name}" for link in chain for name in link.component.state)]
+
+
+def reader(names: list[str]) -> Callable[[Any], tuple[Tensor, ...]]:
+    """A function that reads these names from an entry of `state`."""
+    if len(names) == 1:  # of which `itemgetter` makes no tuple
+        return lambda entry: (entry[names[0]],)
+    return itemgetter(*names)
 
 
 def interpreter(core: Step, params: list[Tensor]) -> Interpreter | None:

@@ -45,16 +45,18 @@ class Resume:
 
     def _check(self, optimizer: Optimizer, state_dict: StateDict) -> None:
         self._given = state_dict
-        mine = self.config.to_dict()["components"]
-        for group in state_dict["param_groups"]:
+        configs = [self.config.of(kind) for _, kind in self._own]
+        for group, config in zip(state_dict["param_groups"], configs, strict=False):
+            mine = config.to_dict()["components"]
             if filled(group.get("components") or {}) != mine:
                 theirs = ", ".join(group.get("components", {"none of autoranger's": None}) or ()) or "none"
                 raise ConfigError(
                     f"the state is of an optimizer with other components or hyperparameters ({theirs}); "
                     f"build it from the same config ({', '.join(mine) or 'none'} here)."
                 )
-        names = state_names(self.config)
-        for number, (p, entry) in enumerate(self._pairs()):
+        by_group = [state_names(config) for config in configs]
+        every = [own for own, group in zip(by_group, optimizer.param_groups, strict=True) for _ in group["params"]]
+        for number, ((p, entry), names) in enumerate(zip(self._pairs(), every, strict=False)):
             if entry and (missing := names - entry.keys()):
                 raise ConfigError(
                     f"the state of parameter {number} lacks {', '.join(sorted(missing))}: it is of another version of "
@@ -76,7 +78,7 @@ class Resume:
                 if isinstance(value, Tensor) and value.dtype != optimizer.state[p][name].dtype:
                     optimizer.state[p][name] = value.to(p.device)
         for group, (length, kind) in zip(optimizer.param_groups, self._own, strict=True):
-            group["components"], group["kind"] = chosen(self.config), kind
+            group["components"], group["kind"] = chosen(self.config.of(kind)), kind
             if length is not None:
                 group["total_steps"] = length
 

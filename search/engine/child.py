@@ -57,7 +57,7 @@ def serve(
     torch.set_num_threads(threads)
     try:
         do: Work = pickle.loads(work) if isinstance(work, bytes) else work
-        do.prepare()
+        do.prepare(number)
     except BaseException as error:
         if isinstance(error, SystemExit) and error.code == BEGUN_AGAIN:
             raise

@@ -15,8 +15,8 @@ POLL = 0.1
 class Work(Protocol):
     """What is done with an item. Workers get a copy of it, once."""
 
-    def prepare(self) -> Any:
-        """Called once in each worker, before the first item."""
+    def prepare(self, number: int) -> Any:
+        """Called once in each worker, before the first item, with its number."""
         ...
 
     def __call__(self, item: Any, number: int, tell: Callable[[Any], None]) -> Any:
@@ -67,6 +67,14 @@ class Engine(Protocol):
     @property
     def size(self) -> int:
         """How many are done at once."""
+        ...
+
+    speed: float
+    """How many times as fast it is expected to be as this process would be alone."""
+
+    @property
+    def others(self) -> int:
+        """How many of them are not done by this process."""
         ...
 
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
@@ -158,6 +166,9 @@ class Worker:
 
 class Source(Protocol):
     """Where a pool's workers come from."""
+
+    here: bool
+    """Whether its workers are this process."""
 
     @property
     def size(self) -> int:

@@ -27,10 +27,11 @@ class Pool:
         sources: of workers.
         timeout: seconds that an item may take. If None there is no limit, but a worker may not be silent for too long
             (see `PATIENCE`).
+        speed: how many times as fast it is expected to be as this process would be alone.
     """
 
-    def __init__(self, sources: Sequence[Source], timeout: float | None = None) -> None:
-        self.sources, self.timeout = list(sources), timeout
+    def __init__(self, sources: Sequence[Source], timeout: float | None = None, speed: float = 1.0) -> None:
+        self.sources, self.timeout, self.speed = list(sources), timeout, speed
         self.workers: dict[Worker, Source] = {}
         self.longest_silence = math.inf
 
@@ -38,6 +39,11 @@ class Pool:
     def size(self) -> int:
         """See `Engine`."""
         return max(1, sum(source.size for source in self.sources))
+
+    @property
+    def others(self) -> int:
+        """See `Engine`."""
+        return sum(source.size for source in self.sources if not source.here)
 
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """See `Engine`."""

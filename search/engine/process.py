@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -16,6 +18,7 @@ from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.engine.child import BEGUN_AGAIN, NAME, serve
 from autoranger.search.engine.engine import Work, Worker
 from autoranger.search.engine.pool import GRACE
+from autoranger.search.vectorization import on_gpu
 
 FORGIVEN = 3
 """Workers in a row that may end before they are ready."""
@@ -83,6 +86,8 @@ class Processes:
         log: the file for their output; None discards it.
     """
 
+    here = False
+
     def __init__(self, work: bytes | Work, size: int, threads: int, log: Path | None = None) -> None:
         self.work, self.size, self.threads, self.log = work, size, threads, log
         self.context: BaseContext = multiprocessing.get_context("spawn" if isinstance(work, bytes) else "fork")
@@ -114,6 +119,11 @@ class Processes:
 
     def close(self) -> None:
         """See `Source`."""
+
+
+def can_fork() -> bool:
+    """Whether copies of this process can train."""
+    return hasattr(os, "fork") and sys.platform != "darwin" and not on_gpu()
 
 
 @contextmanager

@@ -25,8 +25,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from autoranger.components.core.config import Config, write_whole
+from autoranger.components.core.config import Config
 from autoranger.components.core.errors import DataError
+from autoranger.components.core.files import write_whole
 from autoranger.search.population.chunk import Chunk
 from autoranger.search.vectorization import Tensors
 

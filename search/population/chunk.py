@@ -9,15 +9,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autoranger.components.core import by_kind
 from autoranger.components.core.component import Stage, registry
 from autoranger.components.core.config import Config
-from autoranger.components.core.kinds import kinds_of, renamed
 from autoranger.components.core.rows import by_rows, is_matrix, row_shape
 from autoranger.components.core.step import Step
 from autoranger.components.core.transposed import transposed
 from autoranger.components.kernel.compile import compile_step
 from autoranger.components.optimizer.groups import compute_dtype
+from autoranger.components.optimizer.scaling import by_parameter
 from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.score import score
@@ -56,11 +55,12 @@ class Chunk:
         dtype, device = compute_dtype(self.thetas), population.device
         rows = [c for c in configs for _ in seeds]
         names = [name.removeprefix("model.") for name in self.params]
-        kinds = [*kinds_among(self.models.example.model, names, rows)]
-        groups = [*dict.fromkeys(kinds)]
-        of_groups = [[c.of(kind) for c, kind in zip(rows, group, strict=True)] for group in groups]
+        batch_size = population.task.batch_size
+        of_each = configs_among(self.models.example.model, names, configs, steps, batch_size)
+        groups = [*dict.fromkeys(of_each)]
+        of_groups = [[c for c in group for _ in seeds] for group in groups]
         self.optimizer = Step(rows, steps, dtype=dtype, device=device, groups=of_groups)
-        for theta, p, turns, group in zip(self.thetas, self.params.values(), self.turns, kinds, strict=True):
+        for theta, p, turns, group in zip(self.thetas, self.params.values(), self.turns, of_each, strict=True):
             self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns), group=groups.index(group))
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
         # called one after another, or to a graph, it saves nothing (studies/10_population_throughput).
@@ -189,18 +189,19 @@ def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:
     return [kernels.get(own[name], 0) for name in names]
 
 
-def kinds_among(model: nn.Module, names: Iterable[str], configs: Sequence[Config]) -> Iterator[tuple[str | None, ...]]:
-    """For each parameter its kind to each config; None where none of them says anything of kinds."""
-    if not any(c.kinds for c in configs):
-        return ((None,) * len(configs) for _ in names)
-    own = kinds_of(model)
-    found = {patterns: renamed(own, dict(patterns)) for patterns in {of_names(c) for c in configs}}
-    return (tuple(found[of_names(c)][name] for c in configs) for name in names)
+def configs_among(
+    model: nn.Module, names: Sequence[str], configs: Sequence[Config], steps: int, batch_size: int
+) -> list[tuple[Config, ...]]:
+    """For each parameter what every config is for it: of its kind, and scaled to this training, as `Config.build` does.
 
-
-def of_names(config: Config) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    """The patterns of names that a config has for kinds."""
-    return tuple((kind, tuple(patterns)) for kind, patterns in by_kind.names(config.kinds).items())
+    Args:
+        model: whose parameters they are.
+        names: of the parameters.
+        configs: of the candidates.
+        steps, batch_size: of the training.
+    """
+    special = {c: by_parameter(model, c, steps, batch_size) for c in configs if c.is_by_kind or c.proxy}
+    return [tuple(special[c][name] if c in special else c for c in configs) for name in names]
 
 
 def in_chunks(configs: Sequence[Config], size: int) -> Iterator[list[int]]:

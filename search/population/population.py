@@ -7,7 +7,8 @@ same batches and, seed by seed, start from the same initialisation: differences 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -106,39 +107,13 @@ class Population(Prepared):
             For each split the metric `[K, S]`, NaN if a run has failed; the curve `[K, S, curve]` as "curve". Why
             candidates have failed is in `failures`.
         """
-        scores = {split: np.full((len(configs), len(seeds)), np.nan) for split in splits}
-        scores |= {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
-        workers = 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
-        every = among or configs
-        size = max(1, min(self.rows // len(seeds), -(-len(every) // workers)))
-        chunks = list(in_chunks(every, size))
-        if among:
-            left = {config: k for k, config in enumerate(configs)}
-            chunks = list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))
-        # Here, since making a model draws random numbers; those of other seeds are forgotten.
-        self._inits = {seed: self._init(seed) for seed in seeds}
-        with without_fallback_warnings(), forked(self.device), one_path(), Workers(min(workers, len(chunks))) as pool:
+        chunks = self.chunks(configs, seeds, among, self.workers)
+        scores = blank(len(configs), len(seeds), splits, curve)
+        with self.initialised(seeds), Workers(min(self.workers, len(chunks))) as pool:
 
             def train(chunk: list[int]) -> Scores:
-                chosen, done = [configs[k] for k in chunk], Counted(pool.locked(progress))
-                way = self.ways.training
-                try:
-                    return self._train_chunk(chosen, seeds, steps, splits, curve, done, pool.stopped)
-                except RefusedError as refusal:
-                    if way is None:  # nothing is slower
-                        raise (refusal.__cause__ or refusal) from None
-                    self.ways.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
-                    done.take_back()
-                    return train(chunk)
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                done.take_back()
-                release(self.device)
-                if len(chunk) == 1:
-                    raise ConfigError(too_large(self.task, f"one candidate with {len(seeds)} seeds"))
-                halves = train(chunk[: len(chunk) // 2]), train(chunk[len(chunk) // 2 :])
-                return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
+                chosen = [configs[k] for k in chunk]
+                return self.train_chunk(chosen, seeds, steps, splits, curve, pool.locked(progress), pool.stopped)
 
             for chunk, trained in pool.map(train, chunks):
                 report([configs[k] for k in chunk], trained)
@@ -147,6 +122,71 @@ class Population(Prepared):
                 for split, values in trained.items():
                     scores[split][chunk] = values
         return scores
+
+    @property
+    def workers(self) -> int:
+        """How many chunks are trained side by side, by threads."""
+        return 1 if self.noisy or self.device.type != "cpu" else min(MOST_WORKERS, torch.get_num_threads())
+
+    def chunks(
+        self, configs: Sequence[Config], seeds: Sequence[int], among: Sequence[Config], workers: int
+    ) -> list[list[int]]:
+        """The indices of the candidates of each chunk, where `workers` train side by side; see `train`."""
+        every = among or configs
+        most = max(1, self.rows // len(seeds))
+        rounds = -(-len(every) // (workers * most))
+        chunks = list(in_chunks(every, max(1, -(-len(every) // (workers * max(1, rounds))))))
+        if not among:
+            return chunks
+        left = {config: k for k, config in enumerate(configs)}
+        return list(filter(None, ([left[every[k]] for k in chunk if every[k] in left] for chunk in chunks)))
+
+    @contextmanager
+    def initialised(self, seeds: Sequence[int]) -> Iterator[None]:
+        """Within it, chunks of these seeds can be trained, by several threads."""
+        # Making a model draws random numbers, which threads must not. Those of other seeds are forgotten.
+        self._inits = {seed: self._init(seed) for seed in seeds}
+        with without_fallback_warnings(), forked(self.device), one_path():
+            yield
+
+    def train_chunk(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        splits: Sequence[str],
+        curve: int,
+        progress: Callable[[int], None],
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Scores:
+        """Trains candidates as one chunk, or as smaller ones if memory does not suffice; see `train`.
+
+        Args:
+            configs, seeds, steps, splits, curve, progress: see `train`.
+            stopped: asked now and then whether to end early.
+        """
+        way, done = self.ways.training, Counted(progress)
+
+        def again(configs: Sequence[Config]) -> Scores:
+            return self.train_chunk(configs, seeds, steps, splits, curve, progress, stopped)
+
+        try:
+            return self._train_chunk(configs, seeds, steps, splits, curve, done, stopped)
+        except RefusedError as refusal:
+            if way is None:  # nothing is slower
+                raise (refusal.__cause__ or refusal) from None
+            self.ways.descend(way, seedwise if way is vectorized else None, refusal.__cause__ or refusal)
+            done.take_back()
+            return again(configs)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        done.take_back()
+        release(self.device)
+        if len(configs) == 1:
+            raise ConfigError(too_large(self.task, f"one candidate with {len(seeds)} seeds"))
+        halves = again(configs[: len(configs) // 2]), again(configs[len(configs) // 2 :])
+        return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
     def _train_chunk(
         self,
@@ -208,3 +248,9 @@ class Population(Prepared):
         if self.stream is None or chunk.way is not vectorized or not self.ways.graphs:
             return chunk.advance
         return Replayed(chunk.advance, self.stream)
+
+
+def blank(candidates: int, seeds: int, splits: Sequence[str], curve: int) -> Scores:
+    """Scores of nothing yet: NaN everywhere."""
+    scores = {split: np.full((candidates, seeds), np.nan) for split in splits}
+    return scores | ({"curve": np.full((candidates, seeds, curve), np.nan)} if curve else {})

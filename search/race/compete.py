@@ -16,7 +16,6 @@ from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Opening, Race, Standings, best_lr
 from autoranger.search.race.trainer import Trainer
 
-
 SPLITS = ("valid", "test")
 """The parts of the data on which finalists are scored."""
 
@@ -87,9 +86,7 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
     record.report_verdict(steps, seeds, done)
     clock.training(len(fresh) * len(seeds) * steps)
     among = configs if len(fresh) < len(configs) else ()
-    race.population.train(
-        fresh, seeds, steps, splits=SPLITS, progress=clock.advance, report=note, among=among
-    )
+    race.population.train(fresh, seeds, steps, splits=SPLITS, progress=clock.advance, report=note, among=among)
     return {split: np.stack([done[config][split] for config in configs]) for split in SPLITS}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.arrays import Values
 from autoranger.search.direction import sign_of
-from autoranger.search.population.population import Population, Scores
+from autoranger.search.population.population import Scores
+from autoranger.search.race.trainer import CurveTrainer
 from autoranger.search.tasks.task import Task
 
 METRIC = "metric"
@@ -36,12 +37,12 @@ class Reaching:
         target: value of the task's score, higher is better.
     """
 
-    def __init__(self, population: Population, target: float) -> None:
+    def __init__(self, population: CurveTrainer, target: float) -> None:
         self.population, self.target = population, target
         self.best = -np.inf
 
     @property
-    def failures(self) -> dict[Config, str]:
+    def failures(self) -> Mapping[Config, str]:
         """Why candidates have failed."""
         return self.population.failures
 
@@ -98,7 +99,7 @@ def steps_to(target: float, curves: Values, steps: int) -> Values:
     return found
 
 
-def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[Population], Population | Reaching]]:
+def with_objective(task: Task, objective: str) -> tuple[Task, Callable[[CurveTrainer], CurveTrainer | Reaching]]:
     """The task with the objective as its metric, and a function that makes its population train for it.
 
     Args:

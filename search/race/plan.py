@@ -51,17 +51,24 @@ class Plan:
     verdict_seeds: int
     steps: int
 
+    def sizes(self, arms: int, lrs: int, first: int = 0) -> list[int]:
+        """Candidates of each round from `first` on, with `arms` entrants and a grid of `lrs` rates, not extended."""
+        kept = [min(rung.keep, self.arms, arms) for rung in self.rungs[first:]]
+        entrants = [min(self.arms, arms), *(min(kept[:i]) for i in range(1, len(kept)))]
+        return [
+            (entering + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
+            for number, (entering, rung) in enumerate(zip(entrants, self.rungs[first:], strict=True), start=first)
+        ]
+
     def cost(self, arms: int, lrs: int, first: int = 0, scoring: float = 0.0) -> int:
         """Candidate-steps from round `first` on, with `arms` entrants and a grid of `lrs` rates, not extended.
 
         Scoring a training once takes as long as `scoring` of its steps; the verdict scores two splits.
         """
-        entrants, total = min(self.arms, arms), 0.0
-        for number, rung in enumerate(self.rungs[first:], start=first):
-            candidates = (entrants + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
-            total += candidates * rung.seeds * (rung.steps + scoring)
-            entrants = min(rung.keep, entrants)
-        return round(total + (entrants + PROTECTED) * self.verdict_seeds * (self.steps + 2 * scoring))
+        sizes = zip(self.sizes(arms, lrs, first), self.rungs[first:], strict=True)
+        race = sum(candidates * rung.seeds * (rung.steps + scoring) for candidates, rung in sizes)
+        finalists = min([self.arms, arms, *(rung.keep for rung in self.rungs[first:])]) + PROTECTED
+        return round(race + finalists * self.verdict_seeds * (self.steps + 2 * scoring))
 
 
 def make_plan(

@@ -7,10 +7,11 @@ from typing import Protocol
 
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
+from autoranger.search.tasks.task import Task
 
 
 class Trainer(Protocol):
-    """Trains candidates from scratch. `Population` and `tune.script.Script` are two."""
+    """Trains candidates from scratch. `Population`, `crew.Crew` and `tune.script.Script` are three."""
 
     @property
     def failures(self) -> Mapping[Config, str]:
@@ -24,6 +25,30 @@ class Trainer(Protocol):
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
+        progress: Callable[[int], None] = lambda done: None,
+        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
+        among: Sequence[Config] = (),
+    ) -> Scores:
+        """Trains every config with every seed, and returns the scores; see `Population.train`."""
+        ...
+
+
+class CurveTrainer(Trainer, Protocol):
+    """A trainer that can score candidates on the way. `Population` and `crew.Crew` are two."""
+
+    @property
+    def task(self) -> Task:
+        """What it trains."""
+        ...
+
+    def train(
+        self,
+        configs: Sequence[Config],
+        seeds: Sequence[int],
+        steps: int,
+        *,
+        splits: Sequence[str] = ("valid",),
+        curve: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),

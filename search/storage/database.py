@@ -69,12 +69,23 @@ def open_database(url: str, **options: Any) -> BaseStorage:
             f"(pip install {DRIVERS.get(driver, driver)})."
         ) from None
     if make_url(url).get_backend_name() == "sqlite":
-        return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": BUSY}}, **options)
+        return made(url, engine_kwargs={"connect_args": {"timeout": BUSY}}, **options)
     # The cache that a study would put around it, since that asks the database in ways of its own.
-    storage = get_storage(RDBStorage(url, engine_kwargs={"pool_pre_ping": True}, **options))
+    storage = get_storage(made(url, engine_kwargs={"pool_pre_ping": True}, **options))
     for name in BaseStorage.__abstractmethods__:
         setattr(storage, name, patient(getattr(storage, name)))
     return storage
+
+
+def made(url: str, **options: Any) -> RDBStorage:
+    """Optuna's storage in a database. Its tables may be made by another process in the same moment."""
+    try:
+        return RDBStorage(url, **options)
+    except SQLAlchemyError as error:
+        if isinstance(error, ArgumentError):
+            raise
+        time.sleep(PAUSE)
+        return RDBStorage(url, **options)
 
 
 def patient(call: Callable[..., Result]) -> Callable[..., Result]:

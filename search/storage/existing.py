@@ -6,34 +6,57 @@ from collections.abc import Sequence
 from difflib import SequenceMatcher
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError, DataError, first_line
 from autoranger.search.storage.database import shown
-from autoranger.search.storage.record import FRONT, RUNS
+from autoranger.search.storage.front import FRONT
+from autoranger.search.storage.record import RUNS
 from autoranger.search.storage.storage import existing_storage
 
 NAMED = 5
 """Number of studies named in a message if the one asked for does not exist."""
 
 
-def find_study(name: str, place: str) -> Study:
-    """The study of a search. Nothing is created or changed.
+def searches(place: str) -> list[Study]:
+    """The studies of searches in a storage, the latest first. Nothing is created or changed.
 
     Raises:
         DataError: if there is no such storage, or it cannot be read.
-        ConfigError: if it has no such study, or the study was not made by a search.
     """
+    storage, names = opened(place)
+    found = [optuna.load_study(study_name=name, storage=storage) for name in names]
+    return [study for study in reversed(found) if "settings" in study.user_attrs]
+
+
+def opened(place: str) -> tuple[BaseStorage, list[str]]:
+    """An existing storage and the names of its studies, the latest last; raises DataError if it cannot be read."""
     try:
         storage = existing_storage(place)
-        names = optuna.get_all_study_names(storage)
-        study = optuna.load_study(study_name=name, storage=storage) if name in names else None
+        known = sorted(storage.get_all_studies())
     except DataError:
         raise
     except Exception as error:
         raise DataError(
             f"cannot read the study storage {shown(place)}: {first_line(error)}; check --storage."
         ) from None
+    return storage, [study.study_name for study in known]
+
+
+def find_study(name: str | None, place: str) -> Study:
+    """The study of a search, the latest one if it has no name. Nothing is created or changed.
+
+    Raises:
+        DataError: if there is no such storage, or it cannot be read.
+        ConfigError: if it has no such study, or the study was not made by a search.
+    """
+    if name is None:
+        if latest := searches(place):
+            return latest[0]
+        raise ConfigError(f"there is no search in {shown(place)} yet; begin one, or name another --storage.")
+    storage, names = opened(place)
+    study = optuna.load_study(study_name=name, storage=storage) if name in names else None
     if study is not None and "front_of" in study.user_attrs:
         whole = study.user_attrs["front_of"]
         raise ConfigError(f"study '{name}' is the front of another one; report that: {whole}.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from json import dumps
 from shlex import join
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import optuna
 from optuna.storages import BaseStorage
-from optuna.study import Study, StudyDirection
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from autoranger.components.core.config import Config
@@ -26,23 +27,20 @@ from autoranger.search.space import Space, in_words
 from autoranger.search.storage.entry import Entry, means, to_array
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.process import ended, this_process
+from autoranger.search.storage.sittings import SEARCHING, SITTINGS, begun, noted, now, sittings
 from autoranger.search.storage.storage import running, writing
 
 RUNS = "-runs"
 """What the name of a study with the trainings of a user's own function ends with."""
 
-FRONT = "-front"
-"""The suffix of the name of a study of metric and cost."""
-
-
 FINGERPRINT = "fingerprint"
 """The setting with the task's fingerprint (see `fingerprint`)."""
 
+ORIGIN = "origin"
+"""The attribute of a study that says where others find what it trains: a task, or a function to train."""
+
 VERDICT = "verdict"
 """The attribute of a study with the results of the verdict's trainings."""
-
-SEARCHING = "searching"
-"""The attribute of a study with the process that is searching."""
 
 
 class Record:
@@ -96,6 +94,8 @@ class Record:
             if resume:
                 self._check(settings)
             self._claim()
+            self._sittings = [*sittings(self.study), begun()]
+            self.study.set_user_attr(SITTINGS, noted(self._sittings))
             if resume:
                 self._recall()
             self.study.set_user_attr("settings", settings)
@@ -203,12 +203,13 @@ class Record:
         trial.datetime_start = self._began
         return trial
 
-    def conclude(self, exported: Config, verdict: Mapping[Config, float]) -> None:
+    def conclude(self, exported: Config, verdict: Mapping[Config, float], work: int = 0) -> None:
         """Ends all trials after the verdict.
 
         Args:
             exported: what the search recommends.
             verdict: mean metric on fresh seeds of all finalists.
+            work: training steps that each of them took for it.
         """
         for config, entry in self._entries.items():
             value = verdict.get(config, entry.last)
@@ -216,6 +217,12 @@ class Record:
             if entry.trial is None and config in verdict and entry.state == TrialState.PRUNED and stands:
                 with writing():  # an interruption has ended it before
                     entry.trial = self.storage.create_new_trial(self._id, self._trial(config, entry))
+            if config in verdict and entry.trial is not None:
+                with writing():
+                    role = "exported" if config == exported else "finalist"
+                    self.storage.set_trial_user_attr(entry.trial, "verdict", role)
+                    if work and np.isfinite(value):
+                        self.storage.set_trial_intermediate_value(entry.trial, work, value)
             self._finish(config, entry, TrialState.COMPLETE if stands else TrialState.PRUNED, value)
 
     def _finish(self, config: Config, entry: Entry, state: TrialState, value: float) -> None:
@@ -264,26 +271,6 @@ class Record:
         seeds: int | None = self.study.user_attrs.get(VERDICT, {}).get("seeds")
         return seeds
 
-    def front(self) -> Study:
-        """A new study of metric and cost beside this one; raises ConfigError if its name is taken."""
-        name = self.study.study_name + FRONT
-        if name in optuna.get_all_study_names(self.storage):
-            before = optuna.load_study(study_name=name, storage=self.storage)
-            if before.user_attrs.get("front_of") != self.study.study_name:
-                raise ConfigError(f"study '{name}' exists, where the front would go; choose another --study.")
-            optuna.delete_study(study_name=name, storage=self.storage)  # of this search, before it was resumed
-        study = optuna.create_study(study_name=name, storage=self.storage, directions=["maximize", "minimize"])
-        study.set_user_attr("front_of", self.study.study_name)
-        return study
-
-    def trade_off(self, study: Study, found: Sequence[tuple[Config, float, float]]) -> None:
-        """Writes configs with their metric and cost into a study of the two."""
-        for config, metric, cost in found:
-            params, distributions = self.space.params(config), self.space.distributions()
-            attrs = {"config": config.to_dict()}
-            values = [metric, cost]
-            study.add_trial(create_trial(values=values, params=params, distributions=distributions, user_attrs=attrs))
-
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
         with writing():
@@ -293,4 +280,5 @@ class Record:
                     entry.trial = trial_id
         for config, entry in self._entries.items():
             self._finish(config, entry, TrialState.PRUNED, entry.last)
-        self.note(**{SEARCHING: None})
+        self._sittings[-1] = replace(self._sittings[-1], ended=now())
+        self.note(**{SITTINGS: noted(self._sittings), SEARCHING: None})

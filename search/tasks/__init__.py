@@ -16,7 +16,7 @@ from types import ModuleType
 import torch
 
 from autoranger.components.core.errors import ConfigError, DataError, first_line, unknown
-from autoranger.search.tasks.task import Task
+from autoranger.search.tasks.task import Origin, Task
 from autoranger.search.tasks.words import reason
 from autoranger.search.vectorization import forked, reseed
 
@@ -106,13 +106,15 @@ def create(spec: str, device: str, data_dir: Path | None) -> Task:
         reseed(place, 0)
         kind = find(spec)
         try:
-            return kind(device, data_dir)
+            task = kind(device, data_dir)
         except (ConfigError, DataError):
             raise
         except Exception as error:
             raise ConfigError(
                 f"task '{spec}' cannot be made with a device and a data_dir ({reason(error)})."
             ) from error
+    task.origin = Origin(spec, device, data_dir)
+    return task
 
 
 def load_entry(entry: EntryPoint) -> type[Task]:

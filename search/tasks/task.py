@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeVar
 
@@ -26,6 +27,15 @@ def averages(metric: Metric) -> Metric:
     """
     metric.__dict__["averages"] = True
     return metric
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a task has come from, so that other processes can have the same: the arguments of `tasks.create`."""
+
+    spec: str
+    device: str
+    data_dir: Path | None = None
 
 
 def default(task: Task, name: str) -> bool:
@@ -51,7 +61,9 @@ class Task:
     >>> bool(task.metric(task.model()(inputs), targets) >= 0)
     True
 
-    Class attributes (which `__init__` may set to suit the device):
+    `__init__` may set attributes to suit the device.
+
+    Attributes:
         name: what the command line calls it.
         summary: one line for `autoranger tasks`.
         source: where the data come from, and their license.
@@ -81,6 +93,7 @@ class Task:
     full_steps: int | None = None
     survivors: float = 1 / 3
     lr_range: tuple[float, float] = (1e-3, 1e-1)
+    origin: Origin | None = None
 
     def __init__(self, device: torch.device | str = "cpu", data_dir: Path | None = None) -> None:
         self.device = torch.device(device)

@@ -8,7 +8,6 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
-from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.direction import Direction
 from autoranger.search.serialization import to_json
@@ -62,8 +61,7 @@ class Runs:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
             noted = trial.user_attrs
             if "result" in noted:
-                job = Job(Config.from_dict(noted["config"]), noted["seed"], noted["length"])
-                found[job] = Result(**noted["result"])
+                found[Job.from_data(noted)] = Result.from_data(noted["result"])
         return found
 
     def begun(self, job: Job) -> None:
@@ -73,12 +71,7 @@ class Runs:
             state=TrialState.RUNNING,
             params=self.space.params(config),
             distributions=dict(self.space.distributions()),
-            user_attrs={
-                "name": in_words(config.components),
-                "config": config.to_dict(),
-                "seed": job.seed,
-                "length": job.length,
-            },
+            user_attrs={"name": in_words(config.components), **job.to_data()},
         )
         with writing():
             self._trials[job] = self.storage.create_new_trial(self._id, trial)

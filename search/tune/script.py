@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
+from autoranger.search.tune.about import FULL, Described, Full
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Heard, Runs
 from autoranger.search.tune.sanity import Sanity
@@ -29,53 +30,11 @@ from autoranger.search.tune.trial import Job
 TEST = "test"
 """The name under which a function returns its metric on test data, which decides nothing."""
 
-FULL = "full"
-"""Name of the study's setting that describes a full training."""
-
 HALF = 0.5
 """Length of a training in the first round."""
 
 LOOKS = 20
 """An untrained model is looked at only if there is time for so many trainings."""
-
-
-@dataclass
-class Described:
-    """The description of a training function; see `subject.About`.
-
-    Args:
-        name: of the function.
-        score_name: name of the metric, after "minus" if lower is better.
-        lr_range: lowest and highest learning rate to begin with.
-        steps: of a full training; known after the first.
-        device: on which it trains; known after the first training.
-        batch_size: unknown.
-    """
-
-    name: str
-    score_name: str
-    lr_range: tuple[float, float]
-    steps: int = 0
-    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    batch_size: int | None = None
-
-
-@dataclass(frozen=True)
-class Full:
-    """A full training.
-
-    Args:
-        steps, seconds: its length.
-        shortened: whether trainings can be shortened.
-        device: on which it trains.
-        metric: name of the metric that it returns.
-    """
-
-    steps: int
-    seconds: float
-    shortened: bool
-    device: str
-    metric: str
 
 
 class Script:
@@ -91,6 +50,7 @@ class Script:
         code: checksum of the function.
         open_runs: opens the study of trainings.
         full: a full training, if an earlier session has measured one.
+        spec: where other machines find the function; None if they cannot.
 
     Attributes:
         failures: the reasons why candidates have failed.
@@ -111,7 +71,9 @@ class Script:
         code: int | None,
         open_runs: Callable[[Direction], Runs],
         full: Full | None = None,
+        spec: str | None = None,
     ) -> None:
+        self.spec = spec
         self.engine, self.metric, self.code, self._given = engine, metric, code, direction is not None
         require_direction(name, metric or "", direction)
         self.direction: Direction = direction or "maximize"
@@ -140,6 +102,16 @@ class Script:
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
         return {FULL: None if self.full is None else asdict(self.full)}
+
+    @property
+    def scale(self) -> dict[str, Any]:
+        """See `Subject`: what a function trains is its own business."""
+        return {}
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """See `Subject`."""
+        return {} if self.spec is None else {"train": self.spec}
 
     def identity(self, arm: Config) -> dict[str, Any]:
         """See `Subject`."""
@@ -198,17 +170,27 @@ class Script:
     def _run(self, jobs: Sequence[Job], *, kept: bool = True) -> Iterator[tuple[Job, Result]]:
         """Trains, stores the results if they are `kept`, and yields each training with its result."""
         try:
-            with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
-                for job, found in trained:
-                    given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
-                    result = self._complete(given)
-                    if kept:
-                        self.runs.ended(job, result, self.sign * self.value(result))
-                        if not result.failure:
-                            self.sanity.look(job, result, self.value(result), self.about.steps)
-                    yield job, result
+            while jobs:
+                gone = list[Job]()  # with a worker that has left, so that they are trained again
+                with closing(self.engine.run(jobs, Heard(self.runs if kept else None, self.pulse))) as trained:
+                    for job, found in trained:
+                        if isinstance(found, Lost) and found.away:
+                            gone.append(job)
+                        else:
+                            yield job, self._ended(job, found, kept=kept)
+                jobs = gone
         finally:
             self.runs.give_up()
+
+    def _ended(self, job: Job, found: Result | Lost, *, kept: bool) -> Result:
+        """The result of a training, stored if it is `kept`."""
+        given = Result(failure=found.why, seconds=found.seconds) if isinstance(found, Lost) else found
+        result = self._complete(given)
+        if kept:
+            self.runs.ended(job, result, self.sign * self.value(result))
+            if not result.failure:
+                self.sanity.look(job, result, self.value(result), self.about.steps)
+        return result
 
     def _complete(self, result: Result) -> Result:
         """The result, or a failure if it lacks the chosen metric."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 import pickle
 import sys
 import zlib
@@ -19,7 +18,6 @@ from autoranger.search.tasks import load_file, load_module, split
 from autoranger.search.tasks.words import reason
 from autoranger.search.tune.training import Train, Training
 from autoranger.search.tune.trial import Trial
-from autoranger.search.vectorization import on_gpu
 
 DEFINITIONS = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
@@ -104,11 +102,6 @@ def sendable(train: Train) -> bytes | None:
         return pickled if importable or b"__main__" not in pickled else None
     except (pickle.PicklingError, AttributeError, TypeError):
         return None
-
-
-def can_fork() -> bool:
-    """Whether forks of this process can train."""
-    return hasattr(os, "fork") and sys.platform != "darwin" and not on_gpu()
 
 
 def name_of(train: Any) -> str:

@@ -8,13 +8,14 @@ import numbers
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 
 from autoranger.search.population.memory import is_out_of_memory
+from autoranger.search.serialization import to_json
 from autoranger.search.tasks.words import reason
 from autoranger.search.tune.trial import Diverged, Job, Trial
 from autoranger.search.vectorization import reseed
@@ -54,6 +55,15 @@ class Result:
     device: str = ""
     reports: Sequence[float] = ()
 
+    def to_data(self) -> Any:
+        """The result as plain data."""
+        return to_json(asdict(self))
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Result:
+        """The result of plain data."""
+        return cls(**data)
+
 
 @dataclass(frozen=True)
 class Training:
@@ -65,7 +75,7 @@ class Training:
 
     train: Train
 
-    def prepare(self) -> None:
+    def prepare(self, number: int) -> None:
         """See `Work`."""
         prepare: Callable[[], Any] | None = getattr(self.train, "prepare", None)
         if prepare is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,20 @@ class Job:
     config: Config
     seed: int
     length: float = 1.0
+
+    @property
+    def summary(self) -> str:
+        """What it is, in words."""
+        return f"seed {self.seed}, lr {self.config.lr:g}, {self.length:g} of the full length"
+
+    def to_data(self) -> dict[str, Any]:
+        """The job as plain data."""
+        return {"config": self.config.to_dict(), "seed": self.seed, "length": self.length}
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Job:
+        """The job of plain data."""
+        return cls(Config.from_dict(data["config"]), data["seed"], data["length"])
 
 
 class Trial:

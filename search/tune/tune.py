@@ -16,20 +16,23 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost
 from autoranger.search.direction import Direction
+from autoranger.search.engine.board import Board
+from autoranger.search.engine.cluster import Actors, Cluster
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
-from autoranger.search.engine.process import Processes
+from autoranger.search.engine.process import Processes, can_fork
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
 from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.runs import Runs
-from autoranger.search.tune.script import FULL, Full, Script
-from autoranger.search.tune.source import can_fork, checksum, name_of, sendable
-from autoranger.search.tune.training import Train, Training
+from autoranger.search.tune.script import Script
+from autoranger.search.tune.source import Named, checksum, name_of, sendable
+from autoranger.search.tune.training import Result, Train, Training
 from autoranger.search.verdict.outcome import Outcome
 
 
@@ -44,6 +47,7 @@ def tune_in(
     workers: int = 1,
     timeout: float | None = None,
     log: Path | None = None,
+    cluster: Cluster | None = None,
     space: Space | None = None,
     seed: int = 0,
     budget: float | None = None,
@@ -60,6 +64,7 @@ def tune_in(
         storage: Optuna storage of the trials. Each training is a trial of the study with "-runs" after its name.
         study: name of the study in it.
         metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
+        cluster: of Ray, whose actors call the function instead of worker processes.
         space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
 
     Raises:
@@ -68,7 +73,8 @@ def tune_in(
         SearchError: if there is nothing to recommend.
     """
     space, code = space or Space(), checksum(train)
-    with closing(engine(train, workers, timeout, log)) as trainer:
+    board = Board(storage, study, Result.from_data)
+    with closing(engine(train, workers, timeout, log, cluster, board)) as trainer:
         subject = Script(
             trainer,
             name_of(train),
@@ -78,6 +84,7 @@ def tune_in(
             code=code,
             open_runs=lambda direction: Runs(storage, study, direction, space, resume=resume),
             full=known_before(storage, study) if resume else None,
+            spec=train.spec if isinstance(train, Named) else None,
         )
         return conduct(
             subject,
@@ -101,22 +108,37 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
     return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
 
 
-def engine(train: Train, workers: int, timeout: float | None, log: Path | None) -> Engine:
+def engine(
+    train: Train,
+    workers: int,
+    timeout: float | None,
+    log: Path | None,
+    cluster: Cluster | None = None,
+    board: Board | None = None,
+) -> Engine:
     """The way to call a function: in new processes if they can import it, otherwise in forks of this one.
 
     If neither is possible, or `workers` is 0, it is called in this process.
+
+    Args:
+        train, workers, timeout, log: see `autoranger.tune`.
+        cluster: of Ray, whose actors call it instead of processes.
+        board: with workers that join.
     """
+    joining = [] if board is None else [board]
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
+    if cluster is not None:
+        return Pool([Actors(Training(train), cluster), *joining], timeout)
     if workers == 0:
         return Inline(Training(train))
     pickled = sendable(train)
     if pickled is not None:
         threads = max(1, torch.get_num_threads() // workers)
-        return Pool([Processes(pickled, workers, threads, log)], timeout)
+        return Pool([Processes(pickled, workers, threads, log), *joining], timeout)
     if can_fork():
         threads = 1  # a fork with more threads waits for those of its parent
-        return Pool([Processes(Training(train), workers, threads, log)], timeout)
+        return Pool([Processes(Training(train), workers, threads, log), *joining], timeout)
     warnings.warn(
         "the training function cannot be imported by other processes, and this one cannot be copied"
         f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "

@@ -8,12 +8,13 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
+from autoranger.components.core.rounding import salt_of, stochastic
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
-from autoranger.components.kernel.recording.inputs import SIGNAL
+from autoranger.components.kernel.recording.inputs import SIGNAL, STATE
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.recording.schedule import Schedule
@@ -35,13 +36,13 @@ class Interpreter:
 
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
-        self.states = {stack: {f"state {k}": x for k, x in stack.named_state().items()} for stack in step.stacks}
+        self.states = {stack: {STATE + k: x for k, x in stack.named_state().items()} for stack in step.stacks}
         if any(x.shape != stack.shape for stack, state in self.states.items() for x in state.values()):
             raise UntraceableError("a state is not of its parameter's shape")
         rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
         self.recording = Recording(step, step.dtype, rounded=rounded)
         found = self.recording.schedules
-        self.plans = {matrix: plan(schedule, step.dtype) for matrix, schedule in found.items()}
+        self.plans = {kind: plan(schedule, step.dtype) for kind, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
         self.registers = Registers(step)
 
@@ -55,12 +56,12 @@ class Interpreter:
         """Updates `thetas` and the state in place; see `Step.forward`."""
         self.step.steps += 1
         self.recording.compute_signals()
-        common: dict[tuple[bool, int], list[Scalar]] = {}
+        common: dict[tuple[int, int], list[Scalar]] = {}
         totals: dict[str, Scalar] = {}
         steps = []
         for i, (stack, theta, grad) in enumerate(zip(self.step.stacks, thetas, grads, strict=True)):
             if grad is not None:
-                key = stack.matrix, stack.group
+                key = stack.whole_kind, stack.group
                 if key not in common:
                     common[key] = self._common(*key)
                 steps.append(StackStep(self, stack, [*common[key]], totals, theta, grad, active[i] if active else None))
@@ -70,7 +71,7 @@ class Interpreter:
                 totals[name] = totals.get(name, 0.0) + part
         self.registers.shrink()
 
-    def _common(self, matrix: bool, group: int) -> list[Scalar]:
+    def _common(self, kind: int, group: int) -> list[Scalar]:
         """The values that all tensors of a kind and of a parameter group have in common."""
 
         def read(slot: int) -> Scalar:
@@ -78,7 +79,7 @@ class Interpreter:
             x = self.recording.scalars[name]
             return bare(x[:, group : group + 1] if name.startswith(("step: ", SIGNAL)) else x)
 
-        scalars = self.plans[matrix].scalars
+        scalars = self.plans[kind].scalars
         values = [*scalars.beginning]
         scalars.common(values, read)
         return values
@@ -145,7 +146,7 @@ class StackStep:
         grad: Tensor,
         mask: Tensor | None,
     ) -> None:
-        self.plan, self.registers = interpreter.plans[stack.matrix], interpreter.registers
+        self.plan, self.registers = interpreter.plans[stack.whole_kind], interpreter.registers
         self.schedule, self.stack, self.values, self.totals, self.mask = self.plan.schedule, stack, values, totals, mask
         stack.count += 1 if mask is None else mask
         self.tensors = interpreter.states[stack] | {"theta": theta, "grad": grad}
@@ -185,6 +186,15 @@ class StackStep:
                 self.kept[node] = value.new_empty(shape)
             here(self.kept[node]).copy_(value)
 
+    def _rounded(self, name: str, here: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        """What is to be stored of a block's values, as `Stack.rounded`."""
+        held = self.tensors[name]
+        if not name.startswith(STATE) or held.dtype != torch.bfloat16:
+            return value
+        rows = here(torch.arange(self.stack.shape[2], device="cpu").view(1, 1, -1, 1))
+        salt = salt_of(name.removeprefix(STATE))
+        return stochastic(value.expand(here(held).shape), here(self.stack.count), rows, salt)
+
     def _run(self, number: int) -> None:
         blocks = self.plan.blocks(number, self.values, self.in_place)
         scalars = as_tensors([self.values[self.plan.scalars.slots[s]] for s in blocks.scalars], self.dtype)
@@ -201,6 +211,7 @@ class StackStep:
             ]
             values = blocks.run(shape, given, [*outs, *self.registers.of(shape, blocks.registers)])
             for i, value in zip(blocks.late, values, strict=False):
+                value = self._rounded(blocks.targets[i].name, here, value)
                 outs[i].copy_(value if self.mask is None else torch.where(here(self.mask), value, outs[i]))
             for node, value in zip(keeps, values[len(blocks.late) :], strict=True):
                 self._keep(node, here, value)

@@ -14,14 +14,27 @@ SIGNAL = "signal "
 """What the names of inputs begin with that come out of the rate stage, where that is not recorded."""
 
 
+STATE = "state "
+"""What the names of inputs begin with that are state."""
+
+
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
     """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
-    components = [link.component for link in step.chain]
-    named = {f"{c.id} {name}": buffer for c in components for name, buffer in c.named_buffers()}
+    named = {
+        f"{prefix(number)}{link.component.id} {name}": buffer
+        for number, chain in enumerate(step.chains)
+        for link in chain
+        for name, buffer in link.component.named_buffers()
+    }
     if rates:
         for name, buffer in step.named_buffers(recurse=False):
             named["steps" if buffer is step.steps else f"step: {name}"] = buffer
     return named
+
+
+def prefix(chain: int) -> str:
+    """What the names of the inputs begin with that components of a chain have."""
+    return f"{chain}/" if chain else ""
 
 
 def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -> torch.dtype:
@@ -32,9 +45,17 @@ def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -
     dtype = dtypes.pop()
     for stack in step.stacks:
         for name, buffer in stack.named_state().items():
-            if buffer.shape != stack.shape or buffer.dtype != step.dtype or not buffer.is_contiguous():
-                raise UntraceableError(f"the state {name} is not of its parameter's shape, or not of {step.dtype}")
+            if buffer.shape != stack.shape or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's shape")
+            if buffer.dtype != step.dtype and buffer.dtype != step.state_dtype:
+                raise UntraceableError(f"the state {name} is {buffer.dtype}")
     return dtype
+
+
+def short_states(step: Step) -> tuple[str, ...]:
+    """The states that are not of the type to compute in, by the names of their inputs."""
+    state = step.stacks[0].named_state()
+    return tuple(STATE + name for name, x in state.items() if x.dtype != step.dtype)
 
 
 def spread(scalar: Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from autoranger.components.kernel.recording.schedule import Schedule
 
 def require_local(step: Step, schedules: Mapping[int, Schedule]) -> None:
     """UntraceableError where a step needs sums that cross processes, for which its passes do not wait."""
-    if any(crosses(schedules[stack.matrix].program, stack.shards) for stack in step.stacks if stack.shards):
+    if any(crosses(schedules[stack.whole_kind].program, stack.shards) for stack in step.stacks if stack.shards):
         raise UntraceableError("it sums over tensors that are cut between processes")
 
 

@@ -103,6 +103,10 @@ class Language(ABC):
     part: str
     own_part: str = ""
 
+    def write(self, name: str, pointer: str, value: str) -> str:
+        """Stores an element through a pointer into the tensor of this name."""
+        return self.store.format(pointer=pointer, value=value)
+
     @abstractmethod
     def constant(self, value: float) -> str:
         """A number, written as a literal."""
@@ -193,7 +197,7 @@ class Printer:
             yes, no = (self._print_loops(sums, stores, number, known | {condition: x}) for x in (True, False))
             return self.language.branch(self._value(condition), yes, no)
         body = [self._declare(n, number, known) for n in elements]
-        body += [self.language.store.format(pointer=self._pointer(t), value=self._value(v)) for t, v in changed.items()]
+        body += [self.language.write(t.name, self._pointer(t), self._value(v)) for t, v in changed.items()]
         added = {self._value(s): self._value(self.schedule.settle(s.args[0], number, known)) for s in sums}
         return self.language.columns(body, added) if body or added else []
 
@@ -251,12 +255,12 @@ class Printer:
 def print_passes(
     schedules: Mapping[int, Schedule], arguments: Arguments, languages: Mapping[int, Language]
 ) -> tuple[list[str], dict[int, list[list[str]]]]:
-    """All passes as functions, and the names of those for matrices and for vectors, by sweep."""
+    """All passes as functions, and the names of those for each kind of tensor, by sweep."""
     lines, names = list[str](), dict[int, list[list[str]]]()
-    for matrix, schedule in schedules.items():
-        printer = Printer(schedule, arguments, languages[matrix])
-        names[matrix] = [[f"pass_{int(matrix)}_{number}" for number in sweep] for sweep in schedule.sweeps]
-        for number, name in enumerate(n for sweep in names[matrix] for n in sweep):
+    for kind, schedule in schedules.items():
+        printer = Printer(schedule, arguments, languages[kind])
+        names[kind] = [[f"pass_{int(kind)}_{number}" for number in sweep] for sweep in schedule.sweeps]
+        for number, name in enumerate(n for sweep in names[kind] for n in sweep):
             lines += printer.print_pass(name, number)
     return lines, names
 

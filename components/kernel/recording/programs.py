@@ -25,8 +25,8 @@ OF_MODULES = frozenset(vars(nn.Module()))
 
 def program_of(step: Step, kind: int, dtype: torch.dtype, rates: bool = False) -> Program:
     """The program of a step as `record` makes it, recorded once for all steps that compute the same."""
-    components = recipe(tuple(step.chain))
-    if components is None:
+    components = tuple(recipe(tuple(chain)) for chain in step.chains)
+    if None in components:
         return record(step, kind, dtype, rates)
     key = components, step.dtype, step.lr.device, kind, dtype, rates
     program = PROGRAMS.get(key)

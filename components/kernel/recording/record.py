@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from autoranger.components.core.chain import Link, head_of
 from autoranger.components.core.private import TorchDispatchMode
-from autoranger.components.core.signals import SCALARS
+from autoranger.components.core.signals import SCALARS, Signals
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.recording.fold import FoldedProgram
@@ -63,7 +64,7 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
         link.component.id: {
             name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state
         }
-        for link in step.chain
+        for link in step.chains[kind >> 3]
     }
     theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
@@ -71,9 +72,9 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
         x = x._replace(
             theta=theta.to(step.dtype), grad=grad.to(step.dtype), updates=updates, matrix=bool(kind & 1), state={}
         )
-        for sweep in step.sweeps:
-            if sweep[0].component.collective:
-                x = x._replace(collected=tuple(map(recorder.total, sweep[0].component.collect(x))))
+        for sweep in step.sweeps[kind >> 3]:
+            if head := head_of(sweep):
+                x = x._replace(collected=tuple(map(recorder.total, counted(head, x, len(step.chains)))))
             for link in sweep:
                 state = held[link.component.id]
                 x, changed = link.advance(x, state)
@@ -81,6 +82,14 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
                     recorder.store(state[name], value)
         recorder.store(theta, x.theta)
     return recorder.program
+
+
+def counted(head: Link, x: Signals, chains: int) -> Sequence[Tensor]:
+    """What a component collects, zero where a candidate has it off for these tensors, and perhaps on for others."""
+    parts = head.component.collect(x)
+    if not head.gated or chains == 1:
+        return parts
+    return [torch.where(head.component.switch, part, 0.0) for part in parts]
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -31,7 +31,7 @@ class Recording:
 
     Attributes:
         schedules: the passes for each kind of tensor that the step has, `Stack.kind` where they go across processes;
-            else for matrices (1) and for other tensors (0).
+            else `Stack.whole_kind`.
         scalars: the buffers that the passes read, by the names of their inputs.
 
     Raises:
@@ -40,7 +40,7 @@ class Recording:
 
     def __init__(self, step: Step, dtype: torch.dtype, *, rounded: bool | None = None, across: bool = False) -> None:
         self.step = step
-        rounded = dtype != step.dtype if rounded is None else rounded
+        rounded = {dtype, step.state_dtype or step.dtype} != {step.dtype} if rounded is None else rounded
         try:
             self.schedules = schedules(step, dtype, rounded, True, across)
             self.scalars, self._signals = scalar_inputs(step, rates=True), dict[str, Tensor]()
@@ -63,7 +63,7 @@ class Recording:
 
 def schedules(step: Step, dtype: torch.dtype, rounded: bool, rates: bool, across: bool) -> dict[int, Schedule]:
     """The passes for each kind of tensor; UntraceableError where the kinds cannot go through the same sweeps."""
-    kinds = sorted({stack.kind if across else int(stack.matrix) for stack in step.stacks})
+    kinds = sorted({stack.kind if across else stack.whole_kind for stack in step.stacks})
     found = {kind: schedule(program_of(step, kind, dtype, rates), rounded) for kind in kinds}
     if len({tuple(s.sweep(t) for t in s.program.totals) for s in found.values()}) > 1:
         raise UntraceableError("sums over all tensors become known at different times for different kinds of tensors")

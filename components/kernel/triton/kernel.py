@@ -43,7 +43,7 @@ class TritonKernel(Kernel):
     def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
         super().__init__(step, params)
         device = step.lr.device
-        source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype)
+        source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype, self.short)
         module = build(source)
         units, items, rows = describe(step, arguments.states)
         self._sizes = candidates, count, _, _ = step.lr.shape[0], len(units), rows, len(items)
@@ -133,9 +133,10 @@ def describe(step: Step, states: Sequence[str]) -> tuple[list[tuple[int, ...]], 
         item_rows = rows_of_item(rows, columns, TILES[stack.matrix][0])
         for b in range(tensors):
             firsts = range(0, rows, item_rows)
-            shape = rows, columns, int(stack.matrix), stack.group, tensors * rows * columns
+            shape = rows, columns, stack.whole_kind, stack.group, tensors * rows * columns
             count = stack.count[0, b].data_ptr(), tensors
-            addresses = (held[name.removeprefix("state ")][0, b].data_ptr() for name in states)
+            own = (held.get(name.removeprefix("state ")) for name in states)
+            addresses = (0 if x is None else x[0, b].data_ptr() for x in own)
             units.append((*shape, first_row, len(items), len(firsts), item_rows, *count, *addresses))
             items += [(len(units) - 1, first) for first in firsts]
             first_row += rows

@@ -1,0 +1,1 @@
+"""Populations that several workers train: each chunk of candidates is an item of work for an engine."""

@@ -1,0 +1,49 @@
+"""What a user's own training is, in messages, plans and evidence."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+
+FULL = "full"
+"""Name of the study's setting that describes a full training."""
+
+
+@dataclass
+class Described:
+    """The description of a training function; see `subject.About`.
+
+    Args:
+        name: of the function.
+        score_name: name of the metric, after "minus" if lower is better.
+        lr_range: lowest and highest learning rate to begin with.
+        steps: of a full training; known after the first.
+        device: on which it trains; known after the first training.
+        batch_size: unknown.
+    """
+
+    name: str
+    score_name: str
+    lr_range: tuple[float, float]
+    steps: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Full:
+    """A full training.
+
+    Args:
+        steps, seconds: its length.
+        shortened: whether trainings can be shortened.
+        device: on which it trains.
+        metric: name of the metric that it returns.
+    """
+
+    steps: int
+    seconds: float
+    shortened: bool
+    device: str
+    metric: str
