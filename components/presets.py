@@ -71,6 +71,11 @@ PRESETS: dict[str, Preset] = {
             "components": {"linear_warmup": {"fraction": 0.1}, "explore_exploit": {"fraction": 1.0}},
         },
     ),
+    "adamw_cosine": Preset(
+        "AdamW whose rate, after a warmup of a tenth, falls along half a cosine; the weight decay of DeiT.",
+        "arXiv 2012.12877",
+        {"weight_decay": 0.05, "components": {"linear_warmup": {"fraction": 0.1}, "cosine_annealing": {}}},
+    ),
     "adam": Preset(
         "Adam, with weight decay as L2 regularization; the defaults of torch.optim.Adam.",
         "arXiv 1412.6980",
