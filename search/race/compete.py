@@ -15,6 +15,7 @@ from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Opening, Race, Standings, best_lr
 from autoranger.search.race.trainer import Trainer
+from autoranger.search.storage.curves import Curve, as_facts, known_curves
 
 SPLITS = ("valid", "test")
 """The parts of the data on which finalists are scored."""
@@ -79,14 +80,27 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
     fresh = [config for config in configs if config not in done]
 
     def note(part: Sequence[Config], scores: Scores) -> None:
-        done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
+        done.update({config: {split: scores[split][i] for split in SPLITS} for i, config in enumerate(part)})
         record.report_verdict(steps, seeds, done)
+        if "curve" in scores:
+            curves.extend(Curve.of(config, steps, scores["curve"][i]) for i, config in enumerate(part))
+            record.note(**as_facts(curves))
         clock.kept()
 
+    curves = known_curves(record.study) if done else []
     record.report_verdict(steps, seeds, done)
     clock.training(len(fresh) * len(seeds) * steps)
     among = configs if len(fresh) < len(configs) else ()
-    race.population.train(fresh, seeds, steps, splits=SPLITS, progress=clock.advance, report=note, among=among)
+    race.population.train(
+        fresh,
+        seeds,
+        steps,
+        splits=SPLITS,
+        curve=clock.looks(steps),
+        progress=clock.advance,
+        report=note,
+        among=among,
+    )
     return {split: np.stack([done[config][split] for config in configs]) for split in SPLITS}
 
 
