@@ -681,7 +681,7 @@ def export(
         autoranger export digits-20260101-120000 --out tuned.toml
     """
     from autoranger.arguments import check_out, keep_previous
-    from autoranger.components.core.config import write_whole
+    from autoranger.components.core.files import write_whole
     from autoranger.export import FORMATS
     from autoranger.sources import read_source
 

@@ -17,7 +17,7 @@ from autoranger.components.core.component import registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.hyper import Setting
-from autoranger.components.core.reference import extra_bytes
+from autoranger.components.core.reference import extra_state
 from autoranger.components.core.registry import origin
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.space import in_words
@@ -89,8 +89,7 @@ def print_component(console: Console, name: str, settings: Mapping[str, Setting]
     """Prints a component in two or three lines: name, stage, source, hyperparameters, and what it does."""
     cls = registry[name]
     values = ", ".join(f"{key}={value}" for key, value in settings.items())
-    extra = extra_bytes(cls)
-    state = f", state {extra:+d} bytes a number" if extra else ""
+    state = f", state {extra}" if (extra := extra_state(cls)) else ""
     title = f"[bold]{name}[/] [dim]{cls.stage.name.lower()}, {cls.source}{state}[/]"
     console.print(title + (f"  {escape(values)}" if values else ""), highlight=False)
     console.print(Padding(escape(cls.summary()), (0, 0, 0, 4)))

@@ -66,14 +66,16 @@ def test_moments_do_not_stall(way: None, name: str, dtype: torch.dtype) -> None:
                 torch.testing.assert_close(found.double(), sums[of] * (1 - 0.999**600), rtol=1e-3, atol=0)
 
 
-def regression(dtype: torch.dtype, config: Config, steps: int = 200) -> tuple[float, Tensor]:
+def regression(
+    dtype: torch.dtype, config: Config, steps: int = 200, state_dtype: torch.dtype | None = None
+) -> tuple[float, Tensor]:
     """The loss of a small net after training, and its parameters."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(1024, 16, generator=generator)
     targets = inputs[:, :1].tanh() + 0.5 * inputs[:, 1:2] * inputs[:, 2:3]
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 1)).to(dtype)
-    optimizer = config.build(net.parameters(), total_steps=steps)
+    optimizer = config.build(net.parameters(), total_steps=steps, state_dtype=state_dtype)
     for t in range(steps):
         here = slice(64 * (t % 16), 64 * (t % 16) + 64)
         optimizer.zero_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -111,12 +111,19 @@ def links(
 
 
 def state_per_number(config: Config) -> int:
-    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW."""
+    return len(states(config))
 
-    A number of state takes 4 bytes, or 8 where the parameter is float64.
-    """
+
+def bytes_per_number(config: Config, state_dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of state for each number of a parameter, which is of single or half precision."""
+    return sum((torch.float32 if initial is torch.clone else state_dtype).itemsize for initial in states(config))
+
+
+def states(config: Config) -> list[Callable[[Tensor], Tensor]]:
+    """What makes each state tensor that an optimizer keeps, of AdamW's parts and components."""
     chain = shared_chain(config, torch.float32, torch.device("cpu"))
-    return sum(len(link.component.state) for link in chain)
+    return [initial for link in chain for initial in link.component.state.values()]
 
 
 def is_needed(part: type[Part], chosen: Sequence[Link]) -> bool:

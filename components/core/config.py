@@ -24,6 +24,7 @@ from autoranger.components.core.registry import origin
 from autoranger.components.presets import PRESETS
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from torch.optim.optimizer import ParamsT
 
@@ -165,18 +166,19 @@ class Config:
         scale: bool = True,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> ComposedOptimizer:
         """The optimizer over a model, or over parameters; see `ComposedOptimizer`.
 
         Args:
-            params, total_steps, maximize, compile: as there.
+            params, total_steps, maximize, compile, state_dtype: as there.
             batch_size: examples in each step of the training.
             scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
                 this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
         """
         from autoranger.components.optimizer.optimizer import build
 
-        how = {"total_steps": total_steps, "maximize": maximize, "compile": compile}
+        how = {"total_steps": total_steps, "maximize": maximize, "compile": compile, "state_dtype": state_dtype}
         return build(params, self, batch_size, scale=scale, **how)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:

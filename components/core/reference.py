@@ -8,7 +8,9 @@ from collections.abc import Iterable
 from itertools import groupby
 from typing import Any
 
-from autoranger.components.core.chain import state_per_number
+import torch
+
+from autoranger.components.core.chain import bytes_per_number
 from autoranger.components.core.component import Component, Hyper, Stage
 from autoranger.components.core.config import Config
 from autoranger.components.presets import PRESETS, RANGER21, Preset
@@ -22,8 +24,9 @@ rate, t the step from 1, T the steps of the whole training, λ weight decay. A r
 `[O, I, kh, kw]` is O rows, and so is a transposed convolution's `[I, O, kh, kw]`; a matrix is its rows, a vector is one
 row. With every component off the optimizer is AdamW: θ ← θ − η·(m̂/(√v̂ + ε) + λ·θ).
 
-AdamW keeps two numbers of state for each number of a parameter, 8 bytes in single precision; full Ranger21 keeps five.
-"State" is what a component adds to AdamW's.
+AdamW keeps two numbers of state for each number of a parameter, 8 bytes in single precision; full Ranger21 keeps five,
+20 bytes. With `state_dtype=torch.bfloat16` these are 4 and 12: copies of weights stay in single precision. "State" is
+what a component adds to AdamW's.
 
 Components act in the order of this page. Two that exclude each other cannot both be on.
 """
@@ -57,16 +60,23 @@ def described(cls: type[Component]) -> dict[str, Any]:
     }
     about = {"stage": cls.stage.name.lower(), "summary": cls.summary(), "source": cls.source}
     facts = {"needs_total_steps": cls.needs_total_steps, "bytes_per_number": extra_bytes(cls)}
+    facts["bytes_per_number_with_bfloat16"] = extra_bytes(cls, torch.bfloat16)
     return about | facts | {"hyperparameters": hypers}
 
 
-def extra_bytes(cls: type[Component]) -> int:
-    """Bytes of state for each number of a parameter that a component adds to AdamW's 8, in single precision.
+def extra_bytes(cls: type[Component], state_dtype: torch.dtype = torch.float32) -> int:
+    """Bytes of state for each number of a parameter that a component adds to AdamW's 8, which are 4 in bfloat16.
 
     Negative where it replaces more of AdamW's state than it keeps itself.
     """
     alone = Config(components={cls.id: {}})
-    return 4 * (state_per_number(alone) - state_per_number(Config()))
+    return bytes_per_number(alone, state_dtype) - bytes_per_number(Config(), state_dtype)
+
+
+def extra_state(cls: type[Component]) -> str:
+    """`extra_bytes` in words; empty where there are none."""
+    single, short = extra_bytes(cls), extra_bytes(cls, torch.bfloat16)
+    return f"{single:+d} bytes a number, {short:+d} with bfloat16" if single or short else ""
 
 
 def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
@@ -74,8 +84,8 @@ def section(cls: type[Component], every: Iterable[type[Component]]) -> str:
     facts = [f"Source: {link(cls.source)}."]
     if cls.id in RANGER21:
         facts.append("One of Ranger21's eight.")
-    if extra := extra_bytes(cls):
-        facts.append(f"State: {extra:+d} bytes a number.")
+    if extra := extra_state(cls):
+        facts.append(f"State: {extra}.")
     if cls.needs_total_steps:
         facts.append("Needs `total_steps`.")
     if excluded := [other.id for other in every if cls.excludes(other)]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.private import buffers
+from autoranger.components.core.rounding import salt_of, stochastic
 from autoranger.components.core.shards import Shards
 
 
@@ -22,6 +23,7 @@ class Stack(nn.Module):
         matrix: see `Signals`.
         group: which of the step's groups of scalars they use.
         shards: how they are spread over processes, where they are; `theta` is then what is here.
+        state_dtype: of the state that does not begin as a copy of the parameters; None means as `held_in` says.
     """
 
     count: Tensor
@@ -29,7 +31,13 @@ class Stack(nn.Module):
     """The number of the step's chain that it goes through."""
 
     def __init__(
-        self, chain: Sequence[Component], theta: Tensor, matrix: bool, group: int, shards: Shards | None = None
+        self,
+        chain: Sequence[Component],
+        theta: Tensor,
+        matrix: bool,
+        group: int,
+        shards: Shards | None = None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.matrix, self.group, self.shards, self.shape = matrix, group, shards, theta.shape
@@ -38,7 +46,8 @@ class Stack(nn.Module):
         theta = theta.to(held_in(theta.dtype))
         for owner in self.owners:
             for name, initial in owner.state.items():
-                self.register_buffer(key(owner, name), initial(theta))
+                dtype = theta.dtype if state_dtype is None or initial is torch.clone else state_dtype
+                self.register_buffer(key(owner, name), initial(theta).to(dtype))
         self.copies = any(map(copies_weights, self.owners))
 
     @property
@@ -64,6 +73,16 @@ class Stack(nn.Module):
         """The state of one component, by name; empty where it has none."""
         own: dict[str, Any] = buffers(self)
         return {name: own[key(component, name)] for name in component.state}
+
+    def rounded(self, component: Component, changed: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """What is to be stored of a component's state: itself, by chance rounded up or down where that is bfloat16."""
+        held = self.state(component)
+        short = {name: x for name, x in changed.items() if held[name].dtype == torch.bfloat16}
+        if not short:
+            return changed
+        rows = torch.arange(self.shape[2], device=self.count.device).view(1, 1, -1, 1)
+        salts = {name: salt_of(f"{component.id}.{name}") for name in short}
+        return {**changed, **{name: stochastic(x, self.count, rows, salts[name]) for name, x in short.items()}}
 
     def named_state(self) -> dict[str, Tensor]:
         """All state, by component and name."""

@@ -38,6 +38,7 @@ class Step(nn.Module):
         groups: for each parameter group what every candidate's config is for it (`Config.of`): lr, betas, eps, weight
             decay, T and what is on are its own. By default there is one group, of the configs themselves.
         shared: whether its components are those of all other steps of the same configs, each of one candidate.
+        state_dtype: see `Stack`.
 
     Raises:
         ConfigError: where a component needs `total_steps` and there is none.
@@ -60,6 +61,7 @@ class Step(nn.Module):
         device: torch.device,
         groups: Sequence[Sequence[Config]] | None = None,
         shared: bool = False,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
@@ -77,7 +79,7 @@ class Step(nn.Module):
         for name, column in zip(scalars, columns.view(len(scalars), len(configs), -1, 1, 1).unbind(), strict=True):
             self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
-        self.dtype = dtype
+        self.dtype, self.state_dtype = dtype, state_dtype
         self.chains, self.chain_of_group = chains_of(groups, dtype, device, shared=shared)
         """What is on in each parameter group, each chain once, and the number of each group's chain."""
         cuts = heads(self.chains)
@@ -90,7 +92,8 @@ class Step(nn.Module):
 
     def add(self, theta: Tensor, *, matrix: bool, group: int = 0, shards: Shards | None = None) -> Stack:
         """Makes the state for one more stack of parameters `[K, B, R, C]`; see `Stack`."""
-        return self.take(Stack([link.component for link in self.chain(group)], theta, matrix, group, shards))
+        components = [link.component for link in self.chain(group)]
+        return self.take(Stack(components, theta, matrix, group, shards, self.state_dtype))
 
     def chain(self, group: int) -> Sequence[Link]:
         """What is on in a parameter group."""
@@ -192,7 +195,7 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
     for link in sweep:
         held = stack.state(link.component)
         x, changed = link.advance(x, held)
-        write_state(held, changed, mask)
+        write_state(held, stack.rounded(link.component, changed), mask)
     return x
 
 
@@ -208,7 +211,7 @@ def run_together(
         held = {i: stacks[i].state(link.component) for i, link in now.items()}
         found = together({i: partial(link.advance, signals[i], held[i]) for i, link in now.items()}, stacks)
         for i, (x, changed) in found.items():
-            write_state(held[i], changed, masks[i])
+            write_state(held[i], stacks[i].rounded(link.component, changed), masks[i])
             signals[i] = x
     return signals
 

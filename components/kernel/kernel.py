@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.step import Step
-from autoranger.components.kernel.recording.inputs import check, spread
+from autoranger.components.kernel.recording.inputs import check, short_states, spread
 from autoranger.components.kernel.recording.recording import Recording
 
 
@@ -26,6 +26,7 @@ class Kernel(ABC):
     Attributes:
         recording: of the step.
         dtype: of the parameters.
+        short: the states that are bfloat16, by the names of their inputs.
 
     Raises:
         UntraceableError: if the step does what cannot be recorded.
@@ -41,6 +42,7 @@ class Kernel(ABC):
     def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
         self.step = step
         self.dtype = check(step, params, self.types)
+        self.short = short_states(step)
         self.recording = Recording(step, self.dtype, across=self.across)
 
     @abstractmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -24,9 +25,16 @@ class Numbers:
         config: of the optimizer.
         groups: its `param_groups`.
         before: what served for other groups or parameters until now, whose count of steps goes on.
+        state_dtype: see `ComposedOptimizer`.
     """
 
-    def __init__(self, config: Config, groups: list[Group], before: Numbers | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        groups: list[Group],
+        before: Numbers | None = None,
+        state_dtype: torch.dtype | None = None,
+    ) -> None:
         self.config, self.groups = config, groups
         for group in groups:
             require_total_steps([config], group["total_steps"])
@@ -39,6 +47,7 @@ class Numbers:
             device=device,
             groups=[[config.of(group.get("kind"))] for group in groups],
             shared=True,
+            state_dtype=state_dtype,
         )
         self.taken: int = groups[0]["step"] if before is None else before.taken
         if before is None:
@@ -171,6 +180,14 @@ def check_group(group: Group, config: Config) -> None:
             "components are the same for all parameter groups; use two optimizers to have them differ, or say so for a "
             'kind of parameters, as in Config(kinds={"vector": {"components": {"lookahead": False}}}).'
         )
+
+
+def check_state_dtype(state_dtype: torch.dtype | None, params: Iterable[Tensor]) -> None:
+    """ConfigError where state cannot be kept in this type."""
+    if state_dtype not in (None, torch.bfloat16):
+        raise ConfigError(f"state_dtype is {state_dtype!r}, but must be torch.bfloat16, or None for float32.")
+    if state_dtype and any(p.dtype == torch.float64 for p in params):
+        raise ConfigError("state_dtype=torch.bfloat16 is for parameters of single or half precision, not of float64.")
 
 
 def compute_dtype(params: list[Tensor]) -> torch.dtype:

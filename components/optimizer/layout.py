@@ -43,6 +43,7 @@ class ParameterLayout:
         compile: see `ComposedOptimizer`.
         before: the layout until now; its stacks are kept where nothing has happened to them.
         partners: finds those of the step; see `Step`.
+        state_dtype: see `ComposedOptimizer`.
     """
 
     def __init__(
@@ -53,9 +54,10 @@ class ParameterLayout:
         compile: Compile,
         before: ParameterLayout | None = None,
         partners: Callable[[], Any] = lambda: None,
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         self.groups = groups
-        self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None)
+        self.numbers: Numbers = Numbers(config, groups, before.numbers if before else None, state_dtype)
         self.core = self.numbers.core
         self.core.partners = partners() if self.core.is_collective else None
         by_chain = [names_of_state(chain) for chain in self.core.chains]

@@ -15,7 +15,7 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.arrange import arrange, split, with_numbers
-from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, chosen
+from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, check_state_dtype, chosen
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
@@ -35,9 +35,10 @@ class ComposedOptimizer(Optimizer):
     parameter, so one that had no gradient in a step is left alone, and one that never had any has no state; schedules
     count the steps of the optimizer. `state_dict` holds all of that.
 
-    State is float32 where parameters are of half precision. Where other weights are loaded into the model, copies of
-    the old ones (Lookahead's slow weights, MADGRAD's start) begin anew from them; moments go on. `torch.compile` steps
-    aside: of a compiled training step, the optimizer's is what it is without.
+    State is float32 where parameters are of half precision, and may be bfloat16: see `state_dtype`. Where other
+    weights are loaded into the model, copies of the old ones (Lookahead's slow weights, MADGRAD's start) begin anew
+    from them; moments go on. `torch.compile` steps aside: of a compiled training step, the optimizer's is what it is
+    without.
 
     >>> config = Config(lr=0.1, components={"explore_exploit": {}})
     >>> groups = [{"params": torch.nn.Linear(2, 1).parameters(), "lr": 0.25}]
@@ -57,6 +58,8 @@ class ComposedOptimizer(Optimizer):
         compile: whether the step is compiled, for which the first one takes a second, or some on a GPU: "auto", where
             it can be; True, or else it is an error; False, never. The results are the same to rounding. On a CPU it
             needs a C++ compiler, on a GPU Triton, which comes with torch for CUDA.
+        state_dtype: `torch.bfloat16` keeps moments in half the memory, stochastically rounded (see `core/rounding.py`),
+            but not copies of weights (those of Lookahead and MADGRAD). None: single precision.
 
     Raises:
         ConfigError: (a ValueError) where `params` is empty, `total_steps` is missing or a value is out of range; at
@@ -72,6 +75,7 @@ class ComposedOptimizer(Optimizer):
         lr: float | Tensor | None = None,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
     ) -> None:
         require_total_steps([config], total_steps)
         if compile not in (True, False, "auto"):
@@ -79,6 +83,7 @@ class ComposedOptimizer(Optimizer):
         given = arrange(params, config)
         self.config = config
         self.compile: Compile = compile
+        self.state_dtype = state_dtype
         self._bound: ParameterLayout | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0, "kind": None}
@@ -95,6 +100,7 @@ class ComposedOptimizer(Optimizer):
                 group["step"] = self.param_groups[0]["step"]
                 check_numbers(group)
                 check_group(group, self.config)
+                check_state_dtype(self.state_dtype, group["params"])
         except ConfigError:
             del self.param_groups[before:]
             raise
@@ -155,10 +161,12 @@ class ComposedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._recount()
-        return super().__getstate__() | {"config": self.config, "compile": self.compile}
+        own = {"config": self.config, "compile": self.compile, "state_dtype": self.state_dtype}
+        return super().__getstate__() | own
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        vars(self).setdefault("state_dtype", None)  # of a pickle from before
         for group in self.param_groups:
             group.setdefault("maximize", False)
         self._bound = None
@@ -174,13 +182,21 @@ class ComposedOptimizer(Optimizer):
             for name, default in (self.defaults | {"step": taken}).items():
                 group.setdefault(name, default)
             check_group(group, self.config)
+            check_state_dtype(self.state_dtype, group["params"])
             if not found.isdisjoint(map(id, group["params"])):
                 raise ConfigError("a parameter is in two parameter groups; take it out of one.")
             found.update(map(id, group["params"]))
         # Not as tensors of inference mode, should somebody take a step in it: these could not be changed outside.
         with torch.inference_mode(False), torch.no_grad():
-            others, before = partial(partners, self), self._bound
-            self._bound = ParameterLayout(self.config, self.param_groups, self.state, self.compile, before, others)
+            self._bound = ParameterLayout(
+                self.config,
+                self.param_groups,
+                self.state,
+                self.compile,
+                before=self._bound,
+                partners=partial(partners, self),
+                state_dtype=self.state_dtype,
+            )
         return self._bound
 
     def _recount(self) -> None:

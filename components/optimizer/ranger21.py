@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
@@ -35,6 +36,7 @@ class Ranger21(ComposedOptimizer):
         total_steps: optimizer steps in the whole training; needed by linear_warmup and explore_exploit.
         maximize: whether to go up the gradient.
         compile: whether the step is compiled: "auto" (where it can be), True or False; see `ComposedOptimizer`.
+        state_dtype: `torch.bfloat16` for 12 instead of 20 bytes of state a number; see `ComposedOptimizer`.
         components: by id False, True or a dict of hyperparameters. The eight are on unless they are said to be off.
 
     Raises:
@@ -53,9 +55,10 @@ class Ranger21(ComposedOptimizer):
         total_steps: int | None = None,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
         **components: bool | Mapping[str, float | int | str],
     ) -> None:
-        own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile"]
+        own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile", "state_dtype"]
         for name in components:
             Component.named(name, others=own)
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
@@ -67,4 +70,5 @@ class Ranger21(ComposedOptimizer):
             lr=lr,
             maximize=maximize,
             compile=compile,
+            state_dtype=state_dtype,
         )

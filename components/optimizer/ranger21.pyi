@@ -4,6 +4,7 @@
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 
+import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 
@@ -198,6 +199,7 @@ class Ranger21(ComposedOptimizer):
         total_steps: int | None = None,
         maximize: bool = False,
         compile: Compile = "auto",
+        state_dtype: torch.dtype | None = None,
         explore_exploit: bool | _ExploreExploit = True,
         linear_warmup: bool | _LinearWarmup = True,
         adaptive_gradient_clipping: bool | _AdaptiveGradientClipping = True,

@@ -15,6 +15,7 @@ HEAD = """# Made by `make pages` from the components: what editors and type chec
 from collections.abc import Mapping
 from typing import Literal, TypedDict
 
+import torch
 from torch import Tensor, nn
 from torch.optim.optimizer import ParamsT
 

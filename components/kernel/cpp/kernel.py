@@ -15,6 +15,7 @@ from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.crossing import crossing
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
 from autoranger.components.kernel.kernel import Kernel
+from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.printer import Arguments
 from autoranger.components.kernel.recording.schedule import Schedule
 
@@ -44,7 +45,7 @@ class CppKernel(Kernel):
 
     def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
         super().__init__(step, params)
-        source, self.arguments = print_once(tuple(self.recording.schedules.items()), self.dtype, step.dtype)
+        source, self.arguments = print_once(tuple(self.recording.schedules.items()), self.dtype, step.dtype, self.short)
         self.function = build(source)
         self._tensors = self._describe_tensors()
         self._scalars = self.scalars(self.arguments.scalars)
@@ -87,7 +88,7 @@ class CppKernel(Kernel):
             held = stack.named_state()
             _, tensors, rows, columns = stack.shape
             for b in range(tensors):
-                own = (held.get(name.removeprefix("state ")) for name in names)
+                own = (held.get(name.removeprefix(STATE)) for name in names)
                 states = [0 if x is None else x[0, b].data_ptr() for x in own]
                 sizes = rows, columns, *(stack.shards.rows if stack.shards else (rows, columns))
                 fixed = *sizes, stack.kind, stack.group, tensors * rows * columns, tensors, first_row
@@ -98,10 +99,10 @@ class CppKernel(Kernel):
 
 @lru_cache(maxsize=64)
 def print_once(
-    schedules: tuple[tuple[int, Schedule], ...], dtype: torch.dtype, compute: torch.dtype
+    schedules: tuple[tuple[int, Schedule], ...], dtype: torch.dtype, compute: torch.dtype, short: tuple[str, ...]
 ) -> tuple[str, Arguments]:
     """`print_step`, once for the same schedules."""
-    return print_step(dict(schedules), dtype, compute)
+    return print_step(dict(schedules), dtype, compute, short)
 
 
 @lru_cache(maxsize=64)

@@ -42,7 +42,7 @@ struct Tensor {
   int64_t* count;
   Storage* theta;
   Storage* grad;
-  Number* states[STATES];
+  void* states[STATES];
 };
 
 // A scalar of each candidate and parameter group.
@@ -107,6 +107,21 @@ inline void store(bfloat16& to, Number x) {
   uint32_t bits;
   std::memcpy(&bits, &y, 4);
   to.bits = y != y ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+}
+
+// As `components/core/rounding.py` has it: up or down by chance, to what it is on average.
+inline uint32_t scrambled(uint32_t x) {
+  x = (x ^ x >> 15) * 0x2c1b3c6du;
+  x = (x ^ x >> 12) * 0x297a2d39u;
+  return x ^ x >> 15;
+}
+inline uint32_t seed(int64_t count, uint32_t salt) { return scrambled(uint32_t(count) ^ salt); }
+inline uint32_t noise(int64_t at, uint32_t seed) { return scrambled(uint32_t(at) ^ seed) & 0xffff; }
+inline void store(bfloat16& to, Number x, uint32_t noise) {
+  const float y = x;
+  uint32_t bits;
+  std::memcpy(&bits, &y, 4);
+  to.bits = y != y ? 0x7fc0 : (bits + noise) >> 16;
 }
 
 // As torch has them: NaN is passed on, the remainder has the divisor's sign.

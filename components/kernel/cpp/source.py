@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
+from autoranger.components.core.rounding import salt_of
+from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.printer import (
     COMMON,
     Arguments,
@@ -38,6 +40,7 @@ class Cpp(Language):
 
     Args:
         arguments: of the compiled step.
+        short: the states that are bfloat16.
     """
 
     operations = {
@@ -75,8 +78,13 @@ class Cpp(Language):
     own_part = "call.parts_of({}, k)[j]"
     part = "if (begin == 0) call.parts_of({total}, k)[j] = {value};"
 
-    def __init__(self, arguments: Arguments) -> None:
-        self.arguments = arguments
+    def __init__(self, arguments: Arguments, short: Container[str] = ()) -> None:
+        self.arguments, self.short = arguments, short
+
+    def write(self, name: str, pointer: str, value: str) -> str:
+        if name not in self.short:
+            return super().write(name, pointer, value)
+        return f"store({pointer}[c], {value}, noise(r * u.columns + c, seed_{pointer}));"
 
     def constant(self, value: float) -> str:
         if math.isfinite(value):
@@ -92,12 +100,18 @@ class Cpp(Language):
     ) -> list[str]:
         # Sums over a tensor are made of what is kept for its rows, by whoever wants them: `sum_of`.
         pointers = [
-            f"{kind}* const __restrict {pointer} = {self._field(name)} + at;"
+            f"{kind}* const __restrict {pointer} = static_cast<{kind}*>({self._field(name)}) + at;"
             for pointer, name in places.items()
-            for kind in ("Number" if name in self.arguments.states else "Storage",)
+            for kind in (self._type(name),)
+        ]
+        seeds = [
+            f"const uint32_t seed_{pointer} = seed(u.count[k * u.count_stride], {salt_of(name.removeprefix(STATE))}u);"
+            for pointer, name in places.items()
+            if name in self.short
         ]
         return [
             *(f"Number* const {name} = call.rows_of({slot}, k, u);" for name, slot in kept.items()),
+            *seeds,
             "for (int64_t r = begin; r < end; ++r) {",
             *indent(["const int64_t at = k * u.stride + r * u.columns;", *pointers, *body]),
             "}",
@@ -121,18 +135,27 @@ class Cpp(Language):
     def branch(self, condition: str, yes: Sequence[str], no: Sequence[str]) -> list[str]:
         return [f"if ({condition}) {{", *indent(yes), "} else {", *indent(no), "}"]
 
+    def _type(self, name: str) -> str:
+        """Of the numbers of a tensor."""
+        if name in self.short:
+            return STORAGE[torch.bfloat16]
+        return "Number" if name in self.arguments.states else "Storage"
+
     def _field(self, name: str) -> str:
         known = self.arguments.states
         return f"u.states[{known.index(name)}]" if name in known else f"u.{name}"
 
 
-def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype) -> tuple[str, Arguments]:
+def print_step(
+    schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype, short: Sequence[str] = ()
+) -> tuple[str, Arguments]:
     """The source, and how to call it.
 
     Args:
         schedules: for each kind of tensor; see `Recording`.
         dtype: of parameters and gradients.
         compute: in which to compute, and of the state.
+        short: the states that are bfloat16 instead.
 
     Raises:
         UntraceableError: where the two kinds cannot go through the same sweeps.
@@ -143,7 +166,7 @@ def print_step(schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: t
         f"using Number = {STORAGE[compute]};",
         f"constexpr int STATES = {max(1, len(arguments.states))};",
     ]
-    passes, names = print_passes(schedules, arguments, dict.fromkeys(schedules, Cpp(arguments)))
+    passes, names = print_passes(schedules, arguments, dict.fromkeys(schedules, Cpp(arguments, short)))
     return "\n".join([RUNTIME.replace("// TYPES", "\n".join(types)), *passes, print_table(names)]), arguments
 
 

@@ -8,12 +8,13 @@ from functools import lru_cache, partial
 import torch
 from torch import Tensor
 
+from autoranger.components.core.rounding import salt_of, stochastic
 from autoranger.components.core.stack import Stack
 from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
-from autoranger.components.kernel.recording.inputs import SIGNAL
+from autoranger.components.kernel.recording.inputs import SIGNAL, STATE
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.recording.schedule import Schedule
@@ -35,7 +36,7 @@ class Interpreter:
 
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
-        self.states = {stack: {f"state {k}": x for k, x in stack.named_state().items()} for stack in step.stacks}
+        self.states = {stack: {STATE + k: x for k, x in stack.named_state().items()} for stack in step.stacks}
         if any(x.shape != stack.shape for stack, state in self.states.items() for x in state.values()):
             raise UntraceableError("a state is not of its parameter's shape")
         rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
@@ -185,6 +186,15 @@ class StackStep:
                 self.kept[node] = value.new_empty(shape)
             here(self.kept[node]).copy_(value)
 
+    def _rounded(self, name: str, here: Callable[[Tensor], Tensor], value: Tensor) -> Tensor:
+        """What is to be stored of a block's values, as `Stack.rounded`."""
+        held = self.tensors[name]
+        if not name.startswith(STATE) or held.dtype != torch.bfloat16:
+            return value
+        rows = here(torch.arange(self.stack.shape[2], device="cpu").view(1, 1, -1, 1))
+        salt = salt_of(name.removeprefix(STATE))
+        return stochastic(value.expand(here(held).shape), here(self.stack.count), rows, salt)
+
     def _run(self, number: int) -> None:
         blocks = self.plan.blocks(number, self.values, self.in_place)
         scalars = as_tensors([self.values[self.plan.scalars.slots[s]] for s in blocks.scalars], self.dtype)
@@ -201,6 +211,7 @@ class StackStep:
             ]
             values = blocks.run(shape, given, [*outs, *self.registers.of(shape, blocks.registers)])
             for i, value in zip(blocks.late, values, strict=False):
+                value = self._rounded(blocks.targets[i].name, here, value)
                 outs[i].copy_(value if self.mask is None else torch.where(here(self.mask), value, outs[i]))
             for node, value in zip(keeps, values[len(blocks.late) :], strict=True):
                 self._keep(node, here, value)

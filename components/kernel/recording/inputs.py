@@ -14,6 +14,10 @@ SIGNAL = "signal "
 """What the names of inputs begin with that come out of the rate stage, where that is not recorded."""
 
 
+STATE = "state "
+"""What the names of inputs begin with that are state."""
+
+
 def scalar_inputs(step: Step, rates: bool) -> dict[str, Tensor]:
     """The buffers that a recorded step reads, by its inputs' names: its components'; with `rates` its own, too."""
     named = {
@@ -41,9 +45,17 @@ def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -
     dtype = dtypes.pop()
     for stack in step.stacks:
         for name, buffer in stack.named_state().items():
-            if buffer.shape != stack.shape or buffer.dtype != step.dtype or not buffer.is_contiguous():
-                raise UntraceableError(f"the state {name} is not of its parameter's shape, or not of {step.dtype}")
+            if buffer.shape != stack.shape or not buffer.is_contiguous():
+                raise UntraceableError(f"the state {name} is not of its parameter's shape")
+            if buffer.dtype != step.dtype and buffer.dtype != step.state_dtype:
+                raise UntraceableError(f"the state {name} is {buffer.dtype}")
     return dtype
+
+
+def short_states(step: Step) -> tuple[str, ...]:
+    """The states that are not of the type to compute in, by the names of their inputs."""
+    state = step.stacks[0].named_state()
+    return tuple(STATE + name for name, x in state.items() if x.dtype != step.dtype)
 
 
 def spread(scalar: Tensor, like: Tensor) -> Tensor:

@@ -103,6 +103,10 @@ class Language(ABC):
     part: str
     own_part: str = ""
 
+    def write(self, name: str, pointer: str, value: str) -> str:
+        """Stores an element through a pointer into the tensor of this name."""
+        return self.store.format(pointer=pointer, value=value)
+
     @abstractmethod
     def constant(self, value: float) -> str:
         """A number, written as a literal."""
@@ -193,7 +197,7 @@ class Printer:
             yes, no = (self._print_loops(sums, stores, number, known | {condition: x}) for x in (True, False))
             return self.language.branch(self._value(condition), yes, no)
         body = [self._declare(n, number, known) for n in elements]
-        body += [self.language.store.format(pointer=self._pointer(t), value=self._value(v)) for t, v in changed.items()]
+        body += [self.language.write(t.name, self._pointer(t), self._value(v)) for t, v in changed.items()]
         added = {self._value(s): self._value(self.schedule.settle(s.args[0], number, known)) for s in sums}
         return self.language.columns(body, added) if body or added else []
 

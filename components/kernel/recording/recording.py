@@ -40,7 +40,7 @@ class Recording:
 
     def __init__(self, step: Step, dtype: torch.dtype, *, rounded: bool | None = None, across: bool = False) -> None:
         self.step = step
-        rounded = dtype != step.dtype if rounded is None else rounded
+        rounded = {dtype, step.state_dtype or step.dtype} != {step.dtype} if rounded is None else rounded
         try:
             self.schedules = schedules(step, dtype, rounded, True, across)
             self.scalars, self._signals = scalar_inputs(step, rates=True), dict[str, Tensor]()

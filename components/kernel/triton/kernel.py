@@ -43,7 +43,7 @@ class TritonKernel(Kernel):
     def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
         super().__init__(step, params)
         device = step.lr.device
-        source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype)
+        source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype, self.short)
         module = build(source)
         units, items, rows = describe(step, arguments.states)
         self._sizes = candidates, count, _, _ = step.lr.shape[0], len(units), rows, len(items)

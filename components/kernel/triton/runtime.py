@@ -67,6 +67,22 @@ def count(counts, width, addresses, active, steps, candidates, tensors):
     tl.store(updates, tl.load(updates, mask=there, other=0) + 1, mask=there)
 
 
+@triton.jit
+def scrambled(x):
+    """A hash of each number of 32 bits, as in `core/rounding.py`."""
+    x = (x ^ (x >> 15)) * 0x2C1B3C6D
+    x = (x ^ (x >> 12)) * 0x297A2D39
+    return x ^ (x >> 15)
+
+
+@triton.jit
+def stochastic(value, at, updates, salt):
+    """A float32 that a bfloat16 can be, next to `value` and by chance above or below; see `core/rounding.py`."""
+    noise = scrambled(at.to(tl.uint32) ^ scrambled(updates.to(tl.uint32) ^ salt)) & 0xFFFF
+    bits = (value.to(tl.uint32, bitcast=True) + noise) >> 16 << 16
+    return tl.where(value == value, bits.to(tl.float32, bitcast=True), value)
+
+
 # Operations as torch has them: NaN is passed on, the remainder has the divisor's sign.
 
 

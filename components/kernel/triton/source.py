@@ -9,11 +9,13 @@ same order everywhere. A launch begins when the one before has ended, so sums ne
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import zip_longest
 
 import torch
 
+from autoranger.components.core.rounding import salt_of
+from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.printer import (
     COMMON,
     Arguments,
@@ -83,6 +85,7 @@ class Triton(Language):
         arguments: of the compiled step.
         tile: rows and columns that are dealt with at once.
         storage, number: the type of parameters and gradients; the one to compute in, and of the state.
+        short: the states that are bfloat16 instead.
     """
 
     operations = {
@@ -108,8 +111,10 @@ class Triton(Language):
     begin_sum = ""
     part = "tl.store(parts + ({total} * candidates + k) * tensors + j, {value}, mask=first == 0)"
 
-    def __init__(self, arguments: Arguments, tile: tuple[int, int], storage: str, number: str) -> None:
-        self.arguments, self.tile, self.storage, self.number = arguments, tile, storage, number
+    def __init__(
+        self, arguments: Arguments, tile: tuple[int, int], storage: str, number: str, short: Container[str] = ()
+    ) -> None:
+        self.arguments, self.tile, self.storage, self.number, self.short = arguments, tile, storage, number, short
         self.operations = {**self.operations, "number": f"({{}}).to({number})"}
         self.inputs = {
             "updates": f"updates.to({number})",
@@ -120,6 +125,11 @@ class Triton(Language):
         self.scalar = f"runtime.scalar(scalars, {{}}, k, group, {number})"
         self.load = f"tl.load({{}} + c, mask=within, other=0.0).to({number})"
         self.kept = "tl.load({} + r, mask=inside, other=0.0)"
+
+    def write(self, name: str, pointer: str, value: str) -> str:
+        if name in self.short:
+            value = f"runtime.stochastic({value}, r * columns + c, updates, {salt_of(name.removeprefix(STATE))})"
+        return super().write(name, pointer, value)
 
     def constant(self, value: float) -> str:
         # A bare number would be rounded to float32 on its way to float64.
@@ -187,7 +197,8 @@ class Triton(Language):
         """Where a tensor has its first number."""
         known = self.arguments.states
         if name in known:
-            return f"tl.load(unit + {STATES + known.index(name)}).to(tl.pointer_type({self.number}))"
+            kind = TYPES[torch.bfloat16] if name in self.short else self.number
+            return f"tl.load(unit + {STATES + known.index(name)}).to(tl.pointer_type({kind}))"
         at = {"theta": "addresses + j", "grad": "addresses + tensors + j"}
         return f"tl.load({at[name]}).to(tl.pointer_type({self.storage}))"
 
@@ -198,7 +209,7 @@ def width(arguments: Arguments) -> int:
 
 
 def print_kernels(
-    schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype
+    schedules: Mapping[int, Schedule], dtype: torch.dtype, compute: torch.dtype, short: Sequence[str] = ()
 ) -> tuple[str, Arguments, list[str]]:
     """The source, how to call it, and the names of the kernels of the passes; the one to launch before is `count`.
 
@@ -206,12 +217,13 @@ def print_kernels(
         schedules: for each kind of tensor; see `Recording`.
         dtype: of parameters and gradients.
         compute: in which to compute, and of the state.
+        short: the states that are bfloat16 instead.
 
     Raises:
         UntraceableError: where kinds cannot go through the same sweeps.
     """
     arguments = arguments_of(schedules)
-    languages = {kind: Triton(arguments, TILES[kind & 1], TYPES[dtype], TYPES[compute]) for kind in schedules}
+    languages = {kind: Triton(arguments, TILES[kind & 1], TYPES[dtype], TYPES[compute], short) for kind in schedules}
     lines, names = print_passes(schedules, arguments, languages)
     counted = f"units + {COUNT}, {width(arguments)}, addresses, active, steps, candidates, tensors"
     lines += kernel("count", [f"runtime.count({counted})"])
