@@ -27,6 +27,7 @@ from autoranger.version import __version__
 if TYPE_CHECKING:
     from optuna.storages import BaseStorage
 
+    from autoranger.search.engine.cluster import Cluster
     from autoranger.search.progress import Progress
     from autoranger.search.space import Space
     from autoranger.search.verdict.outcome import Outcome
@@ -102,6 +103,13 @@ class Kind(enum.StrEnum):
     script = enum.auto()
 
 
+class EngineName(enum.StrEnum):
+    """Where workers are."""
+
+    local = enum.auto()
+    ray = enum.auto()
+
+
 OutPath = Annotated[Path, typer.Option("--out", help="File for the tuned config.")]
 Budget = Annotated[str | None, typer.Option(help="Time limit: 90s, 10m, 1h. Default: no limit.")]
 SpaceOption = Annotated[
@@ -122,6 +130,12 @@ SamplerOption = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: 1; with Ray as many as fit."),
+]
+EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]
+Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto. Default: a new one on this machine.")]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
 Place = Annotated[
     str | None, typer.Option("--storage", help="Its Optuna storage, if not autoranger.journal: a file or a URL.")
@@ -155,10 +169,12 @@ def search(
     ] = None,
     seed: Seed = 0,
     device: Device = "auto",
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once, with a share of the cores.")] = 1,
+    workers: Workers = None,
     devices: Annotated[
         str | None, typer.Option(help="A process for each, instead of --device: cuda:0,cuda:1 or all.")
     ] = None,
+    engine: EngineOption = EngineName.local,
+    address: Address = None,
     data_dir: DataDir = None,
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study. Default: task and time.")] = None,
@@ -184,7 +200,7 @@ def search(
     from autoranger.arguments import pick_device, pick_devices
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.crew.batch import Trained
-    from autoranger.search.crew.crew import engine
+    from autoranger.search.crew.crew import engine as crew_engine
     from autoranger.search.engine.board import Board
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.race.plan import parse_budget
@@ -205,7 +221,9 @@ def search(
 
     def searched(opened: BaseStorage, name: str, progress: Progress) -> Outcome:
         board = Board(opened, name, Trained.from_data)
-        with closing(engine(chosen, objective, workers=workers, devices=places, board=board)) as crew:
+        cluster = chosen_cluster(engine, address, workers, gpu=chosen.device.type == "cuda")
+        team = crew_engine(chosen, objective, workers=workers or 1, devices=places, cluster=cluster, board=board)
+        with closing(team) as crew:
             return run(
                 chosen,
                 opened,
@@ -217,6 +235,7 @@ def search(
                 objective=objective,
                 cost=price,
                 resume=resume,
+                checkpoints=session.checkpoints,
                 engine=crew,
                 progress=progress,
             )
@@ -232,7 +251,9 @@ def tune(
     train: Annotated[str, typer.Argument(metavar="FILE:FUNCTION", help="Your training: train.py:train, or a module.")],
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that train at once.")] = 1,
+    workers: Workers = None,
+    engine: EngineOption = EngineName.local,
+    address: Address = None,
     metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
         Direction | None,
@@ -288,9 +309,10 @@ def tune(
                 metric=metric,
                 direction=direction,
                 lr_range=lr_range,
-                workers=workers,
+                workers=workers or 1,
                 timeout=limit,
                 log=log,
+                cluster=chosen_cluster(engine, address, workers, gpu=False),
                 space=choices(space, add),
                 seed=seed,
                 budget=seconds,
@@ -340,6 +362,23 @@ def worker(
         aside.print(f"joined study '{escape(study)}'; Ctrl-C leaves it", highlight=False)
         done = member.serve(lambda sentence: aside.print(sentence, highlight=False, markup=False))
     aside.print(f"the search is over; {done} items were trained here", highlight=False)
+
+
+def chosen_cluster(engine: EngineName, address: str | None, workers: int | None, *, gpu: bool) -> Cluster | None:
+    """The Ray cluster to train on; None for workers of this machine.
+
+    Args:
+        engine, address, workers: the options.
+        gpu: whether each worker needs a GPU.
+    """
+    from autoranger.components.core.errors import ConfigError
+    from autoranger.search.engine.cluster import Cluster
+
+    if engine is EngineName.local:
+        if address is not None:
+            raise ConfigError("--address is of a Ray cluster; add --engine ray.")
+        return None
+    return Cluster(address, workers, gpus=1.0 if gpu else 0.0)
 
 
 @contextmanager
@@ -459,7 +498,8 @@ def report(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--out", help="Write a page, its figures, the finalists' configs and attribution.json to this folder."
+            "--out",
+            help="Folder for a page, figures, the finalists' configs and attribution.json; or X.html: the page.",
         ),
     ] = None,
     as_json: Json = False,

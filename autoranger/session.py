@@ -16,8 +16,9 @@ from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.display import Display
 from autoranger.report.sentences import note
 from autoranger.search.commands import program
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
-from autoranger.search.storage.database import shown
+from autoranger.search.storage.database import is_url, shown
 from autoranger.search.storage.notes import write_note
 from autoranger.search.storage.storage import JOURNAL, open_storage
 from autoranger.search.verdict.outcome import Outcome
@@ -56,6 +57,12 @@ class Session:
     def begun(self) -> bool:
         """Whether the study exists, so that the search can be resumed."""
         return self.name in optuna.get_all_study_names(self.storage)
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of long trainings: in a folder beside the journal, or here if the storage is a database."""
+        journal = None if self._given is not None and is_url(self._given) else self._given or JOURNAL
+        return Checkpoints.beside(journal, self.name)
 
     def run(self, search: Callable[[BaseStorage, str, Progress], Outcome], console: Aside, device: str = "") -> Outcome:
         """Runs the search, shows its progress on a console, and returns its outcome."""

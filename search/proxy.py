@@ -13,6 +13,7 @@ from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.crew.crew import Crew
 from autoranger.search.engine.engine import Engine
 from autoranger.search.population import Population
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.race.objectives import LOSS, with_objective
 from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
 from autoranger.search.race.sanity import check_metric
@@ -35,12 +36,16 @@ class Proxy:
         task: the task.
         objective: the name of the objective; see `with_objective`.
         engine: does the `Training` of the task, if its candidates are not trained in this process.
+        checkpoints: of long trainings in this process; None for none.
     """
 
-    def __init__(self, task: Task, objective: str, engine: Engine | None = None) -> None:
+    def __init__(
+        self, task: Task, objective: str, engine: Engine | None = None, checkpoints: Checkpoints | None = None
+    ) -> None:
         self.about, for_objective = with_objective(task, objective)
         self.lrs = rates(about(task), self.about.lr_range)
         self.objective, self.population = objective, Population(self.about)
+        self.population.checkpoints = checkpoints
         self.crew = None if engine is None else Crew(self.population, engine)
         self.trainer: Trainer = for_objective(self.crew or self.population)
 
@@ -68,6 +73,7 @@ class Proxy:
         """See `Subject`."""
         if clock.budget is not None:
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
+            clock.rate *= 1.0 if self.crew is None else self.crew.engine.speed
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """See `Subject`."""

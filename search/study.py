@@ -18,6 +18,7 @@ from autoranger.search import samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
 from autoranger.search.engine.engine import Engine
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
 from autoranger.search.race.compete import compete, require_reached, sweep
@@ -55,6 +56,7 @@ def search(
     cost: Cost | None = None,
     resume: bool = False,
     engine: Engine | None = None,
+    checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
@@ -77,6 +79,8 @@ def search(
             the race, and the finalists become a second study of two objectives. The verdict ignores the cost.
         resume: whether to continue the study of that name.
         engine: has workers that train the candidates, as that of `crew.engine` has; by default this process trains.
+        checkpoints: of the study's trainings, so that a long one that is interrupted goes on where it was. By default
+            it begins anew.
         progress: is told how the search goes.
 
     Raises:
@@ -86,8 +90,8 @@ def search(
         SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    return conduct(
-        Proxy(task, objective, engine),
+    outcome = conduct(
+        Proxy(task, objective, engine, checkpoints),
         storage,
         study,
         space=Space.of(space),
@@ -99,6 +103,9 @@ def search(
         resume=resume,
         progress=progress,
     )
+    if checkpoints is not None:
+        checkpoints.clear()
+    return outcome
 
 
 def conduct(

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
 from dataclasses import asdict
 from html.parser import HTMLParser
@@ -18,9 +19,10 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState, create_trial
-from tomli_w import dumps
 
+from autoranger import Config
 from autoranger.components.presets import RANGER21
+from autoranger.report.charts import schedules
 from autoranger.search.attribution.sample import largest_sample
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import to_json
@@ -35,7 +37,9 @@ NAMES = ("gain", "<i>harm</i>", "nothing")
 RATES = (0.01, 0.03, 0.1)
 EFFECTS = {"gain": 0.05, "<i>harm</i>": -0.02, "nothing": 0.0}
 EVIL = "<b>$x_1$ & 'co'</b>"
-FILES = {"report.html", "attribution.json", "finalists.svg", "rates.svg", "contributions.svg", "interactions.svg"}
+FILES = {"report.html", "attribution.json"} | {
+    f"{name}.svg" for name in ("finalists", "race", "rates", "contributions", "interactions")
+}
 VOID = {"meta", "br", "link", "img", "hr", "input"}
 
 
@@ -206,10 +210,10 @@ def test_the_page_is_whole_and_needs_nothing_else(autoranger):
     assert code == 0, err
     assert "some/where/report.html" in out
     assert {path.name for path in Path("some/where").iterdir()} == FILES | {f"finalist-{i}.toml" for i in (1, 2, 3)}
-    assert Path("some/where/finalist-1.toml").read_text() == dumps(config(0.03, "gain"))
+    assert tomllib.loads(Path("some/where/finalist-1.toml").read_text()) == config(0.03, "gain")
     text = Path("some/where/report.html").read_text()
     page = Checked(text)
-    assert page.tags.count("svg") == 4
+    assert page.tags.count("svg") == 5
     assert not {"script", "link", "img", "iframe", "b", "i"} & set(page.tags)
     links = [value for name, value in page.attributes if name in ("href", "src", "xlink:href")]
     assert all(link.startswith("#") for link in links)
@@ -384,3 +388,44 @@ def test_help_teaches(autoranger):
     code, out, _ = autoranger("report", "--help")
     assert code == 0
     assert "autoranger report mine --storage" in out
+
+
+SITTING = {
+    "began": "2026-01-02T03:04:05+00:00",
+    "ended": "2026-01-02T03:05:05+00:00",
+    "command": "autoranger search --storage postgresql://me:***@host/db <&>",
+    "machine": "a processor, 2 cores",
+}
+
+
+def test_a_page_alone_has_everything(autoranger):
+    make_study().set_user_attr("sittings", [SITTING])
+    for out in ("page.html", "folder"):
+        assert autoranger("report", "s", "--out", out)[0] == 0
+    page = Path("page.html").read_text()
+    assert page == Path("folder/report.html").read_text()
+    found = Checked(page)
+    text = " ".join(" ".join(found.words).split())
+    for words in ("2026-01-02 03:04 to 2026-01-02 03:05", SITTING["command"], SITTING["machine"]):
+        assert words in text
+    assert "# learning rate, as found with the proxy" in text
+    assert "config = Config(" in text
+    described = [value for name, value in found.attributes if name == "aria-label"]
+    assert sum("valid accuracy" in (value or "") for value in described) == 5, "one for each figure"
+    assert "<title>" in Path("folder/race.svg").read_text()
+    Path("dir.html").mkdir()
+    code, _, err = autoranger("report", "s", "--out", "dir.html")
+    assert code == 2
+    assert "is a folder; name a file" in err
+
+
+def test_the_schedules_shape_is_that_of_the_papers():
+    full = Finalist(Config.preset("ranger21", lr=0.5).to_dict(), True, (), 0.0, 0.0, 0, None, None)
+    (shape,) = schedules(full).values()
+    steps = np.arange(1, 201)
+    expected = 0.5 * np.minimum(1, np.minimum(steps / (0.22 * 200), (200 - steps) / (0.28 * 200)))
+    np.testing.assert_allclose(shape, expected, atol=0.5 / 50)
+    assert not schedules(Finalist(Config().to_dict(), True, (), 0.0, 0.0, 0, None, None)), "a constant rate"
+    assert not schedules(FINALISTS[0]), "not known here"
+    other = Config(lr=0.1, components={"linear_warmup": {"fraction": 0.5}}).to_dict()
+    assert schedules(Finalist(other, True, (), 0.0, 0.0, 0, None, None)).keys() == {"exported", "Ranger21"}

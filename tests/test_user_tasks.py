@@ -366,7 +366,7 @@ METRICS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses")
+@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses", "ignore:.*its metric uses more than torch")
 @pytest.mark.parametrize("name", METRICS)
 def test_a_metric_sees_the_whole_split_of_one_candidate(name: str) -> None:
     task = type("Mine", (toy.Toy,), {"metric": lambda self, output, target: METRICS[name](output, target)})()

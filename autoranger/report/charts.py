@@ -11,9 +11,15 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
+from autoranger.components.core.component import Settings, Stage, registry
+from autoranger.components.core.config import Config
+from autoranger.components.presets import RANGER21
 from autoranger.figures import canvas
 from autoranger.report.reading import Report
+from autoranger.report.standing import Race
+from autoranger.search.arrays import Values
 from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.space import in_words
@@ -43,6 +49,12 @@ def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
     if len(known) > 1:
         words = f"Finalists: difference in valid {report.metric} to full Ranger21, with intervals."
         found["finalists"] = words, lambda: draw_finalists(known, report.metric)
+    if report.exported is not None and (shapes := schedules(report.exported)):
+        words = f"The learning rate over a training: {', '.join(shapes)}."
+        found["schedule"] = words, lambda: draw_schedules(shapes)
+    if len(report.race) > 1:
+        words = f"The race, round by round: valid {report.metric} of every subset at its best learning rate."
+        found["race"] = words, lambda: draw_race(report.race, leaders(report), report.metric)
     if report.sample is not None and np.isfinite(report.sample.values).any():
         sample = report.sample
         words = f"Every candidate of a round: valid {report.metric} against the learning rate."
@@ -69,11 +81,11 @@ def style() -> Iterator[None]:
         yield
 
 
-def render(draw: Callable[[], Figure], *, transparent: bool = False) -> str:
-    """A figure as an SVG document."""
+def render(draw: Callable[[], Figure], *, words: str = "", transparent: bool = False) -> str:
+    """A figure as an SVG document, with a description of it."""
     canvas(1, 1)  # says what is missing where Matplotlib is
     with style(), io.StringIO() as file:
-        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        metadata = dict.fromkeys(("Creator", "Date", "Format", "Type")) | ({"Title": words} if words else {})
         draw().savefig(file, format="svg", transparent=transparent, metadata=metadata)
         return file.getvalue()
 
@@ -102,7 +114,7 @@ def leaders(report: Report) -> dict[str, tuple[str, ...]]:
     return {f"{place}  {shorten(in_words(subset))}": subset for place, subset in enumerate(subsets, start=1)}
 
 
-def shorten(words: str, most: int = 40) -> str:
+def shorten(words: str, most: int = 75) -> str:
     """Words cut to a length."""
     return words if len(words) <= most else words[: most - 1].rstrip() + "…"
 
@@ -133,6 +145,81 @@ def draw_finalists(finalists: list[Finalist], metric: str) -> Figure:
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(literal(f"difference in valid {metric} to full Ranger21 (right: better)"))
     return figure
+
+
+def schedules(exported: Finalist) -> dict[str, Values]:
+    """The learning rate of each step of a training of 200, of the exported config and of full Ranger21 at that rate.
+
+    Empty if the exported config leaves the rate alone, or if a component is not known on this machine.
+    """
+    known = [name for name in exported.components if name in registry]
+    rates = {name: exported.config["components"][name] for name in known if registry[name].stage is Stage.RATE}
+    if not rates or len(known) < len(exported.components):
+        return {}
+    default: dict[str, Settings] = {name: {} for name in RANGER21 if registry[name].stage is Stage.RATE}
+    chosen, full = {"exported": Config(lr=exported.lr, components=rates)}, Config(lr=exported.lr, components=default)
+    if full != chosen["exported"]:
+        chosen["Ranger21"] = full
+    return {name: rate(config) for name, config in chosen.items()}
+
+
+def rate(config: Config, steps: int = 200) -> Values:
+    """The learning rate of each step."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    parameter.grad = torch.zeros(1)
+    optimizer, found = config.build([parameter], total_steps=steps, compile=False), []
+    for _ in range(steps):
+        optimizer.step()
+        found.append(float(optimizer.get_last_lr()[0]))
+    return np.array(found)
+
+
+def draw_schedules(shapes: Mapping[str, Values]) -> Figure:
+    """Learning rates over a training."""
+    figure, axes = canvas(WIDTH, 2.6)
+    for (name, values), colour, line in zip(shapes.items(), (BLUE, GREY), ("-", "--"), strict=False):
+        axes.plot(np.linspace(0, 100, len(values)), values, line, color=colour, linewidth=2, label=name)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("% of a training")
+    axes.set_ylabel("learning rate")
+    figure.legend(loc="outside upper right", fontsize=9, frameon=False, ncols=2)
+    return figure
+
+
+def draw_race(race: Race, lines: Mapping[str, tuple[str, ...]], metric: str) -> Figure:
+    """The rounds from left to right: every subset as a dot at its best learning rate, some as lines."""
+    figure, axes = canvas(WIDTH, 4.4)
+    best = [by_subset(candidates) for candidates in race.values()]
+    jitter = np.random.default_rng(0)
+    for place, found in enumerate(best):
+        xs = place + jitter.uniform(-0.18, 0.18, len(found))
+        label = "every subset at its best learning rate" if place == 0 else None
+        axes.scatter(xs, list(found.values()), s=9, color=GREY, alpha=0.5, linewidths=0, label=label)
+    for (name, subset), colour, marker in zip(lines.items(), LINES, MARKERS, strict=False):
+        known = [(place, found[frozenset(subset)]) for place, found in enumerate(best) if frozenset(subset) in found]
+        if known:
+            places, values = zip(*known, strict=True)
+            axes.plot(places, values, color=colour, marker=marker, markersize=5, linewidth=1.6, label=literal(name))
+    low = min(np.quantile(list(found.values()), 0.25) for found in best if found)
+    high = max(max(found.values()) for found in best if found)
+    axes.set_ylim(low - 0.05 * (high - low or 1), high + 0.05 * (high - low or 1))
+    names = [
+        f"round {place}\n{r.steps} steps, {r.seeds} seed{'s' * (r.seeds > 1)}\n{len(found)} subsets"
+        for place, (r, found) in enumerate(zip(race, best, strict=True), start=1)
+    ]
+    axes.set_xticks(range(len(best)), names)
+    axes.set_ylabel(literal(f"valid {metric}"))
+    figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, ncols=1)
+    return figure
+
+
+def by_subset(candidates: Mapping[tuple[frozenset[str], float], float]) -> dict[frozenset[str], float]:
+    """The value of each subset at its best learning rate, without those that diverged at every one."""
+    found: dict[frozenset[str], float] = {}
+    for (subset, _), value in candidates.items():
+        if np.isfinite(value):
+            found[subset] = max(value, found.get(subset, value))
+    return found
 
 
 def draw_rates(sample: Sample, lines: Mapping[str, tuple[str, ...]], metric: str) -> Figure:

@@ -6,12 +6,12 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
-import tomli_w
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.core.files import check_writable, write_whole
+from autoranger.export import to_python, to_toml
 from autoranger.figures import canvas
 from autoranger.report import sentences
 from autoranger.report.charts import embed, figures, render
@@ -22,21 +22,29 @@ PAGE, DATA = "report.html", "attribution.json"
 
 
 def check_folder(path: Path) -> None:
-    """Checks that the report can be written to a folder.
+    """Checks that the report can be written to a folder, or as a page alone to a file that ends in .html.
 
     Raises:
-        ConfigError: if the path is a file, or Matplotlib is missing.
+        ConfigError: if the path of a folder is a file, or the other way round, or Matplotlib is missing.
         DataError: if the folder, or the one in which it would be made, cannot be written.
     """
-    if path.exists() and not path.is_dir():
-        raise ConfigError(f"--out {path} is a file; name a folder.")
+    if path.exists() and path.is_dir() is alone(path):
+        kind, other = ("folder", "file") if path.is_dir() else ("file", "folder, or a file that ends in .html")
+        raise ConfigError(f"--out {path} is a {kind}; name a {other}.")
     canvas(1, 1)
     nearest = next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
     check_writable(nearest)
 
 
+def alone(path: Path) -> bool:
+    """Whether a path is for the page alone."""
+    return path.suffix.lower() in (".html", ".htm")
+
+
 def write_report(report: Report, folder: Path) -> list[Path]:
     """Writes `report.html`, its figures, `attribution.json`, and each finalist's config, replacing earlier ones.
+
+    If the path ends in .html, it is the page alone, which needs no other file.
 
     Everything is made before the first file is written; each file is written whole or not at all.
 
@@ -47,14 +55,15 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         ConfigError: if Matplotlib is missing.
         DataError: if a file cannot be written.
     """
+    if alone(folder):
+        write_whole(folder, page(report))
+        return [folder]
     drawings = figures(report)
-    texts = {f"{name}.svg": render(draw) for name, (_, draw) in drawings.items()}
+    texts = {f"{name}.svg": render(draw, words=words) for name, (words, draw) in drawings.items()}
     for place, finalist in enumerate(report.finalists, start=1):
-        texts[f"finalist-{place}.toml"] = tomli_w.dumps(finalist.config)
+        texts[f"finalist-{place}.toml"] = to_toml(finalist.config)
     texts[DATA] = json.dumps(report.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
-    texts[PAGE] = page(
-        report, {name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in drawings.items()}
-    )
+    texts[PAGE] = page(report)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -64,8 +73,11 @@ def write_report(report: Report, folder: Path) -> list[Path]:
     return [folder / name for name in texts]
 
 
-def page(report: Report, drawn: dict[str, str]) -> str:
-    """The page with its figures, SVG elements by name. Everything else is escaped."""
+def page(report: Report) -> str:
+    """The page, which needs nothing else: its figures are SVG elements in it. Everything else is escaped."""
+    drawn = {
+        name: embed(render(draw, transparent=True), name, words) for name, (words, draw) in figures(report).items()
+    }
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(files("autoranger.report").joinpath("page.html").read_text(encoding="utf-8"))
     exported = report.exported
@@ -82,6 +94,9 @@ def page(report: Report, drawn: dict[str, str]) -> str:
         contributions=list(sentences.contribution_cells(report)),
         pairs=list(sentences.pair_cells(report)),
         reading=sentences.READING,
-        config="" if exported is None else tomli_w.dumps(exported.config),
+        config="" if exported is None else to_toml(exported.config),
+        code="" if exported is None else to_python(exported.config),
+        sittings=report.standing.sittings,
+        next_command=sentences.next_command(report.standing, report.storage) if sentences.goes_on(report) else "",
         made=f"Made by autoranger {__version__}." + (f" The search ran with {ran}." if ran else ""),
     )

@@ -10,7 +10,7 @@ from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.presets import RANGER21
-from autoranger.report.standing import Standing, read_standing
+from autoranger.report.standing import Race, Standing, race_of, read_standing
 from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
@@ -77,6 +77,7 @@ class Report:
         missing: why there is no attribution.
         failure: why the search has failed; None if it has not.
         standing: whether it runs, how far it is, when and where it ran.
+        race: the rounds of the race, with the mean metric of each candidate.
     """
 
     study: str
@@ -92,6 +93,7 @@ class Report:
     missing: str
     failure: str | None
     standing: Standing
+    race: Race
 
     @property
     def metric(self) -> str:
@@ -172,6 +174,7 @@ def read_report(study: Study, place: str) -> Report:
         missing=missing,
         failure=attributes.failure,
         standing=standing,
+        race=race_of(study, attributes.settings.seed),
     )
 
 

@@ -53,6 +53,11 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
     return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
 
 
+def goes_on(report: Report) -> bool:
+    """Whether a search has not come to an end: it runs, or can be continued."""
+    return report.standing.state not in (State.FINISHED, State.FAILED)
+
+
 def pending(report: Report) -> str:
     """Why a search has no verdict: it has failed, runs, or was interrupted."""
     if report.failure and report.standing.state is State.FAILED:

@@ -82,7 +82,7 @@ def print_report(console: Console, report: Report) -> None:
     if origin := sentences.origin(report):
         console.print(escape(origin), highlight=False, soft_wrap=True)
     print_verdict(console, sentences.verdict(report.exported, report.evidence, sentences.pending(report)))
-    if report.evidence is None and not report.failure:
+    if sentences.goes_on(report):
         print_code(console, f"\n    {sentences.next_command(report.standing, report.storage)}\n")
     if compared := sentences.legend(report.evidence):
         console.print()

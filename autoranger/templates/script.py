@@ -30,7 +30,7 @@ def train(trial: autoranger.Trial) -> float:
     fitting, validation = data()
     loader = DataLoader(fitting, batch_size=64, shuffle=True)
     model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
-    # The share of the full length that is wanted. Leave it out where a training cannot be shorter.
+    # The share of the full length to train for. Leave it out if trainings cannot be shortened.
     epochs = max(1, round(EPOCHS * trial.length))
     # Instead of torch.optim.AdamW(model.parameters()). Schedules are part of it: no lr_scheduler.
     optimizer = trial.build(model, total_steps=epochs * len(loader))
@@ -48,7 +48,7 @@ def train(trial: autoranger.Trial) -> float:
         best, waited = (score, 0) if score > best else (best, waited + 1)
         if waited == PATIENCE:
             break
-    # What is to get better; `{"f1": best, "loss": …, "test": …}` returns more than one number.
+    # What to improve. A dict returns more than one number: `{"f1": best, "loss": …, "test": …}`.
     return best
 
 
@@ -61,5 +61,5 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
 
 if __name__ == "__main__":  # workers import this file, too
     autoranger.tune(train, budget="5m", workers=2, metric="f1", out="tuned.toml")
-    # Then, in the training that counts:
+    # Then, in the real training:
     # optimizer = autoranger.load("tuned.toml").build(model.parameters(), total_steps=epochs * len(loader))

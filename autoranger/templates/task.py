@@ -22,11 +22,11 @@ class MyTask(Task):
     name = "my_task"
     metric_name = "F1"
     batch_size = 64
-    steps = 200  # of a proxy run: as many as you can afford, since short ones favour other optimizers
-    lr_range = (1e-3, 1e-1)  # where to begin; the search goes beyond where the best lies on an edge
+    steps = 200  # of a training in the search: as many as you can afford, since short ones favour other optimizers
+    lr_range = (1e-3, 1e-1)  # to begin with; the search goes on beyond it if the best rate lies on an edge
 
     def data(self) -> dict[str, Any]:
-        """Inputs and targets for training, for choosing, and for a last look: tensors, arrays, or a data set."""
+        """Inputs and targets for training, validation and test: tensors, arrays, a data set, or its loader."""
         images, labels = load_digits(return_X_y=True)
         inputs, targets = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
         return {
@@ -36,7 +36,7 @@ class MyTask(Task):
         }
 
     def model(self) -> nn.Module:
-        """A new model in every call: a small relative of the real one."""
+        """A new model in every call, smaller than the real one."""
         return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
@@ -44,5 +44,5 @@ class MyTask(Task):
         return nn.functional.cross_entropy(output, target)
 
     def metric(self, output: Tensor, target: Tensor) -> float:
-        """What is to get higher, for all outputs of a split at once."""
+        """What to improve, for all outputs of a split at once; for a loss, set `direction = "minimize"` above."""
         return float(f1_score(target.cpu(), output.argmax(dim=1).cpu(), average="macro"))

@@ -15,6 +15,7 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.crew.batch import Batch, Trained, Training
 from autoranger.search.engine.board import Board
+from autoranger.search.engine.cluster import Actors, Cluster
 from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.engine.pool import Pool
 from autoranger.search.engine.process import Processes, can_fork
@@ -158,7 +159,13 @@ def halves(batch: Batch) -> list[Batch]:
 
 
 def engine(
-    task: Task, objective: str, *, workers: int = 1, devices: Sequence[str] = (), board: Board | None = None
+    task: Task,
+    objective: str,
+    *,
+    workers: int = 1,
+    devices: Sequence[str] = (),
+    cluster: Cluster | None = None,
+    board: Board | None = None,
 ) -> Pool:
     """An engine whose workers train a task.
 
@@ -168,16 +175,22 @@ def engine(
         objective: of the search.
         workers: how many processes. With one, and no devices, it is this process.
         devices: one for each process.
+        cluster: of Ray, whose actors train instead of processes.
         board: with workers that join.
 
     Raises:
-        ConfigError: if there are to be processes, and the task can neither be sent nor copied.
+        ConfigError: if there are to be processes, and the task can neither be sent nor copied; or as `Actors`.
+        DataError: as `Actors`.
     """
     work, size = Training(task.origin or task, objective, devices), max(workers, len(devices))
     joining = [] if board is None else [board]
+    if cluster is not None:
+        actors = Actors(work, cluster)
+        strength = 1 if cluster.gpus else cluster.cpus / torch.get_num_threads()
+        return Pool([actors, *joining], speed=max(1.0, actors.size * strength))
     if size == 1 and not devices:
         return Pool([Here(work), *joining])
-    return Pool([processes(work, task, size), *joining])
+    return Pool([processes(work, task, size), *joining], speed=max(1, len(devices)))
 
 
 def processes(work: Training, task: Task, size: int) -> Processes:

@@ -69,6 +69,9 @@ class Engine(Protocol):
         """How many are done at once."""
         ...
 
+    speed: float
+    """How many times as fast it is expected to be as this process would be alone."""
+
     @property
     def others(self) -> int:
         """How many of them are not done by this process."""

@@ -18,7 +18,7 @@ class Inline:
         work: what is done.
     """
 
-    size, others = 1, 0
+    size, others, speed = 1, 0, 1.0
 
     def __init__(self, work: Work) -> None:
         self.work = work

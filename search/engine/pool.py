@@ -27,10 +27,11 @@ class Pool:
         sources: of workers.
         timeout: seconds that an item may take. If None there is no limit, but a worker may not be silent for too long
             (see `PATIENCE`).
+        speed: how many times as fast it is expected to be as this process would be alone.
     """
 
-    def __init__(self, sources: Sequence[Source], timeout: float | None = None) -> None:
-        self.sources, self.timeout = list(sources), timeout
+    def __init__(self, sources: Sequence[Source], timeout: float | None = None, speed: float = 1.0) -> None:
+        self.sources, self.timeout, self.speed = list(sources), timeout, speed
         self.workers: dict[Worker, Source] = {}
         self.longest_silence = math.inf
 

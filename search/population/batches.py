@@ -21,8 +21,9 @@ def batches(
     steps: int,
     dtype: torch.dtype | None,
     seed_noise: Callable[[int], None],
+    first: int = 0,
 ) -> Iterator[Split]:
-    """Yields the batches `[S, B, ...]` of all seeds, once for each step.
+    """Yields the batches `[S, B, ...]` of all seeds, once for each step from `first` on.
 
     Args:
         task: gives the batch size, `augment` and the device.
@@ -31,11 +32,12 @@ def batches(
         steps: number of steps.
         dtype: type of the floating-point tensors that `augment` returns; see `fitted`.
         seed_noise: seeds the generators. It is called before each call of `augment`, and again before each step.
+        first: the step to begin with.
     """
     inputs, targets = data
     order = torch.stack([batch_order(length(inputs), task.batch_size, steps, seed) for seed in seeds]).to(task.device)
     augment = augmenting(task)
-    for t in range(steps):
+    for t in range(first, steps):
         batch = item(inputs, order[:, t])
         if augment is not None:
             changed = []

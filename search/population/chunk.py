@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.score import score
 from autoranger.search.tasks.task import Split
-from autoranger.search.vectorization import Tree
+from autoranger.search.vectorization import Tensors, Tree
 
 DIVERGED = "diverged: its loss or a weight is not finite"
 
@@ -132,6 +132,29 @@ class Chunk:
                 ):
                     for name, x in mine.items():
                         x[self.failed] = start[name][self.failed]
+
+    def state(self) -> Tensors:
+        """All tensors that training changes, as they are in memory."""
+        optimizer = {f"optimizer.{name}": x for name, x in self.optimizer.state_dict().items()}
+        models = {f"model.{name}": x for name, x in self.models.state().items()}
+        return models | optimizer | {"failed": self.failed}
+
+    @torch.no_grad()
+    def restore(self, tensors: Tensors, failures: Mapping[int, str], step: int) -> None:
+        """Brings the rows to where another chunk of the same candidates was.
+
+        Args:
+            tensors: its `state`.
+            failures: the reasons of its failed rows.
+            step: after which that was.
+        """
+        for name, x in self.state().items():
+            x.copy_(tensors[name])
+        for view, theta in self._turned():
+            theta.copy_(view)
+        self.models.failures |= failures
+        self.models.go_on(step)
+        self.poll()
 
     def isolate(self, inputs: Tree, targets: Tree, step: int, error: Exception) -> None:
         """Freezes the rows whose batch raised an error in a step; raises RefusedError if no single row did."""

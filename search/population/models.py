@@ -53,6 +53,13 @@ class Together:
         """One of the models, for a look at its layers."""
         return self.replica
 
+    def state(self) -> Tensors:
+        """All tensors of the models that training changes, as they are in memory."""
+        return self.params | {name: self.buffers[name] for name in self.population.moving}
+
+    def go_on(self, step: int) -> None:
+        """The tensors of `state` are now those after a step."""
+
     def train(self, mode: bool) -> None:
         """See `torch.nn.Module.train`."""
         self.replica.train(mode)
@@ -140,6 +147,15 @@ class Alone:
     def example(self) -> Replica:
         """See `Together`."""
         return self.replicas[0]
+
+    def state(self) -> Tensors:
+        """See `Together`."""
+        own = {f"{row}.{name}": x for row, r in enumerate(self.replicas) for name, x in r.named_buffers()}
+        return self.params | own
+
+    def go_on(self, step: int) -> None:
+        """See `Together`."""
+        self.steps = step
 
     def train(self, mode: bool) -> None:
         """See `torch.nn.Module.train`."""

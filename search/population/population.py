@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.population.chunk import Chunk, RefusedError, in_chunks
 from autoranger.search.population.memory import is_out_of_memory, release
 from autoranger.search.population.models import pass_on
@@ -51,6 +52,7 @@ class Population(Prepared):
 
     Attributes:
         failures: why candidates have failed.
+        checkpoints: of long trainings; None for none. A training that has one goes on from there.
 
     Raises:
         ConfigError: if the task is invalid, or its device does not support precision or graphs.
@@ -63,6 +65,7 @@ class Population(Prepared):
             raise ConfigError(f"graphs is True, but task '{task.name}' is on {task.device}; CUDA graphs need a GPU.")
         super().__init__(task, rows, precision)
         self.failures: dict[Config, str] = {}
+        self.checkpoints: Checkpoints | None = None
         self.graphs = graphs
         try:
             with forked(self.device), one_path():
@@ -114,6 +117,8 @@ class Population(Prepared):
 
             for chunk, trained in pool.map(train, chunks):
                 report([configs[k] for k in chunk], trained)
+                if self.checkpoints:
+                    self.checkpoints.drop({configs[k] for k in chunk})
                 for split, values in trained.items():
                     scores[split][chunk] = values
         return scores
@@ -194,11 +199,13 @@ class Population(Prepared):
         stopped: Callable[[], bool],
     ) -> Scores:
         chunk = Chunk(self, configs, seeds, steps)
-        advance, alive = self._runner(chunk), chunk.alive
         points = {round(steps * (i + 1) / curve): i for i in range(curve)}
-        scores: Scores = {"curve": np.full((len(configs), len(seeds), curve), np.nan)} if curve else {}
-        told = 0
-        for t, (inputs, targets) in enumerate(self._batches(seeds, steps), start=1):
+        on_the_way = torch.full((len(configs), len(seeds), curve), torch.nan, dtype=torch.float64)
+        scores: Scores = {"curve": on_the_way.numpy()} if curve else {}
+        checkpoint = self.checkpoints and self.checkpoints.of(chunk, steps, curve)
+        told = begun = checkpoint.read(chunk, on_the_way) if checkpoint else 0
+        advance, alive = self._runner(chunk), chunk.alive
+        for t, (inputs, targets) in enumerate(self._batches(seeds, steps, begun), start=begun + 1):
             self.pulse()  # here, too, since what is captured as a graph calls no model
             try:
                 advance(inputs, targets)
@@ -218,6 +225,8 @@ class Population(Prepared):
                 told += POLL
                 if stopped() or not chunk.poll():
                     break
+                if checkpoint and checkpoint.due:
+                    checkpoint.write(chunk, t, on_the_way)
                 if chunk.alive is not alive:  # from now on steps leave rows out
                     advance, alive = self._runner(chunk), chunk.alive
         progress(chunk.rows * (steps - told))

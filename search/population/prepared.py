@@ -79,9 +79,9 @@ class Prepared:
         """A model of the task, with the names that the rows' parameters have."""
         return self.replica(0)
 
-    def _batches(self, seeds: Sequence[int], steps: int) -> Iterator[Split]:
+    def _batches(self, seeds: Sequence[int], steps: int, first: int = 0) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
-        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise)
+        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise, first)
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within `CHUNK_ROWS`."""

@@ -55,6 +55,9 @@ class Ways:
         with self._lock:
             if self.metric:
                 self.metric = False
+                if re.search(OUTSIDE, str(error)):
+                    self._say("its metric uses more than torch, so it is computed for one candidate after another")
+                    return
                 self._say(
                     f"torch.func.vmap refuses this metric ({cause(error)}); computing it for one after another", error
                 )
@@ -77,6 +80,9 @@ class Ways:
         warnings.warn(f"{about(self.task)}: {sentence}{fix and '; to avoid that, '}{fix}.", stacklevel=3)
 
 
+OUTSIDE = r"data pointer|\.numpy\(\)|numpy|storage"
+"""What errors say of a call that leaves torch for NumPy or another library."""
+
 REMEDIES = {
     r"aten::(lstm|gru|rnn|_pack_padded|_thnn)|rnn\.py": (
         "write the recurrence with linear layers, in a loop over time"
@@ -86,7 +92,7 @@ REMEDIES = {
     r"\.item\(\)|data-dependent|Boolean value|bool\(\)": (
         "replace item(), float() and if by operations on tensors, such as torch.where"
     ),
-    r"data pointer|\.numpy\(\)|numpy|storage": "compute it with torch alone, without NumPy or another library",
+    OUTSIDE: "compute it with torch alone, without NumPy or another library",
     r"masked_select|nonzero|dynamic shape|differently shaped": (
         "use torch.where or multiply by the mask, instead of selecting by it"
     ),

@@ -16,6 +16,7 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.search.cost import Cost
 from autoranger.search.direction import Direction
 from autoranger.search.engine.board import Board
+from autoranger.search.engine.cluster import Actors, Cluster
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
@@ -45,6 +46,7 @@ def tune_in(
     workers: int = 1,
     timeout: float | None = None,
     log: Path | None = None,
+    cluster: Cluster | None = None,
     space: Space | None = None,
     seed: int = 0,
     budget: float | None = None,
@@ -61,6 +63,7 @@ def tune_in(
         storage: Optuna storage of the trials. Each training is a trial of the study with "-runs" after its name.
         study: name of the study in it.
         metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
+        cluster: of Ray, whose actors call the function instead of worker processes.
         space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
 
     Raises:
@@ -69,7 +72,8 @@ def tune_in(
         SearchError: if there is nothing to recommend.
     """
     space, code = space or Space(), checksum(train)
-    with closing(engine(train, workers, timeout, log, Board(storage, study, Result.from_data))) as trainer:
+    board = Board(storage, study, Result.from_data)
+    with closing(engine(train, workers, timeout, log, cluster, board)) as trainer:
         subject = Script(
             trainer,
             name_of(train),
@@ -104,18 +108,28 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
     return None if noted.get(FULL) is None else from_data(Full, noted[FULL], FULL)
 
 
-def engine(train: Train, workers: int, timeout: float | None, log: Path | None, board: Board | None = None) -> Engine:
+def engine(
+    train: Train,
+    workers: int,
+    timeout: float | None,
+    log: Path | None,
+    cluster: Cluster | None = None,
+    board: Board | None = None,
+) -> Engine:
     """The way to call a function: in new processes if they can import it, otherwise in forks of this one.
 
     If neither is possible, or `workers` is 0, it is called in this process.
 
     Args:
         train, workers, timeout, log: see `autoranger.tune`.
-        board: with workers that join the processes.
+        cluster: of Ray, whose actors call it instead of processes.
+        board: with workers that join.
     """
     joining = [] if board is None else [board]
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
+    if cluster is not None:
+        return Pool([Actors(Training(train), cluster), *joining], timeout)
     if workers == 0:
         return Inline(Training(train))
     pickled = sendable(train)
