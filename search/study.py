@@ -191,7 +191,7 @@ def conduct(
     finally:
         record.close()
     found_on: dict[str, Any] = {"proxy": scale} if (scale := subject.scale) else {}
-    finalists = [replace(finalist, config=finalist.config | found_on) for finalist in judged.values()]
+    finalists = [replace(finalist, config={**finalist.config, **found_on}) for finalist in judged.values()]
     exported = replace(best, **found_on)
     outcome = Outcome(exported, finalists, evidence, clock.elapsed, clock.done)
     if front is not None:
