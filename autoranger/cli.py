@@ -116,7 +116,7 @@ SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
-        help="What to choose from: ranger21 (its eight), modern (20), extended (all), or components as in A,B,C.",
+        help="What to choose from: ranger21 (its eight), modern (21), extended (all), or components as in A,B,C.",
         metavar="NAME",
     ),
 ]
@@ -280,7 +280,7 @@ def tune(
     """Find the best optimizer for a training of your own, and export it.
 
     The function gets a trial, calls `trial.build(model, total_steps)` for its optimizer, and returns the metric of its
-    validation data. Without a --budget it is called for about 70 full trainings. `trial.length` is the share
+    validation data. Without a --budget it is called for about 110 full trainings. `trial.length` is the share
     of a full training that is wanted. Trainings run in worker processes: one that crashes, hangs, runs out of memory
     or returns NaN has failed, and the search goes on. `autoranger new script FILE` writes one to begin with.
 

@@ -20,6 +20,7 @@ from autoranger.components.core.hyper import Setting
 from autoranger.components.core.reference import extra_state
 from autoranger.components.core.registry import origin
 from autoranger.report.sentences import interval, training_length
+from autoranger.search.race.baselines import called
 from autoranger.search.space import in_words
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.comparison import HeadToHead
@@ -106,10 +107,12 @@ def print_evidence(console: Console, table: object) -> None:
     text = f"searched on {settings.task}, seed {settings.seed}: {evidence.verdict}\n"
     if compared is not None:
         text += f"{settings.metric}: {compared.valid:.4f} valid, {compared.test:.4f} test\n"
-        for other, gain in (("ranger21", compared.against_default), ("adamw", compared.against_adamw)):
+        gains = {"ranger21": compared.against_default, "adamw": compared.against_adamw}
+        gains[f"the best baseline, {called(compared.rival)}"] = compared.against_best
+        for other, gain in gains.items():
             trained = f"trainings of {training_length(evidence)}, {gain.seeds} fresh seeds"
             text += f"against {other}: {interval(gain)}, {trained}\n"
-        text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} comparisons\n"
+        text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} finalists together\n"
     console.print(escape(text), highlight=False)
 
 

@@ -28,6 +28,7 @@ MODERN = (
     "mars",
     "adopt",
     "lion",
+    "muon",
     "cautious_mask",
     "cautious_weight_decay",
     "update_clipping",
@@ -70,6 +71,11 @@ PRESETS: dict[str, Preset] = {
             "weight_decay": 0.1,
             "components": {"linear_warmup": {"fraction": 0.1}, "explore_exploit": {"fraction": 1.0}},
         },
+    ),
+    "adamw_cosine": Preset(
+        "AdamW whose rate, after a warmup of a tenth, falls along half a cosine; the weight decay of DeiT.",
+        "arXiv 2012.12877",
+        {"weight_decay": 0.05, "components": {"linear_warmup": {"fraction": 0.1}, "cosine_annealing": {}}},
     ),
     "adam": Preset(
         "Adam, with weight decay as L2 regularization; the defaults of torch.optim.Adam.",
@@ -158,6 +164,11 @@ PRESETS: dict[str, Preset] = {
         "Steps along the sign of interpolated momentum; the authors' defaults.",
         "arXiv 2302.06675",
         {"lr": 1e-4, "weight_decay": 0.0, "components": {"lion": {}}},
+    ),
+    "muon": Preset(
+        "Orthogonalized momentum for matrices, AdamW for vectors, at one rate; decay and scale of Moonlight.",
+        "arXiv 2502.16982",
+        {"weight_decay": 0.1, "components": {"muon": {}}},
     ),
     "nadamw": Preset(
         "AdamW with Nesterov's momentum, in the plain form of the AlgoPerf benchmark; AdamW's defaults.",

@@ -12,6 +12,7 @@ import numpy as np
 from autoranger.components.core.component import Component, conflicts, registry
 from autoranger.components.core.config import Config
 from autoranger.components.presets import MODERN, PRESETS, RANGER21
+from autoranger.search.numbers import unusual, with_numbers
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -145,15 +146,36 @@ class Space:
 
     def config(self, params: Mapping[str, Any]) -> Config:
         """A candidate from Optuna's parameters."""
-        return replace(self.arm(name for name in self.components if params[name]), lr=params["lr"])
+        arm = self.arm(name for name, value in params.items() if name in registry and value)
+        return replace(with_numbers(arm, params), lr=params["lr"])
 
     def subset(self, config: Config) -> Config:
         """The arm that a candidate is of."""
         return replace(config, lr=self.base.lr)
 
-    def params(self, config: Config) -> dict[str, bool | float]:
-        """A candidate as Optuna's parameters."""
-        return {"lr": config.lr, **{name: name in config.components for name in self.components}}
+    def params(self, config: Config) -> dict[str, Any]:
+        """A candidate as Optuna's parameters. What a baseline has besides the space's choices has a name, too."""
+        switches = {name: name in config.components for name in (*self.components, *config.components)}
+        return {"lr": config.lr, **switches, **unusual(config.to_dict(), self.base)}
+
+    def __contains__(self, config: Config) -> bool:
+        """Whether the space has this candidate, at some learning rate."""
+        return config.components.keys() <= set(self.components) and not unusual(config.to_dict(), self.base)
+
+    def distributions_of(self, config: Config) -> dict[str, BaseDistribution]:
+        """The space for Optuna, with whatever else `params` has of a candidate."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution
+
+        space = self.distributions()
+        for name, value in self.params(config).items():
+            if name not in space and isinstance(value, bool):
+                space[name] = CategoricalDistribution((False, True))
+            elif name not in space and isinstance(value, str):
+                component, key = name.split(".")
+                space[name] = CategoricalDistribution(Component.named(component).hypers[key].choices)
+            elif name not in space:
+                space[name] = FloatDistribution(0, max(1.0, value))
+        return space
 
 
 def compatible(names: Iterable[str]) -> list[str]:

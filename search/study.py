@@ -21,6 +21,7 @@ from autoranger.search.engine.engine import Engine
 from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.progress import Progress
 from autoranger.search.proxy import Proxy
+from autoranger.search.race.baselines import families
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.objectives import METRIC
@@ -33,7 +34,7 @@ from autoranger.search.storage.record import ORIGIN, Record
 from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Outcome, Settings
+from autoranger.search.verdict.outcome import Outcome, Settings
 
 AUTO, GRID = "auto", "grid"
 """Openings besides the samplers: a grid if the plan has room for every subset, and a grid in any case."""
@@ -163,7 +164,7 @@ def conduct(
                 opening = Grid(space.arms(plan.arms, seed), lrs)
             opened_by = opening.name
             record.note(plan=asdict(plan), opening=opened_by)
-            race = Race(trainer, record, {DEFAULT: space.default, ADAMW: space.plain}, clock, cost_of)
+            race = Race(trainer, record, families(space), clock, cost_of)
             with suppress(OutOfTime):
                 finals = compete(race, opening, plan, fresh)
         if plan is not None and finals is not None:

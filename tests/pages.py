@@ -51,8 +51,9 @@ SHORTER = {
 """What makes the code of a page quicker, and leaves it what it is."""
 
 ELSEWHERE = re.compile(
-    r"--device cuda|--task (cifar|fashion|shakespeare)|postgresql|^autoranger tune|--resume|sqlite:"
-    r"|^(export|git|make|mypy|optuna-dashboard|pip|pytest|python -m pip|python3 -m venv|ruff|source)\b"
+    r"--device|--engine|--resume|--workers|--task (cifar|fashion|shakespeare)|postgresql|sqlite:"
+    r"|^autoranger (tune|worker)"
+    r"|^(export|git|make|mypy|optuna-dashboard|pip|pytest|python -m pip|python3 -m venv|ray|ruff|source|srun)\b"
 )
 """What is only parsed: it needs data, devices or minutes that a test has not, or is another program."""
 

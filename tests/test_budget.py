@@ -162,15 +162,15 @@ def test_plans_pay_for_scoring():
         assert all(steps in (50, 100) for _, steps in trainings)
         assert plan.steps == 100
     one = Plan(4, (Rung(10, 1, 4, 99),), 8, 20)
-    assert one.cost(4, 5) == 4 * 5 * 10 + (4 + 3) * 8 * 20
-    assert one.cost(4, 5, scoring=3.0) == 4 * 5 * 13 + (4 + 3) * 8 * (20 + 6)
+    assert one.cost(4, 5) == (4 + 6) * 5 * 10 + (4 + 5) * 8 * 20
+    assert one.cost(4, 5, scoring=3.0) == (4 + 6) * 5 * 13 + (4 + 5) * 8 * (20 + 6)
 
 
 def test_a_race_ends_so_that_there_is_time_for_a_verdict():
     clock = Clock(100.0, Progress())
     clock.rate, clock.scoring = 100.0, 5.0
     plan = PLAN
-    verdict = (2 + 3) * FEWEST_SEEDS * (20 + 2 * 5) / 100.0
+    verdict = (2 + 5) * FEWEST_SEEDS * (20 + 2 * 5) / 100.0
     assert clock.race_end(plan) == pytest.approx(90.0 - verdict, abs=0.1)
     assert clock.affords(100 * 70, plan)
     assert not clock.affords(100 * 80, plan)
@@ -196,7 +196,7 @@ class Cut(Table):
 def run_race(table, tmp_path):
     clock, seeds = Clock(None, Progress()), iter(range(1000))
     record = Record(open_storage(str(tmp_path / "j")), "s", SMALL, {}, resume=False)
-    runner = Race(table, record, {"default": SMALL.default, "adamw": SMALL.plain}, clock)
+    runner = Race(table, record, {"default": [SMALL.default], "adamw": [SMALL.plain]}, clock)
     grid = Grid(SMALL.arms(256, 0), lr_grid(1e-2, 1e-1))
     return clock, runner.run(grid, PLAN, lambda n: [next(seeds) for _ in range(n)])
 

@@ -20,7 +20,8 @@ from optuna.trial import TrialState
 from autoranger import Config, load
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
-from autoranger.components.presets import PRESETS
+from autoranger.components.presets import PRESETS, RANGER21
+from autoranger.search.race.baselines import WORDS
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.verdict.outcome import Evidence
 
@@ -117,14 +118,15 @@ def test_a_search_exports_what_it_found(autoranger):
     study = optuna.load_study(study_name="s", storage=open_storage(None))
     rates = defaultdict(set)
     for trial in study.get_trials(deepcopy=False):
-        rates[frozenset(name for name, on in trial.params.items() if on is True)].add(trial.params["lr"])
+        if trial.params.keys() == {"lr", *RANGER21}:  # others are baselines
+            rates[frozenset(name for name, on in trial.params.items() if on is True)].add(trial.params["lr"])
     assert len(rates) == 256
     assert min(map(len, rates.values())) >= 3
     assert study.user_attrs["outcome"]["lr"] == config.lr
     code, out, err = autoranger("show", "tuned.toml")
     assert code == 0
     assert "searched on mine, seed 0" in out
-    assert "against adamw" in out
+    assert "against the best baseline" in out
     assert "trainings of 4 steps, 32 fresh seeds" in " ".join(out.split())
 
 
@@ -209,7 +211,7 @@ def test_the_extended_space_is_searched(autoranger):
     assert code == 0, err
     Config.load("tuned.toml")
     study = optuna.load_study(study_name="s", storage=open_storage(None))
-    assert {name for trial in study.get_trials(deepcopy=False) for name in trial.params} == {"lr", *registry}
+    assert {name for trial in study.get_trials(deepcopy=False) for name in trial.params} >= {"lr", *registry}
 
 
 def test_configs_and_presets_are_compared(autoranger):
@@ -316,7 +318,7 @@ def test_a_search_by_a_sampler_for_the_loss_at_a_price(autoranger):
     evidence = Evidence.read(read("tuned.toml")[1])
     asked, found = evidence.settings, evidence.comparison
     assert (found.opening, asked.objective, asked.metric) == ("random", "loss", "minus loss")
-    assert found.baselines.keys() == {"default", "adamw", "random"}
+    assert found.baselines.keys() == set(WORDS)
     study = optuna.load_study(study_name="s", storage=open_storage(None))
     assert len(study.trials) < 400, "not every subset"
     front = optuna.load_study(study_name="s-front", storage=open_storage(None))

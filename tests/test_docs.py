@@ -77,6 +77,22 @@ def test_every_block_says_its_language(name: str) -> None:
     assert {block.language for block in pages.blocks(text)} <= {"python", "bash", "toml", "text"}
 
 
+COMPONENTS = re.findall(r"^### `(\w+)`$", (ROOT / "components/README.md").read_text().partition("## Presets")[0], re.M)
+"""The project's own, as `make pages` lists them."""
+
+PRIMER = dict(re.findall(r"^### `(\w+)`\n(.*?)(?=^##|\Z)", (ROOT / "docs/primer.md").read_text(), re.M | re.S))
+
+
+@pytest.mark.parametrize("name", sorted({*COMPONENTS, *PRIMER}))
+def test_the_primer_says_why_a_component_exists_and_when_it_hurts(name: str) -> None:
+    assert name in COMPONENTS, f"there is no {name} any more: take it out of docs/primer.md"
+    assert name in PRIMER, f"say in docs/primer.md why {name} exists and when it hurts"
+    assert "*Why.*" in PRIMER[name]
+    assert "*When it hurts.*" in PRIMER[name]
+    source = registry[name].source.replace("arXiv ", "https://arxiv.org/abs/")
+    assert source in PRIMER[name], "cite the component's source"
+
+
 def test_a_wrong_option_in_a_command_that_is_only_parsed_is_found() -> None:
     pages.parse(["search", "--task", "cifar", "--device", "cuda"])
     with pytest.raises(Exception, match="No such option"):

@@ -46,7 +46,7 @@ SETTINGS = Settings(
 PLAN = Plan(arms=8, rungs=(Rung(150, 1, 4, 99), Rung(300, 2, 2, 3)), verdict_seeds=8, steps=300)
 GAIN = Difference(effect=0.1, low=0.05, high=0.15, p=0.001, seeds=8)
 BASELINES = {"default": Baseline(0.03, 0.9, 0.8), "adamw": Baseline(0.01, 0.8, 0.7)}
-COMPARISON = Comparison("grid", (3, 10), 2, 0.9, 0.95, 0.9, BASELINES, GAIN, GAIN)
+COMPARISON = Comparison("grid", (3, 10), 2, 0.9, 0.95, 0.9, BASELINES, GAIN, GAIN, GAIN, "adamw")
 COMPARED = Evidence("it beats the default", SETTINGS, PLAN, {"torch": "2.6"}, comparison=COMPARISON)
 SWEPT = Evidence("no time", SETTINGS, PLAN, {}, sweep=Sweep((3, 4), (0.01, 0.03), (0.9, 0.8), None))
 CONFIG = {"lr": 0.03, "components": {"of another package": {}}}

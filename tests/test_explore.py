@@ -14,8 +14,9 @@ from autoranger.components.core.component import conflicts
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress
+from autoranger.search.race.baselines import WORDS
 from autoranger.search.race.explore import Exploration, Explorer
-from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.plan import ENTRANTS, Plan, Rung
 from autoranger.search.race.race import Race, best_lr
 from autoranger.search.samplers import SAMPLERS, named
 from autoranger.search.space import Space, lr_grid
@@ -110,7 +111,7 @@ def test_a_model_looks_through_the_noise():
 
 def explore(table: Table, record: Record, sampler: str = "bayes", seed: int = 0):
     seeds = iter(range(10_000))
-    runner = Race(table, record, {"default": Space().default, "adamw": Space().plain}, Clock(None, Progress()))
+    runner = Race(table, record, {"default": [Space().default], "adamw": [Space().plain]}, Clock(None, Progress()))
     opening = Exploration(Space(), LRS, named(sampler, seed), PLAN.arms, seed)
     return runner, runner.run(opening, PLAN, lambda n: [next(seeds) for _ in range(n)])
 
@@ -150,7 +151,10 @@ def test_the_rates_of_leaders_do_not_end_on_an_edge(journal):
     """Also where no round follows in which they could go further."""
     plan = Plan(arms=32, rungs=(Rung(10, 1, 4, 99),), verdict_seeds=4, steps=10)
     runner = Race(
-        Table(best=1.0), Record(journal, "s", Space(), {}, resume=False), {"a": Space().plain}, Clock(None, Progress())
+        Table(best=1.0),
+        Record(journal, "s", Space(), {}, resume=False),
+        {"a": [Space().plain]},
+        Clock(None, Progress()),
     )
     seeds = iter(range(100))
     found = runner.run(
@@ -175,7 +179,7 @@ def test_a_search_can_be_led_by_any_sampler(tmp_path, chooser):
     storage = open_storage(str(tmp_path / "j"))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, sampler=chooser)
     roles = {role for finalist in outcome.finalists for role in finalist.roles}
-    assert roles == {"default", "adamw", "random"} == outcome.evidence.comparison.baselines.keys()
+    assert roles == set(WORDS) == outcome.evidence.comparison.baselines.keys()
     attrs = optuna.load_study(study_name="s", storage=storage).user_attrs
     assert attrs["settings"]["sampler"] == (chooser if isinstance(chooser, str) else "RandomSampler")
     assert [f["config"]["lr"] for f in attrs["finalists"]] == [f.lr for f in outcome.finalists]
@@ -192,8 +196,8 @@ def test_without_a_word_small_spaces_are_listed_and_large_ones_explored(tmp_path
         return optuna.load_study(study_name=name, storage=storage).user_attrs["spent"]["rounds"][0]["candidates"]
 
     rates = len(lr_grid(*toy.Toy.lr_range))
-    assert trained_first(SMALL) == 8 * rates
-    assert trained_first(Space()) == PLAN.arms * rates
+    assert trained_first(SMALL) == (8 + ENTRANTS) * rates
+    assert trained_first(Space()) == (PLAN.arms + ENTRANTS) * rates
 
 
 def test_a_sampler_that_there_is_not_is_said_before_anything_is_done(tmp_path):

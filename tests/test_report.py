@@ -8,7 +8,7 @@ import re
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from optuna.trial import TrialState, create_trial
 from autoranger import Config
 from autoranger.components.presets import RANGER21
 from autoranger.report.charts import schedules
+from autoranger.report.sentences import verdict
 from autoranger.search.attribution.sample import largest_sample
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import to_json
@@ -64,10 +65,13 @@ def difference(effect: float, half: float = 0.01, p: float = 0.01) -> Difference
 
 
 NO_DIFFERENCE = difference(0.0, 0.0, 1.0)
+WON = {"against_default": difference(0.0234), "against_adamw": difference(0.0456), "against_best": difference(0.0111)}
+LOST = {"against_default": difference(-0.0222), "against_adamw": NO_DIFFERENCE, "against_best": difference(-0.0222)}
+KEPT = {"against_default": NO_DIFFERENCE, "against_adamw": difference(0.0222), "against_best": difference(0.0222)}
 FINALISTS = (
-    Finalist(config(0.03, "gain"), True, ("random",), 0.5678, 0.5432, 1, difference(0.0234), difference(0.0456)),
-    Finalist(config(0.1, *NAMES), False, ("default",), 0.5444, 0.5333, 0, NO_DIFFERENCE, difference(0.0222)),
-    Finalist(config(0.01), False, ("adamw",), 0.5222, math.nan, 0, difference(-0.0222), NO_DIFFERENCE),
+    Finalist(config(0.03, "gain"), True, ("random",), 0.5678, 0.5432, 1, **WON, rival="adamw_linear"),
+    Finalist(config(0.1, *NAMES), False, ("default",), 0.5444, 0.5333, 0, **KEPT, rival="adamw_linear"),
+    Finalist(config(0.01), False, ("adamw",), 0.5222, math.nan, 0, **LOST, rival="adamw_linear"),
 )
 COMPARISON = Comparison(
     opening="grid",
@@ -77,8 +81,8 @@ COMPARISON = Comparison(
     valid=0.5678,
     test=0.5432,
     baselines={"default": Baseline(0.1, 0.5444, 0.5333), "adamw": Baseline(0.01, 0.5222, 0.5111)},
-    against_default=difference(0.0234),
-    against_adamw=difference(0.0456),
+    rival="adamw_linear",
+    **WON,
 )
 
 
@@ -104,14 +108,14 @@ def evidence(**parts) -> dict:
     return Evidence("beats the default significantly", settings(), plan, {"torch": "2.9.9"}, **parts).to_dict()
 
 
-def make_study(name: str = "s", *, names=NAMES, verdict: bool = True, most: int = 10**6, storage=None):
+def make_study(name: str = "s", *, names=NAMES, finished: bool = True, most: int = 10**6, storage=None):
     """A study as a search leaves it: every subset with every rate on one seed, the better half on two more."""
     study = optuna.create_study(study_name=name, storage=storage or journal(), direction="maximize")
     study.set_user_attr("settings", to_json(asdict(settings(names))))
     rng = np.random.default_rng(0)
     distributions = {"lr": FloatDistribution(1e-6, 1e2, log=True)}
     distributions |= dict.fromkeys(names, CategoricalDistribution((False, True)))
-    trials = []
+    trials, baselines = [], []
     for number in range(2 ** len(names)):
         on = [name for i, name in enumerate(names) if number >> i & 1]
         for lr in RATES:
@@ -124,8 +128,13 @@ def make_study(name: str = "s", *, names=NAMES, verdict: bool = True, most: int 
             attributes = {"config": config(lr, *on), "rounds": rounds}
             state = TrialState.PRUNED
             trials.append(create_trial(state=state, params=params, distributions=distributions, user_attrs=attributes))
+            if number == 0:  # a baseline, which is none of the space's candidates
+                shared = {"params": params | {"weight_decay": 0.1}, "user_attrs": attributes}
+                space = distributions | {"weight_decay": FloatDistribution(0, 1)}
+                baselines.append(create_trial(state=state, distributions=space, **shared))
     study.add_trials(trials[:most])
-    if verdict:
+    study.add_trials(baselines)
+    if finished:
         study.set_user_attr("outcome", config(0.03, "gain") | {"evidence": evidence(comparison=COMPARISON)})
         study.set_user_attr("finalists", to_json([asdict(finalist) for finalist in FINALISTS]))
         study.set_user_attr("spent", {"seconds": 12.3, "work": 4321, "rounds": []})
@@ -167,18 +176,44 @@ def test_the_text_says_what_was_found(autoranger):
     code, out, err = autoranger("report", "s")
     assert code == 0, err
     words = " ".join(out.split())
-    verdict = (
-        "adamw + gain, lr 0.03, beats full Ranger21 by +0.0234 [+0.0134, +0.0334] on 32 fresh seeds, in trainings of "
-    )
-    assert verdict + "100 steps." in words
-    for value in ("0.5678 (1 diverged)", "0.5432", "+0.0456 [+0.0356, +0.0556]", "best of random subsets", "0.01", "?"):
+    assert (
+        "adamw + gain, lr 0.03, beats the best of the other baselines, AdamW with warmup and linear decay, by +0.0111 "
+        "[+0.0011, +0.0211] and full Ranger21 by +0.0234 [+0.0134, +0.0334] on 32 fresh seeds, in trainings of 100 "
+        "steps."
+    ) in words
+    for value in ("0.5678 (1 diverged)", "0.5432", "-0.0222 [-0.0322, -0.0122]", "best of random subsets", "0.01", "?"):
         assert value in words
     assert "4,321 candidate-steps in 12 s" in words
-    assert "24 candidates of 8 subsets for 50 steps on one seed; 12 candidates of 4 subsets for 100 steps on 2" in words
+    assert "27 candidates of 9 subsets for 50 steps on one seed; 12 candidates of 4 subsets for 100 steps on 2" in words
     assert "after 50 steps on seed 0, from 24 candidates (1 diverged)" in words
     table = words[words.index("Shapley value") : words.index("strongest pairs")]
     assert table.index("gain +0.0") < table.index("nothing ") < table.index("<i>harm</i> -0.0"), "the largest first"
     assert "gain × <i>harm</i>" in words
+
+
+@pytest.mark.parametrize(
+    ("roles", "best", "rival", "words"),
+    [
+        ((), 0.02, "default", "adamw + gain, lr 0.03, beats full Ranger21, the best of the baselines, by +0.0200 "),
+        (
+            (),
+            0.005,
+            "adamw_cosine",
+            "100 steps, but not the best of the baselines significantly, AdamW with warmup",
+        ),
+        (("adamw",), -0.005, "random", "but not the best of the other baselines significantly, the best of random sub"),
+        (
+            ("default",),
+            -0.02,
+            "adamw_linear",
+            "is kept. Against the best of the other baselines, AdamW with warmup and",
+        ),
+    ],
+)
+def test_the_verdict_is_against_the_best_of_the_baselines(roles, best, rival, words):
+    found = replace(COMPARISON, against_best=difference(best), rival=rival)
+    finalist = replace(FINALISTS[0], roles=roles)
+    assert words in verdict(finalist, Evidence.read(evidence(comparison=found)))
 
 
 def test_json_has_what_the_study_has(autoranger):
@@ -249,7 +284,7 @@ def test_the_figures_are_xml_and_stay_the_same(autoranger):
 
 
 def test_a_search_without_verdict_is_shown_as_far_as_it_got(autoranger):
-    make_study(verdict=False)
+    make_study(finished=False)
     code, out, err = autoranger("report", "s", "--out", "r")
     assert code == 0, err
     assert "Interrupted" in out
@@ -260,7 +295,7 @@ def test_a_search_without_verdict_is_shown_as_far_as_it_got(autoranger):
 
 
 def test_a_search_that_failed_says_why(autoranger):
-    make_study(verdict=False).set_user_attr("failure", "every training <b>diverged</b>.")
+    make_study(finished=False).set_user_attr("failure", "every training <b>diverged</b>.")
     code, out, err = autoranger("report", "s", "--out", "r")
     assert code == 0, err
     assert "This search failed: every training <b>diverged</b>." in out
@@ -269,7 +304,7 @@ def test_a_search_that_failed_says_why(autoranger):
 
 
 def test_a_search_without_a_comparison_shows_none(autoranger):
-    study = make_study(verdict=False)
+    study = make_study(finished=False)
     sweep = Sweep(seeds=(7, 8), lrs=RATES, valid=(0.5, 0.6, 0.55), needed=133.0)
     chosen = Finalist(config(0.03, *NAMES), True, ("default",), math.nan, math.nan, 0, None, None)
     study.set_user_attr("outcome", config(0.03, *NAMES) | {"evidence": evidence(sweep=sweep)})
@@ -289,7 +324,7 @@ def test_a_search_without_a_comparison_shows_none(autoranger):
 
 @pytest.mark.parametrize("most", [0, 3])
 def test_a_search_that_has_just_begun_has_no_attribution(most, autoranger):
-    make_study(verdict=False, most=most)
+    make_study(finished=False, most=most)
     code, out, err = autoranger("report", "s", "--out", "r")
     assert code == 0, err
     assert "No attribution: " in out

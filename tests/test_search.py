@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import optuna
 import pytest
+import torch
 from optuna.trial import TrialState
 from scipy import stats
 
@@ -18,6 +19,7 @@ from autoranger.components.core.errors import ConfigError, DataError, SearchErro
 from autoranger.components.presets import PRESETS, RANGER21
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress
+from autoranger.search.race.baselines import COSINE, DECAYS, LINEAR, RANDOM, WORDS, families
 from autoranger.search.race.plan import Plan, Rung, make_plan, parse_budget, plan_for
 from autoranger.search.race.race import Grid, Race, best_lr
 from autoranger.search.space import Space, lr_grid, neighbours
@@ -26,7 +28,7 @@ from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.verdict.evidence import judge
 from autoranger.search.verdict.outcome import Evidence
-from autoranger.search.verdict.statistics import against, paired_difference, winner
+from autoranger.search.verdict.statistics import against, against_best, paired_difference, winner
 from tests import toy
 
 SMALL = Space(components=("gradient_centralization", "lookahead", "norm_loss"))
@@ -60,7 +62,7 @@ def journal(tmp_path):
 
 def race(table: Table, record: Record, plan: Plan = PLAN, space: Space = SMALL, grid=(1e-2, 1e-1)):
     seeds = iter(range(10_000))
-    runner = Race(table, record, {"default": space.default, "adamw": space.plain}, Clock(None, Progress()))
+    runner = Race(table, record, {"default": [space.default], "adamw": [space.plain]}, Clock(None, Progress()))
     return runner.run(Grid(space.arms(256, 0), lr_grid(*grid)), plan, lambda n: [next(seeds) for _ in range(n)])
 
 
@@ -179,6 +181,47 @@ def test_the_best_arms_and_the_baselines_come_through(journal):
     assert len(by_length[10]) == 8
     assert {SMALL.default, SMALL.plain} <= by_length[20]
     assert len(by_length[20]) <= 6
+
+
+def test_the_best_decay_of_a_baseline_stays_in_the_race(journal):
+    class Decayed(Table):
+        def value(self, config, seed):
+            return super().value(config, seed) + 0.5 * (config.weight_decay == 0.1) - 0.5 * (config.weight_decay == 1)
+
+    record = Record(journal, "s", SMALL, {}, resume=False)
+    runner, seeds = Race(Decayed(), record, families(SMALL), Clock(None, Progress())), iter(range(100))
+    found = runner.run(Grid(SMALL.arms(256, 0), [1e-2, 1e-1]), PLAN, lambda n: [next(seeds) for _ in range(n)])
+    assert runner.protected.keys() == set(WORDS)
+    assert set(runner.protected.values()) <= set(found)
+    for role in (COSINE, LINEAR):
+        assert runner.protected[role].weight_decay == 0.1
+        assert len(families(SMALL)[role]) == len(DECAYS)
+    assert len([arm for arm in found if arm not in SMALL]) == 2, "nothing else of the families"
+    assert runner.protected[RANDOM] in SMALL
+    study = optuna.load_study(study_name="s", storage=journal)
+    assert {SMALL.config(t.params) for t in study.trials} == {
+        Config.from_dict(t.user_attrs["config"]) for t in study.trials
+    }
+
+
+SHAPES = {COSINE: lambda t: (1 + np.cos(np.pi * (t - 1) / 50)) / 2, LINEAR: lambda t: 1 - t / 50}
+
+
+@pytest.mark.parametrize("role", SHAPES)
+def test_a_baseline_is_adamw_with_that_schedule(role):
+    """torch's AdamW, its rate set by hand before every step."""
+    config = replace(families(SMALL)[role][1], lr=0.03)
+    ours, theirs = (torch.nn.Parameter(torch.linspace(-1, 1, 6, dtype=torch.float64).view(2, 3)) for _ in range(2))
+    a = config.build([ours], total_steps=50)
+    b = torch.optim.AdamW([theirs], betas=config.betas, weight_decay=config.weight_decay)
+    for t in range(1, 51):
+        warmup = max((1 - config.betas[1]) * t / 2, t / 5)
+        b.param_groups[0]["lr"] = 0.03 * min(1.0, warmup, SHAPES[role](t))
+        for p, optimizer in ((ours, a), (theirs, b)):
+            optimizer.zero_grad()
+            (p - 2).pow(2).mul(torch.arange(6).view(2, 3)).sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(ours, theirs)
 
 
 def test_every_round_has_seeds_of_its_own(journal):
@@ -361,6 +404,34 @@ def test_false_winners_stay_within_the_level_and_true_ones_are_found():
     better = rng.normal(0, 1, (5, 16))
     better[3] += 3
     assert winner(against(better, rng.normal(0, 1, 16), 5)) == 3
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.5, 3.0])
+def test_who_is_no_better_than_every_baseline_is_not_said_to_be(gap):
+    """However much worse the other baselines are. The interval holds the difference to the truly best one."""
+    rng, rounds, comparisons = np.random.default_rng(0), 400, 4
+    named = outside = 0
+    for _ in range(rounds):
+        valid = rng.normal(0, 1, (4, 12)) - np.array([0, 0, gap, gap])[:, None]
+        (found, rival), *_ = against_best(valid, [1, 2, 3], comparisons)
+        named += found.low > 0
+        outside += not found.low <= 0 <= found.high
+        assert (found.p < 0.05) == (found.low > 0)
+        assert found.low <= found.effect <= found.high
+        assert found.effect == pytest.approx((valid[0] - valid[rival]).mean())
+        assert found.effect == pytest.approx(min((valid[0] - valid[b]).mean() for b in (1, 2, 3)))
+    level = 0.05 / comparisons
+    assert named / rounds <= level + 3 * (level / rounds) ** 0.5
+    assert outside / rounds <= 2 * level + 3 * (2 * level / rounds) ** 0.5
+    if gap == 3:
+        assert named > 0, "against one baseline alone it is the t-test"
+
+
+def test_a_baseline_is_compared_with_the_others():
+    valid = np.array([[3.0, 3.1, 3.0], [1.0, 1.2, 1.0], [2.0, 2.1, 2.2]])
+    found = against_best(valid, [0, 1], 2)
+    assert [rival for _, rival in found] == [1, 0, 0]
+    assert [difference.effect > 0 for difference, _ in found] == [True, False, False]
 
 
 def exported(judged):

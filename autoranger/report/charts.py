@@ -18,12 +18,14 @@ from autoranger.components.core.config import Config
 from autoranger.components.presets import RANGER21
 from autoranger.figures import canvas
 from autoranger.report.reading import Report
+from autoranger.report.sentences import described
 from autoranger.report.standing import Race
 from autoranger.search.arrays import Values
 from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
+from autoranger.search.race.baselines import RANDOM
 from autoranger.search.space import in_words
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Finalist
+from autoranger.search.verdict.outcome import Finalist
 
 INK = "#1f2328"
 """Text and axes; on a page the colour of its text."""
@@ -121,17 +123,14 @@ def shorten(words: str, most: int = 75) -> str:
 
 def draw_finalists(finalists: list[Finalist], metric: str) -> Figure:
     """Differences to full Ranger21 with their intervals, the best finalist at the top, each below its name."""
-    names = [
-        textwrap.wrap(f"{in_words(f.components)}, lr {f.lr:g}{' ← exported' if f.exported else ''}", 88)
-        for f in finalists
-    ]
+    names = [textwrap.wrap(f"{described(f)}, lr {f.lr:g}{' ← exported' if f.exported else ''}", 88) for f in finalists]
     # The vertical axis is in inches: an entry is as high as its name is long.
     ys = -np.cumsum([0.34 + 0.135 * len(lines) for lines in names])
     figure, axes = canvas(WIDTH, 0.75 - ys[-1])
     for finalist, lines, y in zip(finalists, names, ys, strict=True):
         difference = finalist.against_default
         assert difference is not None
-        colour = BLUE if finalist.exported else GREY if set(finalist.roles) & {DEFAULT, ADAMW} else ORANGE
+        colour = BLUE if finalist.exported else GREY if set(finalist.roles) - {RANDOM} else ORANGE
         reach = np.nan_to_num([[difference.effect - difference.low], [difference.high - difference.effect]])
         axes.errorbar(difference.effect, y, xerr=reach, fmt="o", color=colour, capsize=3, markersize=7, linewidth=2)
         axes.vlines(0, y - 0.1, y + 0.1, color=INK, linewidth=0.9, zorder=0)  # in pieces: names stand between them

@@ -10,14 +10,15 @@ from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
 from autoranger.search.commands import program, resuming
-from autoranger.search.race.race import RANDOM
+from autoranger.search.numbers import unusual
+from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS, called
 from autoranger.search.space import changed_from, in_words
 from autoranger.search.storage.sittings import State
 from autoranger.search.storage.storage import JOURNAL
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT, Evidence, Finalist, Outcome
+from autoranger.search.verdict.outcome import Comparison, Evidence, Finalist, Outcome
 from autoranger.search.verdict.statistics import Difference
 
-ROLES = {DEFAULT: "baseline", ADAMW: "baseline", RANDOM: "best of random subsets"}
+ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}
 """Roles of finalists, in words."""
 
 TRIALS = (
@@ -46,11 +47,26 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
         return pending
     if evidence.comparison is None:
         return without_comparison(exported, evidence)
-    gain = evidence.comparison.against_default
-    on = f"on {gain.seeds} fresh seeds, in trainings of {training_length(evidence)}"
+    compared = evidence.comparison
+    on = f"on {compared.against_default.seeds} fresh seeds, in trainings of {training_length(evidence)}"
     if DEFAULT in exported.roles:
-        return f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept."
-    return f"{in_words(exported.components)}, lr {exported.lr:g}, beats full Ranger21 by {interval(gain)} {on}."
+        return (
+            f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept. Against the "
+            f"best of the other baselines, {called(compared.rival)}, it makes {interval(compared.against_best)}."
+        )
+    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
+
+
+def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
+    """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
+    default = f"full Ranger21 by {interval(compared.against_default)}"
+    other, best = "other baselines" if exported.roles else "baselines", interval(compared.against_best)
+    rival = called(compared.rival)
+    if compared.against_best.low <= 0:
+        return f"{default} {on}, but not the best of the {other} significantly, {rival}: {best}."
+    if compared.rival == DEFAULT:
+        return f"full Ranger21, the best of the {other}, by {best} {on}."
+    return f"the best of the {other}, {rival}, by {best} and {default} {on}."
 
 
 def goes_on(report: Report) -> bool:
@@ -148,7 +164,7 @@ def origin(report: Report) -> str:
 
 
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
-    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, difference to AdamW, cost."""
+    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, that to the best baseline, cost."""
     for place, finalist in enumerate(finalists, start=1):
         gain = finalist.against_default
         yield (
@@ -159,27 +175,37 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
             metric(finalist.test),
             interval(gain),
             "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
-            interval(finalist.against_adamw),
+            interval(finalist.against_best),
             "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
         )
 
 
 def finalist_name(finalist: Finalist) -> str:
-    """A finalist's components and roles, in words."""
+    """A finalist's components, numbers and roles, in words."""
     return with_roles(in_words(finalist.components), finalist)
 
 
 def with_roles(name: str, finalist: Finalist) -> str:
-    """A name of a finalist, and its roles."""
+    """A name of a finalist, its numbers that are not the usual ones, and its roles."""
     roles = dict.fromkeys(ROLES[role] for role in finalist.roles if role in ROLES)
-    return name + (f" ({', '.join(roles)})" if roles else "")
+    return with_numbers(name, finalist) + (f" ({', '.join(roles)})" if roles else "")
+
+
+def described(finalist: Finalist) -> str:
+    """A finalist's components and numbers, in words."""
+    return with_numbers(in_words(finalist.components), finalist)
+
+
+def with_numbers(name: str, finalist: Finalist) -> str:
+    """A name of a finalist, and its numbers that are not the usual ones."""
+    return ", ".join([name, *(f"{k} {v}" for k, v in unusual(finalist.config).items())])
 
 
 def told_apart(finalists: Sequence[Finalist]) -> tuple[list[str], list[str]]:
     """What finalists with long names share, if that makes them shorter, and the names of all, by what differs.
 
     >>> from types import SimpleNamespace as F
-    >>> told_apart([F(components="abcx", roles=()), F(components="abcy", roles=()), F(components="", roles=())])
+    >>> told_apart([F(components=names, roles=(), config={}) for names in ("abcx", "abcy", "")])
     (['a', 'b', 'c'], ['shared + x', 'shared + y', 'adamw'])
     """
     plain = [in_words(finalist.components) for finalist in finalists]
@@ -201,8 +227,9 @@ def legend(evidence: Evidence | None) -> str:
     return (
         f"{compared.against_default.seeds} fresh seeds, trainings of {training_length(evidence)}; paired differences "
         f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
-        "comparisons together; p likewise, of being no better than full Ranger21: below "
-        f"{beyond:.2g} where an interval is above 0."
+        "rows of a column together; p likewise, of being no better than full Ranger21: below "
+        f"{beyond:.2g} where an interval is above 0. The best baseline is the one with the best mean, the row's own "
+        "left out; that interval is above 0 only where every one of them is beaten."
     )
 
 

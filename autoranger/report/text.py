@@ -58,7 +58,7 @@ def print_finalists(console: Console, finalists: Sequence[Finalist], settings: S
     shared, names = sentences.told_apart(finalists)
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
-    against = Table("", "against ranger21", "p", "against adamw", *costs, box=None, pad_edge=False)
+    against = Table("", "against ranger21", "p", "against the best baseline", *costs, box=None, pad_edge=False)
     for finalist, name, cells in zip(finalists, names, sentences.finalist_cells(finalists), strict=True):
         place, _, lr, valid, test, *differences = cells
         style = "bold green" if finalist.exported else ""

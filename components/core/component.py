@@ -32,23 +32,10 @@ registry: Registry[type[Component]] = Registry()
 class Component(nn.Module):
     """One switchable, tunable part of an optimizer, for K candidates at once.
 
-    A subclass is registered under its name in snake case and declares, as class attributes,
-        stage: when it acts;
-        source: the paper that it is from;
-        one `Hyper` per hyperparameter;
-        state: for each state tensor, by name, the function that makes it from the parameters: `torch.zeros_like`, or
-            `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model);
-        replaces: the roles that it plays (a `Role`, or a member of an enum of your own). Two components that replace
-            the same one exclude each other, and AdamW's part of that role is not computed where the component is on;
-        bypasses: the stages whose result it does not read. It excludes the components of these stages;
-        needs: the roles whose result it reads. AdamW computes them even where another component bypasses their stage;
-        acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
-            are listed in `components.order`;
-        needs_total_steps: whether it reads `Signals.total`;
-        kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`); for the
-            others it is off. None said: all of them;
-    and `forward`. The class docstring's first line is what `autoranger components` shows. An instance may serve several
-    optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept is `state`.
+    A subclass is registered under its name in snake case, and declares the attributes below, one `Hyper` for each
+    hyperparameter, and `forward`. The class docstring's first line is what `autoranger components` shows. An instance
+    may serve several optimizers of the same config, so it keeps nothing of its own between steps: what is to be kept
+    is `state`.
 
     >>> from autoranger import Component, Config, Hyper, Signals, Stage
     >>> class SignOfTheGradient(Component):
@@ -62,6 +49,21 @@ class Component(nn.Module):
     ...         return x._replace(grad=self.scale * x.grad.sign())
     >>> Config(components={"sign_of_the_gradient": True}).components
     {'sign_of_the_gradient': {'scale': 1.0}}
+
+    Attributes:
+        stage: when it acts.
+        source: the paper that it is from.
+        state: for each state tensor, by name, the function that makes it from the parameters: `torch.zeros_like`, or
+            `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model).
+        replaces: the roles that it plays (a `Role`, or a member of an enum of your own). Two components that replace
+            the same one exclude each other, and AdamW's part of that role is not computed where the component is on.
+        bypasses: the stages whose result it does not read. It excludes the components of these stages.
+        needs: the roles whose result it reads. AdamW computes them even where another component bypasses their stage.
+        acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
+            are listed in `components.order`.
+        needs_total_steps: whether it reads `Signals.total`.
+        kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`). It is
+            off for the others. If empty it is for all.
 
     Args:
         settings: for each of the K candidates its hyperparameters, or None where the component is off.

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from optuna.study import Study
@@ -43,16 +44,16 @@ class Sample:
 
 def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
     """The rounds of a search, from its trials, in the order of their seeds: `{steps, seeds, candidates, arms}`."""
-    members: dict[Round, set[tuple[frozenset[str], float]]] = {}
+    members: dict[Round, set[frozenset[tuple[str, Any]]]] = {}
     for trial in trials:
         for round_, _ in results(trial):
-            members.setdefault(round_, set()).add(candidate(trial))
+            members.setdefault(round_, set()).add(frozenset(trial.params.items()))
     return [
         {
             "steps": round_.steps,
             "seeds": round_.seeds,
             "candidates": len(members[round_]),
-            "arms": len({subset for subset, _ in members[round_]}),
+            "arms": len({frozenset(item for item in params if item[0] != LR) for params in members[round_]}),
         }
         for round_ in sorted(members, key=lambda r: (r.first_seed, r.steps))
     ]
@@ -61,12 +62,15 @@ def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
 def largest_sample(study: Study) -> Sample:
     """The round with the most candidates; of equals the one with more training.
 
-    A candidate that is recorded twice counts once.
+    A candidate that is recorded twice counts once. One that differs in more than switches and learning rate, as
+    baselines do, does not count.
 
     Raises:
         ConfigError: if the study has no trial of a search.
     """
-    trials = study.get_trials(deepcopy=False)
+    trials = [trial for trial in study.get_trials(deepcopy=False) if any(results(trial))]
+    fewest = min((len(trial.params) for trial in trials), default=0)
+    trials = [trial for trial in trials if len(trial.params) == fewest]
     counts = Counter(round_ for trial in trials for round_, _ in results(trial))
     if not counts:
         raise ConfigError(f"study '{study.study_name}' has no trial of a search yet.")

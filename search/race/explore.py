@@ -14,8 +14,9 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from autoranger.components.core.config import Config
+from autoranger.search.race.baselines import RANDOM
 from autoranger.search.race.plan import Plan
-from autoranger.search.race.race import RANDOM, Race, Standings, value
+from autoranger.search.race.race import Race, Standings, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 
@@ -184,9 +185,11 @@ class Exploration:
             return {config: value(raw[arm][config.lr]) for config, arm in arms.items()}
 
         by_chance = self.random(half)
-        known = [replace(arm, lr=lr) for arm in race.protected.values() for lr in self.lrs]
+        baselines = [replace(arm, lr=lr) for arm in race.baselines for lr in self.lrs]
+        known = [config for config in baselines if config in self.space]
         asked = explorer.ask(max(1, min(STARTUP, half - len(known))))
-        found = train([*by_chance, *known, *asked])
+        found = train([*by_chance, *baselines, *asked])
+        race.protect(raw)
         explorer.tell({config: found[config] for config in [*known, *asked]})
         left = half - len(known) - len(asked)
         while left > 0 and race.clock.affords(min(BATCH, left) * len(seeds) * rung.steps, plan):

@@ -11,8 +11,11 @@ from autoranger.components.core.errors import ConfigError
 LISTED = 256
 """Largest number of subsets that the standard plan trains all of: those of Ranger21."""
 
-PROTECTED = 3
-"""Arms that stay in every round whatever their rank: full Ranger21, AdamW and the best of random ones."""
+PROTECTED = 5
+"""Arms that stay in every round whatever their rank: the baselines (see `baselines`)."""
+
+ENTRANTS = 6
+"""Arms that the first round has because of the baselines, besides those of the space."""
 
 SURVIVORS = 1 / 3
 """Share of the subsets that goes on after the first round, unless a task says otherwise."""
@@ -56,7 +59,7 @@ class Plan:
         kept = [min(rung.keep, self.arms, arms) for rung in self.rungs[first:]]
         entrants = [min(self.arms, arms), *(min(kept[:i]) for i in range(1, len(kept)))]
         return [
-            (entering + PROTECTED * (number > 0)) * min(rung.lrs, lrs)
+            (entering + (PROTECTED if number else ENTRANTS)) * min(rung.lrs, lrs)
             for number, (entering, rung) in enumerate(zip(entrants, self.rungs[first:], strict=True), start=first)
         ]
 

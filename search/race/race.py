@@ -19,7 +19,8 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.errors import SearchError
 from autoranger.search.arrays import Values
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.race.baselines import RANDOM
+from autoranger.search.race.plan import ENTRANTS, Plan, Rung
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
@@ -28,9 +29,6 @@ T = TypeVar("T")
 
 Standings = dict[Config, dict[float, Values]]
 """Metric of every seed, by arm and learning rate."""
-
-RANDOM = "random"
-"""The role of the arm that a random search would have found."""
 
 
 class Opening(Protocol):
@@ -71,10 +69,15 @@ class Grid:
 
     def __call__(self, race: Race, plan: Plan, seeds: Sequence[int]) -> Standings:
         """See `Opening`. A random search would have trained the same candidates, so that its best arm is the grid's."""
-        entrants = {arm: list(self.lrs) for arm in (*self.arms, *race.protected.values())}
-        scores = race.round(entrants, plan.rungs[0], seeds)
+        scores = Standings()
+        race.train(
+            [(arm, lr) for arm in (*self.arms, *race.baselines) for lr in self.lrs], plan.rungs[0].steps, seeds, scores
+        )
+        race.protect(scores)
+        entered = {arm: scores[arm] for arm in (*self.arms, *race.protected.values())}
+        race.extend(entered, plan.rungs[0], seeds)
         race.protected[RANDOM] = max(self.arms, key=lambda arm: best_value(scores[arm]))
-        return scores
+        return entered
 
 
 class Race:
@@ -83,26 +86,40 @@ class Race:
     Args:
         population: trains the candidates.
         record: where trials go.
-        protected: arms that stay in every round and are finalists whatever their rank: the baselines, by their roles.
+        families: the arms of the baselines, by their roles.
         clock: is told what happens, and asked whether there is time.
         cost: of an arm; None if it does not matter. Arms on the Pareto front of metric and cost stay in the race.
+
+    Attributes:
+        protected: arms that stay in every round and are finalists whatever their rank: the best of each family after
+            the first round, by role.
     """
 
     def __init__(
         self,
         population: Trainer,
         record: Record,
-        protected: Mapping[str, Config],
+        families: Mapping[str, Sequence[Config]],
         clock: Clock,
         cost: Callable[[Config], float] | None = None,
     ) -> None:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
-        self.protected = dict(protected)
+        self.families, self.protected = families, dict[str, Config]()
 
     @property
     def failures(self) -> Mapping[Config, str]:
         """Why candidates have failed, where that is known."""
         return getattr(self.population, "failures", {})  # a table of results has none
+
+    @property
+    def baselines(self) -> list[Config]:
+        """The arms of all families."""
+        return [arm for family in self.families.values() for arm in family]
+
+    def protect(self, scores: Standings) -> None:
+        """Protects the best arm of each family."""
+        for role, family in self.families.items():
+            self.protected[role] = max(family, key=lambda arm: best_value(scores[arm]))
 
     def round(self, arms: dict[Config, list[float]], rung: Rung, seeds: Sequence[int]) -> Standings:
         """Trains every arm with its learning rates, and those that would go on with further ones (see `extend`).
@@ -158,7 +175,7 @@ class Race:
             OutOfTime: if there is no time for the first round.
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
-        self.clock.round(1, rounds, candidates=arms * rates, rung=first, work=plan.cost(arms, rates))
+        self.clock.round(1, rounds, candidates=(arms + ENTRANTS) * rates, rung=first, work=plan.cost(arms, rates))
         scores = opening(self, plan, seeds(first.seeds))
         require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):

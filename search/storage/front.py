@@ -33,7 +33,7 @@ def front(storage: BaseStorage, study: str) -> Study:
 def trade_off(study: Study, space: Space, found: Sequence[tuple[Config, float, float]]) -> None:
     """Writes configs with their metric and cost into a study of the two."""
     for config, metric, cost in found:
-        params, distributions = space.params(config), space.distributions()
+        params, distributions = space.params(config), space.distributions_of(config)
         attrs = {"config": config.to_dict()}
         study.add_trial(
             create_trial(values=[metric, cost], params=params, distributions=distributions, user_attrs=attrs)

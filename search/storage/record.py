@@ -196,7 +196,7 @@ class Record:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
-            distributions=dict(self.space.distributions()),
+            distributions=self.space.distributions_of(config),
             intermediate_values=means(entry.here),
             user_attrs={"name": in_words(config.components), "config": config.to_dict(), "rounds": entry.here},
         )

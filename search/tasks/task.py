@@ -66,7 +66,9 @@ class Task:
     >>> bool(task.metric(task.model()(inputs), targets) >= 0)
     True
 
-    Class attributes (which `__init__` may set to suit the device):
+    `__init__` may set attributes to suit the device.
+
+    Attributes:
         name: what the command line calls it.
         summary: one line for `autoranger tasks`.
         source: where the data come from, and their license.

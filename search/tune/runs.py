@@ -70,7 +70,7 @@ class Runs:
         trial = create_trial(
             state=TrialState.RUNNING,
             params=self.space.params(config),
-            distributions=dict(self.space.distributions()),
+            distributions=self.space.distributions_of(config),
             user_attrs={"name": in_words(config.components), **job.to_data()},
         )
         with writing():

@@ -11,11 +11,10 @@ import numpy as np
 
 from autoranger.components.core.config import Config
 from autoranger.search.population.population import Scores
+from autoranger.search.race.baselines import ADAMW, DEFAULT, called
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Standings, best_lr, mean, pareto
 from autoranger.search.verdict.outcome import (
-    ADAMW,
-    DEFAULT,
     Baseline,
     Comparison,
     Evidence,
@@ -23,7 +22,7 @@ from autoranger.search.verdict.outcome import (
     Settings,
     Sweep,
 )
-from autoranger.search.verdict.statistics import LEVEL, against, winner
+from autoranger.search.verdict.statistics import LEVEL, against, against_best, winner
 
 
 def judge(
@@ -37,12 +36,14 @@ def judge(
     Args:
         configs: of the finalists.
         scores: metric `[F, S]` of the splits valid and test.
-        roles: indices of the baselines among the finalists; the default and AdamW must be there.
+        roles: indices of the baselines among the finalists, by role; the default and AdamW must be there.
         cost: of a config; None if it does not matter. It does not influence the verdict.
     """
     valid, test, default = scores["valid"], scores["test"], roles[DEFAULT]
     rivals = max(1, len(configs) - 1)
     to_default, to_adamw = (against(valid, valid[roles[role]], rivals) for role in (DEFAULT, ADAMW))
+    to_best = against_best(valid, sorted(set(roles.values())), rivals)
+    named = {place: role for role, place in reversed(list(roles.items()))}  # by its first role
     won = winner(to_default)
     chosen = default if won is None else won
     means = {config: mean(values) for config, values in zip(configs, valid, strict=True)}
@@ -57,6 +58,8 @@ def judge(
             diverged=int(np.isnan(valid[i]).sum()),
             against_default=to_default[i],
             against_adamw=to_adamw[i],
+            against_best=to_best[i][0],
+            rival=named[to_best[i][1]],
             cost=cost and cost(config),
             on_front=None if front is None else config in front,
         )
@@ -82,8 +85,13 @@ def compared(
     best = next(finalist for finalist in finalists if finalist.exported)
     assert best.against_default is not None
     assert best.against_adamw is not None
-    kept = DEFAULT in best.roles
-    verdict = "nothing beats the default significantly; it is kept" if kept else "beats the default significantly"
+    assert best.against_best is not None
+    assert best.rival is not None
+    verdict = "nothing beats the default significantly; it is kept"
+    if DEFAULT not in best.roles:
+        verdict = "beats the default significantly" + (
+            ", and every baseline" if best.against_best.low > 0 else f", but not every baseline: {called(best.rival)}"
+        )
     return Evidence(
         verdict=f"{verdict} (trainings of {plan.steps} steps, {len(seeds)} fresh seeds)",
         settings=settings,
@@ -99,6 +107,8 @@ def compared(
             baselines={role: Baseline(f.lr, f.valid, f.test) for f in finalists for role in f.roles},
             against_default=best.against_default,
             against_adamw=best.against_adamw,
+            against_best=best.against_best,
+            rival=best.rival,
         ),
     )
 

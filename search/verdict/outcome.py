@@ -12,12 +12,10 @@ from typing import Any
 
 from autoranger.components.core.config import EVIDENCE, Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.race.baselines import DEFAULT
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data, to_toml
 from autoranger.search.verdict.statistics import Difference
-
-DEFAULT, ADAMW = "default", "adamw"
-"""Roles of the baselines that every search has: full Ranger21 and AdamW."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,13 @@ class Finalist:
         config: the fields of its `Config`, with its best learning rate of the race. Its components need not be
             registered, so that a study can be read without them.
         exported: whether it is what the search recommends.
-        roles: of the baselines, those that it is: "default", "adamw", "random".
+        roles: of the baselines, those that it is (see `baselines`).
         valid, test: mean metric over the fresh seeds. Test data are used only here, and decide nothing.
         diverged: seeds on which the training diverged.
         against_default, against_adamw: paired differences of the validation metric to the space's default (full
             Ranger21) and to AdamW, each at its own best learning rate; None without a comparison.
+        against_best: likewise to the best of the baselines, itself left out (see `statistics.against_best`).
+        rival: the role of that one.
         cost: of its optimizer; None if the search does not look at it.
         on_front: whether no other finalist is both better and no more expensive; None if there is no cost.
     """
@@ -75,6 +75,8 @@ class Finalist:
     diverged: int
     against_default: Difference | None
     against_adamw: Difference | None
+    against_best: Difference | None = None
+    rival: str | None = None
     cost: float | None = None
     on_front: bool | None = None
 
@@ -115,6 +117,8 @@ class Comparison:
         valid, test: mean metric of the exported config.
         baselines: by role.
         against_default, against_adamw: how much better the exported config is than these.
+        against_best: how much better it is than the best of the baselines, itself left out.
+        rival: the role of that one.
     """
 
     opening: str
@@ -126,6 +130,8 @@ class Comparison:
     baselines: Mapping[str, Baseline]
     against_default: Difference
     against_adamw: Difference
+    against_best: Difference
+    rival: str
 
 
 @dataclass(frozen=True)
@@ -186,10 +192,9 @@ class Outcome:
     Args:
         config: to be exported: the winner, or the default if nothing beats it significantly or there was no time for a
             comparison.
-        finalists: best validation metric first. They include the baselines: the default (full Ranger21) and AdamW, both
-            with the same sweep of learning rates as all others, and the best of random candidates (all of the first
-            round's, or half of them if a sampler chose the others). Without a comparison there is only the default,
-            without a metric.
+        finalists: best validation metric first. They include the baselines (see `baselines`), each with the same sweep
+            of learning rates as all others; that of random candidates is the best of all in the first round, or of half
+            of them if a sampler chose the others. Without a comparison there is only the default, without a metric.
         evidence: for the exported file.
         seconds: how long the search took.
         work: candidate-steps trained.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -75,6 +75,37 @@ def against(finalists: Values, other: Values, comparisons: int, level: float = L
     The lower ends of the intervals hold for all comparisons together, and so do the upper ones.
     """
     return [paired_difference(one, other, level, comparisons=comparisons, alternative="greater") for one in finalists]
+
+
+def against_best(
+    finalists: Values, baselines: Sequence[int], comparisons: int, level: float = LEVEL
+) -> list[tuple[Difference, int]]:
+    """How much better each finalist `[F, S]` is than the best of the baselines, and which one that seems to be.
+
+    A finalist has to beat every baseline: its interval is above 0 exactly if each of those would be, so that nobody has
+    to know which baseline is truly the best (an intersection-union test; Berger 1982). A finalist that is no better
+    than some baseline is named with a probability of at most `level` / `comparisons`, also together with the claim that
+    it is better than one of them. The upper end is corrected for the number of baselines, too.
+
+    Args:
+        finalists: metric.
+        baselines: their indices; a finalist is not compared with itself.
+        comparisons, level: as in `paired_difference`.
+    """
+    found = []
+    for i, one in enumerate(finalists):
+        others = [b for b in baselines if b != i] or [i]
+        pairs = [against(one[None], finalists[b], comparisons, level)[0] for b in others]
+        wide = [against(one[None], finalists[b], comparisons * len(others), level)[0] for b in others]
+        nearest = min(range(len(others)), key=lambda k: pairs[k].effect)
+        best = replace(
+            pairs[nearest],
+            low=min(pair.low for pair in pairs),
+            high=min(pair.high for pair in wide),
+            p=max(pair.p for pair in pairs),
+        )
+        found.append((best, others[nearest]))
+    return found
 
 
 def winner(differences: Sequence[Difference]) -> int | None:

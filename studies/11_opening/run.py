@@ -27,6 +27,7 @@ from autoranger.components.core.config import Config
 from autoranger.search.attribution.table import Table
 from autoranger.search.clock import Clock
 from autoranger.search.progress import Progress
+from autoranger.search.race.baselines import ADAMW, DEFAULT
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.plan import SURVIVORS, Plan, make_plan
 from autoranger.search.race.race import Grid, Opening, Race, best_lr
@@ -34,7 +35,6 @@ from autoranger.search.samplers import named
 from autoranger.search.space import Space
 from autoranger.search.study import GRID
 from autoranger.search.verdict.evidence import judge
-from autoranger.search.verdict.outcome import ADAMW, DEFAULT
 
 HERE = Path(__file__).parent
 TABLES = HERE.parent / "07_tables"
@@ -105,7 +105,7 @@ def once(table: Table, plan: Plan, sampler: str, seed: int) -> tuple[float, ...]
     """Regret of the exported config, of the leader, of the random baseline; the cost; a winner named, and rightly."""
     rates = [lr for lr in table.lrs if 9e-4 < lr < 0.11]
     population, clock, numbers = LookUp(table, seed), Clock(None, Progress()), count()
-    race = Race(population, Forget(), {DEFAULT: SPACE.default, ADAMW: SPACE.plain}, clock)  # type: ignore[arg-type]
+    race = Race(population, Forget(), {DEFAULT: [SPACE.default], ADAMW: [SPACE.plain]}, clock)  # type: ignore[arg-type]
     opening: Opening = Grid(SPACE.arms(plan.arms, seed), rates)
     if sampler != GRID:
         opening = Exploration(SPACE, rates, named(sampler, seed), plan.arms, seed)
