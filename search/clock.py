@@ -27,9 +27,15 @@ MEASURING = 0.1
 FEWEST_SEEDS = 8
 """Fewest seeds of a verdict. With fewer it could hardly ever name a winner."""
 
+MOST_SEEDS = 8
+"""A verdict gets up to so many times the seeds of its plan if there is time for them."""
+
 MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
 """Most candidates and steps by which the speed of training is measured. A GPU takes hardly longer for many candidates
 than for few, so that it gets as many as a search has."""
+
+LOOKS, LOOKING = 10, 0.1
+"""Most points of the finalists' learning curves, and the largest share of their time that these may take."""
 
 CHUNKS = 16
 """Approximate number of chunks of a small search, each with its setup."""
@@ -54,6 +60,8 @@ class Clock(Progress):
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
         self.budget, self.listener = budget, listener
+        if budget is not None:
+            listener.limit(budget)
         self.began = time.monotonic()
         self.done, self.counted = 0, 0.0
         self.rounds: list[dict[str, int]] = []
@@ -71,9 +79,14 @@ class Clock(Progress):
         """Candidate-steps that a plan may claim in the time that is left."""
         return (SHARE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
 
+    @property
+    def utmost(self) -> float:
+        """Candidate-steps for which there is time, if nothing comes on top of them."""
+        return (RACE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
+
     def needed(self, work: float) -> float:
         """The budget in which a plan of `work` candidate-steps from now on would fit."""
-        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / SHARE
+        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / RACE
 
     @property
     def end(self) -> float:
@@ -161,18 +174,37 @@ class Clock(Progress):
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
         """The number of seeds of the verdict: the plan's, halved until there is time for them."""
-        seeds, each = plan.verdict_seeds, candidates * (plan.steps + 2 * self.scoring)
+        seeds, each = plan.verdict_seeds, candidates * self._training(plan)
         while self.budget is not None and seeds > FEWEST_SEEDS and seeds * each > self._left():
             seeds //= 2
         return seeds
+
+    def affords_more(self, plan: Plan, candidates: int, seeds: int) -> bool:
+        """Whether there is time for a verdict on as many seeds again as it has had; without a budget there is not."""
+        if self.budget is None or seeds >= MOST_SEEDS * plan.verdict_seeds:
+            return False
+        return seeds * candidates * (plan.steps + 2 * self.scoring) <= self._left()
+
+    def looks(self, steps: int) -> int:
+        """How often trainings of the verdict are scored on the way: in `LOOKING` of their time, if that is known."""
+        most = min(LOOKS, steps)
+        return most if self.scoring <= 0 else min(most, int(LOOKING * steps / self.scoring))
 
     def trained(self, rows: int, splits: int = 1) -> None:
         """Counts the scoring of `rows` trainings on `splits` parts of the data."""
         self.counted += rows * splits * self.scoring
 
+    def _training(self, plan: Plan) -> float:
+        """Candidate-steps of one training of a verdict, with its looks and the scoring of two splits at its end."""
+        return plan.steps + (2 + self.looks(plan.steps)) * self.scoring
+
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * (plan.steps + 2 * self.scoring)
+        return (
+            (plan.rungs[-1].keep + PROTECTED)
+            * FEWEST_SEEDS
+            * (plan.steps + (2 + self.looks(plan.steps)) * self.scoring)
+        )
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen in the race once there is one."""
@@ -202,9 +234,9 @@ class Clock(Progress):
         """See `Progress`."""
         self.listener.left_out(rounds)
 
-    def verdict(self, candidates: int, seeds: int) -> None:
+    def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """See `Progress`."""
-        self.listener.verdict(candidates, seeds)
+        self.listener.verdict(candidates, seeds, work=work)
 
     def training(self, work: int) -> None:
         """See `Progress`."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 import re
 import tempfile
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -129,16 +131,22 @@ def train_alike(ways: Sequence[str], steps: int, subsets: int, compile: bool, me
     device_mesh = init_device_mesh("cpu", mesh or (dist.get_world_size(),))
     for name, config in configs(subsets).items():
         alone = Case()
-        expected = alone.train(config.build(alone.params, 20, compile=False), steps)
+        expected = alone.train(config.build(alone.params, max(20, steps), compile=False), steps)
         for how in ways:
             case = Case(device_mesh, how)
-            found = case.train(config.build(case.params, 20, compile="auto" if compile else False), steps)
+            found = case.train(config.build(case.params, max(20, steps), compile="auto" if compile else False), steps)
             compare(found, expected, f"{name}, {how}")
 
 
 def compare(found: Sequence[Tensor], expected: Sequence[Tensor], where: str, tolerance: float = 2e-5) -> None:
     for i, (a, b) in enumerate(zip(found, expected, strict=True)):
         torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=lambda m, i=i: f"{where}, tensor {i}: {m}")
+
+
+def layers() -> nn.Sequential:
+    """A model of matrices and vectors, some of which have the same shape."""
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(36, 7), nn.ReLU(), nn.Linear(7, 7), nn.LayerNorm(7), nn.Linear(7, 1))
 
 
 def net() -> nn.Sequential:
@@ -181,6 +189,52 @@ def wrap_alike(steps: int) -> None:
         found = train(model, config.build(model.parameters(), steps), 0, steps)
         compare(found, expected, f"{name}, FSDP2", 1e-7)
         compare(train_zero(config, steps), expected, f"{name}, ZeRO", 1e-7)
+
+
+def train_long(steps: int, subsets: int) -> None:
+    """DDP, FSDP2 and parameters that are spread in every way become what they become in one process."""
+    torch.set_default_dtype(torch.float64)
+    train_alike(["mixed"], steps, subsets, True)
+    for name, config in configs(subsets).items():
+        model = net()
+        expected = train(model, config.build(model.parameters(), steps), 0, steps, share=False)
+        for wrapper in (DistributedDataParallel, spread):
+            wrapped = wrapper(net())
+            found = train(wrapped, config.build(wrapped.parameters(), steps), 0, steps)
+            compare(found, expected, f"{name}, {wrapper.__name__}", 1e-7)
+
+
+def pass_on() -> None:
+    """A sharded optimizer that is pickled or saved goes on as it would have, and so does a compiled training step."""
+    torch.set_default_dtype(torch.float64)
+    model = spread(layers())
+    optimizer = configs(0)["ranger21"].build(model.parameters(), 9)
+    train(model, optimizer, 0, 4)
+    file = BytesIO()
+    torch.save(optimizer, file)
+    file.seek(0)
+    params = [*model.parameters()]
+    copies = [pickle.loads(pickle.dumps(optimizer)), torch.load(file, weights_only=False)]
+    optimizer.step()
+    for other in copies:
+        mine = [p for group in other.param_groups for p in group["params"]]
+        for p, q in zip(mine, params, strict=True):
+            p.grad = q.grad
+        other.step()
+        compare([whole(p.detach()) for p in mine], [whole(p.detach()) for p in params], "pickled", 0)
+    expected = train(model, optimizer, 5, 7)
+
+    again = spread(layers())
+    compiled = configs(0)["ranger21"].build(again.parameters(), 9)
+
+    @torch.compile(backend="eager")
+    def step() -> None:
+        compiled.step()
+
+    train(again, compiled, 0, 4)
+    step()
+    found = train(again, compiled, 5, 7)
+    compare(found, expected, "compiled", 0)
 
 
 def train_zero(config: Config, steps: int) -> list[Tensor]:
@@ -234,6 +288,7 @@ def at_once(folder: str) -> None:
     """What can be tried in a moment: starting processes takes longer."""
     train_alike(["mixed"], 4, 0, False)
     train_few()
+    pass_on()
     for turn in range(2):
         save_and_load("ranger21", folder, turn, turn == 1)
     wrap_alike(4)

@@ -30,6 +30,14 @@ def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("size", [2, 3])
+def test_thirty_steps_of_any_subset_are_those_of_one_process(size: int, compiler: None) -> None:
+    """Every component alone and twenty subsets, with DDP, FSDP2 and DTensor parameters: some minutes each."""
+    processes.run(size, processes.train_long, 30, 20)
+
+
+@pytest.mark.slow
 def test_a_checkpoint_goes_on_in_another_number_of_processes(tmp_path: Path, compiler: None) -> None:
     for turn, size in enumerate([2, 1, 3]):
         processes.run(size, processes.save_and_load, "ranger21", str(tmp_path), turn, turn == 0)

@@ -352,6 +352,18 @@ def test_what_users_keep_in_the_state_stays_there(way: None) -> None:
     assert int(optimizer.state[old]["step"]) == 2, "but it goes on where it is put back"
 
 
+@pytest.mark.filterwarnings("ignore:optimizer contains a parameter group with duplicate")
+def test_a_parameter_that_is_there_twice_counts_once(way: None) -> None:
+    """As after tying weights; each way to run a step had another meaning of it."""
+    once, twice, appended = parameter(3, 2), parameter(3, 2), parameter(3, 2)
+    optimizers = [FULL.build(params, total_steps=40) for params in ([once], [twice, twice], [appended])]
+    optimizers[2].param_groups[0]["params"].append(appended)
+    for optimizer in optimizers:
+        train(optimizer)
+    assert torch.equal(once, twice)
+    assert torch.equal(once, appended)
+
+
 def test_large_state_is_not_copied_when_another_parameter_begins(way: None) -> None:
     large, small = parameter(300, 300), parameter(3)
     optimizer = FULL.build([large, small], total_steps=40)

@@ -64,16 +64,16 @@ class ParameterLayout:
         self.names = {name for own in by_chain for name in own}
         self.most = max(map(len, by_chain))
         self.membership = membership(groups)
-        work = [[self._is_at_work(p, state) for p in group["params"]] for group in groups]
-        self.idle = [
-            p for group, busy in zip(groups, work, strict=True) for p in compress(group["params"], map(not_, busy))
-        ]
+        # One that somebody has put into a group twice, of which torch warns, counts once.
+        params = [[*dict.fromkeys(group["params"])] for group in groups]
+        work = [[self._is_at_work(p, state) for p in own] for own in params]
+        self.idle = [p for own, busy in zip(params, work, strict=True) for p in compress(own, map(not_, busy))]
         self.stacks: list[StackedParameters] = []
         self.group_of: list[int] = []
         known = before.in_use(state) if before else {}
-        kernels = transposed(p for group in groups for p in group["params"])
-        for index, (group, at_work) in enumerate(zip(groups, work, strict=True)):
-            for members in stackable([*compress(group["params"], at_work)], kernels):
+        kernels = transposed(p for own in params for p in own)
+        for index, (own, at_work) in enumerate(zip(params, work, strict=True)):
+            for members in stackable([*compress(own, at_work)], kernels):
                 self.stacks.append(self._stack(members, kernels.get(members[0], 0), index, state, known))
                 self.group_of += [index] * len(members)
         self.every = [p for stacked in self.stacks for p in stacked.members]
@@ -161,6 +161,8 @@ class ParameterLayout:
         return addresses(self.tensors[turn :: self.most]) == self.places[turn]
 
     def _find(self, entries: list[Any]) -> Iterator[Tensor]:
+        if len(self.core.chains) == 1:
+            return chain.from_iterable(map(self.readers[0], entries)) if self.readers else iter(())
         return chain.from_iterable(map(call, self.readers, entries))
 
     def step(self) -> None:

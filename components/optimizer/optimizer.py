@@ -161,8 +161,9 @@ class ComposedOptimizer(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         self._recount()
-        own = {"config": self.config, "compile": self.compile, "state_dtype": self.state_dtype}
-        return super().__getstate__() | own
+        values = own_memory(super().__getstate__())
+        values |= {"config": self.config, "compile": self.compile, "state_dtype": self.state_dtype}
+        return values | {"state": defaultdict(dict, values["state"])}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
