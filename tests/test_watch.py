@@ -183,7 +183,7 @@ def test_optuna_dashboard_tells_the_same_story(autoranger: Callable[..., tuple[i
     (study,) = searches("autoranger.journal")
     exported, merits = replace(Config.load("tuned.toml"), proxy={}), {}
     for finalist in study.user_attrs["finalists"]:
-        merits[Config.from_dict(finalist["config"])] = finalist["valid"]
+        merits[replace(Config.from_dict(finalist["config"]), proxy={})] = finalist["valid"]
     with dashboard("autoranger.journal") as ask:
         (summary,) = ask("studies")["study_summaries"]
         detail = ask(f"studies/{summary['study_id']}")
