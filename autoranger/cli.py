@@ -116,7 +116,7 @@ SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
-        help="What to choose from: ranger21 (its eight), modern (20), extended (all), or components as in A,B,C.",
+        help="What to choose from: ranger21 (its eight), modern (21), extended (all), or components as in A,B,C.",
         metavar="NAME",
     ),
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
+from pprint import pformat
 from typing import Any
 
 import tomli_w
@@ -16,6 +17,8 @@ EXPLAINED = {
     "betas": "decay rates of the first and the second moment",
     "eps": "added to the denominator",
     "weight_decay": "decoupled weight decay",
+    "kinds": "what differs for kinds of parameters",
+    "proxy": "the model that this was found with, from which rates are carried over to a larger one",
 }
 """What the fields of a config are."""
 
@@ -34,8 +37,10 @@ def to_toml(config: Plain) -> str:
         cls = registry.get(name)
         lines += ["", *about(cls), f"[components.{toml_key(name)}]"]
         lines += [commented(key, value, meaning(cls, key)) for key, value in settings.items()]
-    rest = {key: table for key, table in tables.items() if key != "components" and table}
-    return "\n".join(lines) + "\n" + ("\n" + tomli_w.dumps(rest) if rest else "")
+    for key, table in tables.items():
+        if key != "components" and table:
+            lines += ["", *([f"# {EXPLAINED[key]}"] if key in EXPLAINED else []), tomli_w.dumps({key: table}).rstrip()]
+    return "\n".join(lines) + "\n"
 
 
 def to_python(config: Plain) -> str:
@@ -49,8 +54,12 @@ def to_python(config: Plain) -> str:
                 lines.append(f"        {name!r}: {dict(settings)!r},")
             lines.append("    },")
         else:
-            shown = tuple(value) if isinstance(value, list) else value
-            lines.append(f"    {key}={shown!r}," + (f"  # {EXPLAINED[key]}" if key in EXPLAINED else ""))
+            shown = pformat(tuple(value) if isinstance(value, list) else value, width=WIDTH, sort_dicts=False)
+            comment = f"# {EXPLAINED[key]}" if key in EXPLAINED else ""
+            if "\n" in shown:
+                lines += [f"    {comment}", textwrap.indent(f"{key}={shown},", "    ")]
+            else:
+                lines.append(f"    {key}={shown},  {comment}".rstrip())
     needs = [name for name in config.get("components", {}) if (cls := registry.get(name)) and cls.needs_total_steps]
     total = ", total_steps=epochs * len(loader)" if needs else ""
     return "\n".join([*lines, ")", f"optimizer = config.build(model.parameters(){total})", ""])

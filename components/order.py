@@ -40,6 +40,7 @@ ORDER = (
     "laprop",
     "lion",
     "madgrad",
+    "muon",
     "sgd_momentum",
     "signum",
     "cautious_mask",

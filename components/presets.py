@@ -28,6 +28,7 @@ MODERN = (
     "mars",
     "adopt",
     "lion",
+    "muon",
     "cautious_mask",
     "cautious_weight_decay",
     "update_clipping",
@@ -163,6 +164,11 @@ PRESETS: dict[str, Preset] = {
         "Steps along the sign of interpolated momentum; the authors' defaults.",
         "arXiv 2302.06675",
         {"lr": 1e-4, "weight_decay": 0.0, "components": {"lion": {}}},
+    ),
+    "muon": Preset(
+        "Orthogonalized momentum for matrices, AdamW for vectors, at one rate; decay and scale of Moonlight.",
+        "arXiv 2502.16982",
+        {"weight_decay": 0.1, "components": {"muon": {}}},
     ),
     "nadamw": Preset(
         "AdamW with Nesterov's momentum, in the plain form of the AlgoPerf benchmark; AdamW's defaults.",

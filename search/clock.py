@@ -31,6 +31,9 @@ MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
 """Most candidates and steps by which the speed of training is measured. A GPU takes hardly longer for many candidates
 than for few, so that it gets as many as a search has."""
 
+LOOKS, LOOKING = 10, 0.1
+"""Most points of the finalists' learning curves, and the largest share of their time that these may take."""
+
 CHUNKS = 16
 """Approximate number of chunks of a small search, each with its setup."""
 
@@ -161,18 +164,31 @@ class Clock(Progress):
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
         """The number of seeds of the verdict: the plan's, halved until there is time for them."""
-        seeds, each = plan.verdict_seeds, candidates * (plan.steps + 2 * self.scoring)
+        seeds, each = plan.verdict_seeds, candidates * self._training(plan)
         while self.budget is not None and seeds > FEWEST_SEEDS and seeds * each > self._left():
             seeds //= 2
         return seeds
+
+    def looks(self, steps: int) -> int:
+        """How often trainings of the verdict are scored on the way: in `LOOKING` of their time, if that is known."""
+        most = min(LOOKS, steps)
+        return most if self.scoring <= 0 else min(most, int(LOOKING * steps / self.scoring))
 
     def trained(self, rows: int, splits: int = 1) -> None:
         """Counts the scoring of `rows` trainings on `splits` parts of the data."""
         self.counted += rows * splits * self.scoring
 
+    def _training(self, plan: Plan) -> float:
+        """Candidate-steps of one training of a verdict, with its looks and the scoring of two splits at its end."""
+        return plan.steps + (2 + self.looks(plan.steps)) * self.scoring
+
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * (plan.steps + 2 * self.scoring)
+        return (
+            (plan.rungs[-1].keep + PROTECTED)
+            * FEWEST_SEEDS
+            * (plan.steps + (2 + self.looks(plan.steps)) * self.scoring)
+        )
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen in the race once there is one."""

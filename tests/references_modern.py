@@ -99,6 +99,14 @@ def direction(
         memory.momentum = beta1 * memory.momentum + (1 - beta1) * scaled
         memory.squares = beta2 * memory.squares + (1 - beta2) * g**2
         return memory.momentum
+    if "muon" in on and memory.is_matrix:  # 2502.16982
+        mu, rows, columns = on["muon"]["momentum"], len(g), g.size // len(g)
+        memory.momentum = mu * memory.momentum + (1 - mu) * g
+        ahead = ((1 - mu) * g + mu * memory.momentum).reshape(rows, columns)
+        scale = 0.2 * math.sqrt(max(rows, columns))
+        if on["muon"]["scale"] == "original":
+            scale = math.sqrt(max(1, rows / columns))
+        return scale * orthogonalized(ahead).reshape(g.shape)
     if "laprop" in on:  # 2002.04839
         memory.momentum = beta1 * memory.momentum + (1 - beta1) * g / extended.denominator(config, memory)
         return memory.momentum / (1 - beta1**n)
@@ -113,6 +121,15 @@ def direction(
         m_hat = memory.m / (1 - beta1**n) + done * on["ademamix"]["alpha"] * memory.slow_momentum
         return m_hat / extended.denominator(config, memory)
     return extended.direction(config, memory, g, beta1, eta, t)
+
+
+def orthogonalized(x: Array) -> Array:
+    """Keller Jordan's five iterations of Newton and Schulz."""
+    y = (x.T if len(x) > len(x.T) else x) / max(norm(x), 1e-7)
+    for _ in range(5):
+        gram = y @ y.T
+        y = 3.4445 * y + (-4.7750 * gram + 2.0315 * gram @ gram) @ y
+    return y.T if len(x) > len(x.T) else y
 
 
 def cautious(config: Config, g: Array, update: Array) -> Array:
@@ -169,6 +186,7 @@ REFERENCES_MODERN: dict[str, Trajectory] = dict.fromkeys(
         "laprop",
         "lion",
         "mars",
+        "muon",
         "nesterov",
         "power_cooldown",
         "signum",

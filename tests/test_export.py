@@ -43,9 +43,14 @@ def test_a_component_that_is_not_known_here_is_written_without_comments() -> Non
     assert "'of nobody': {'x': 1" in to_python(plain)
 
 
-def test_kinds_are_written_too() -> None:
-    config = Config(kinds={"vector": {"lr_factor": 2.0, "weight_decay": 0.0}})
+def test_tables_are_written_too() -> None:
+    layer = {"kind": "hidden", "fan_in": 4, "fan_out": 6, "gain": 0.5}
+    proxy = {"steps": 12, "depth": 1, "batch_size": 8, "layers": {"0.weight": layer, "2.weight": layer}}
+    config = Config(kinds={"vector": {"lr_factor": 2.0, "weight_decay": 0.0}}, proxy=proxy)
     assert Config.from_dict(tomllib.loads(to_toml(config.to_dict()))) == config
+    given: dict[str, Any] = {"model": torch.nn.Linear(2, 2)}
+    exec(to_python(config.to_dict()).partition("optimizer = ")[0], given)
+    assert given["config"] == config
 
 
 def test_the_command_writes_and_keeps(autoranger: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -326,6 +326,22 @@ def test_global_norm_clipping_is_torchs() -> None:
     assert_close(ours(config), theirs(lambda p: Clipped(p, momentum=0.9)), 1e-6)
 
 
+@pytest.mark.parametrize(("scale", "theirs"), [("moonlight", "match_rms_adamw"), ("original", "original")])
+def test_muon_is_torchs(scale: str, theirs: str) -> None:
+    """As far as bfloat16 goes, in which torch always orthogonalizes."""
+    if not hasattr(torch.optim, "Muon"):
+        pytest.skip("this torch has no Muon")
+    problem = Problem(
+        [p for p in PROBLEM.params if p.ndim == 2], [[g for g in s if g.ndim == 2] for s in PROBLEM.grads]
+    )
+    mine, others = problem.leaves(torch.float32), problem.leaves(torch.float32)
+    config = Config.preset("muon", components={"muon": {"scale": scale}})
+    advance(config.build(mine), mine, problem.grads[:3])
+    advance(torch.optim.Muon(others, weight_decay=0.1, adjust_lr_fn=theirs), others, problem.grads[:3])
+    for start, x, y in zip(problem.params, arrays(mine), arrays(others), strict=True):
+        assert np.abs(x - y).max() < 0.05 * np.abs(y - start).max()
+
+
 def test_presets_are_described() -> None:
     for name, preset in PRESETS.items():
         assert preset.summary.endswith(".")

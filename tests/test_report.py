@@ -355,7 +355,7 @@ def test_a_search_of_today_can_be_reported(autoranger):
         "from tests.toy import Toy\nclass Mine(Toy):\n    steps = 4\n"
     )
     assert autoranger("search", "--task", "mine.py", "--study", "now", "--sampler", "random")[0] == 0
-    code, out, err = autoranger("report", "now", "--json")
+    code, out, err = autoranger("report", "now", "--json", "--out", "r")
     assert code == 0, err
     document = json.loads(out)
     exported = document["config"]
@@ -364,6 +364,12 @@ def test_a_search_of_today_can_be_reported(autoranger):
     assert shown == exported
     assert len(document["finalists"]) == document["evidence"]["comparison"]["comparisons"] + 1
     assert document["attribution"].get("missing") or len(document["attribution"]["main"]) == len(RANGER21)
+    assert [curve["config"] for curve in document["curves"]] == [f["config"] for f in document["finalists"]]
+    for curve, finalist in zip(document["curves"], document["finalists"], strict=True):
+        assert curve["steps"] == sorted({*curve["steps"], document["settings"]["steps"]})
+        assert curve["mean"][-1] == pytest.approx(finalist["valid"])
+        assert curve["seeds"][-1] == 32 - finalist["diverged"]
+    assert "curves.svg" in {path.name for path in Path("r").iterdir()}
 
 
 @pytest.mark.parametrize(

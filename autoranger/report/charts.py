@@ -6,12 +6,13 @@ import html
 import io
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import stats
 
 from autoranger.components.core.component import Settings, Stage, registry
 from autoranger.components.core.config import Config
@@ -25,6 +26,7 @@ from autoranger.search.attribution import Attribution, Effect
 from autoranger.search.attribution.sample import Sample
 from autoranger.search.race.baselines import RANDOM
 from autoranger.search.space import in_words
+from autoranger.search.storage.curves import Curve
 from autoranger.search.verdict.outcome import Finalist
 
 INK = "#1f2328"
@@ -51,6 +53,9 @@ def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
     if len(known) > 1:
         words = f"Finalists: difference in valid {report.metric} to full Ranger21, with intervals."
         found["finalists"] = words, lambda: draw_finalists(known, report.metric)
+    if report.curves and len(report.curves[0].steps) > 1:
+        words = f"Learning curves of the finalists: mean valid {report.metric} over the fresh seeds."
+        found["curves"] = words, lambda: draw_curves(report.curves, list(leaders(report)), report.metric)
     if report.exported is not None and (shapes := schedules(report.exported)):
         words = f"The learning rate over a training: {', '.join(shapes)}."
         found["schedule"] = words, lambda: draw_schedules(shapes)
@@ -182,6 +187,24 @@ def draw_schedules(shapes: Mapping[str, Values]) -> Figure:
     axes.set_xlabel("% of a training")
     axes.set_ylabel("learning rate")
     figure.legend(loc="outside upper right", fontsize=9, frameon=False, ncols=2)
+    return figure
+
+
+def draw_curves(curves: Sequence[Curve], names: Sequence[str], metric: str) -> Figure:
+    """Mean metrics on the way through a training, with 95% intervals of the means as bands."""
+    figure, axes = canvas(WIDTH, 4.4)
+    low = np.inf
+    for curve, name, colour, marker in zip(curves, names, LINES, MARKERS, strict=False):
+        mean, seeds = np.array(curve.mean), np.maximum(curve.seeds, 2)
+        half = stats.t.ppf(0.975, seeds - 1) * np.nan_to_num(curve.deviation) / np.sqrt(seeds)
+        axes.fill_between(curve.steps, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(curve.steps, mean, color=colour, marker=marker, markersize=4, linewidth=1.6, label=literal(name))
+        low = min(low, np.nanmin(mean[len(mean) // 4 :], initial=np.inf))
+    if np.isfinite(low):
+        axes.set_ylim(bottom=low - 0.02 * (axes.get_ylim()[1] - low or 1))
+    axes.set_xlabel("steps")
+    axes.set_ylabel(literal(f"valid {metric}"))
+    figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, ncols=1)
     return figure
 
 

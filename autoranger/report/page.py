@@ -20,6 +20,9 @@ from autoranger.version import __version__
 
 PAGE, DATA = "report.html", "attribution.json"
 
+PROXY = "proxy"
+"""The table of a config that describes the model that it was found with."""
+
 
 def check_folder(path: Path) -> None:
     """Checks that the report can be written to a folder, or as a page alone to a file that ends in .html.
@@ -60,8 +63,9 @@ def write_report(report: Report, folder: Path) -> list[Path]:
         return [folder]
     drawings = figures(report)
     texts = {f"{name}.svg": render(draw, words=words) for name, (words, draw) in drawings.items()}
+    proxy = {key: value for key, value in (report.config or {}).items() if key == PROXY}  # which all were trained with
     for place, finalist in enumerate(report.finalists, start=1):
-        texts[f"finalist-{place}.toml"] = to_toml(finalist.config)
+        texts[f"finalist-{place}.toml"] = to_toml({**finalist.config, **proxy})
     texts[DATA] = json.dumps(report.attribution_dict(), indent=2, ensure_ascii=False) + "\n"
     texts[PAGE] = page(report)
     try:
@@ -81,6 +85,7 @@ def page(report: Report) -> str:
     environment = Environment(autoescape=True, undefined=StrictUndefined, keep_trailing_newline=True)
     template = environment.from_string(files("autoranger.report").joinpath("page.html").read_text(encoding="utf-8"))
     exported = report.exported
+    shown = {key: value for key, value in (report.config or {}).items() if key != PROXY}  # which is long
     ran = "" if report.evidence is None else sentences.versions(report.evidence)
     return template.render(
         report=report,
@@ -94,8 +99,8 @@ def page(report: Report) -> str:
         contributions=list(sentences.contribution_cells(report)),
         pairs=list(sentences.pair_cells(report)),
         reading=sentences.READING,
-        config="" if exported is None else to_toml(exported.config),
-        code="" if exported is None else to_python(exported.config),
+        config=to_toml(shown) if shown else "",
+        code=to_python(shown) if shown else "",
         sittings=report.standing.sittings,
         next_command=sentences.next_command(report.standing, report.storage) if sentences.goes_on(report) else "",
         made=f"Made by autoranger {__version__}." + (f" The search ran with {ran}." if ran else ""),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from optuna.study import Study
 
+from autoranger.components.core.config import EVIDENCE
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.presets import RANGER21
 from autoranger.report.standing import Race, Standing, race_of, read_standing
@@ -15,6 +17,7 @@ from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
 from autoranger.search.serialization import from_data, to_json
+from autoranger.search.storage.curves import Curve, known_curves
 from autoranger.search.storage.sittings import State
 from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
@@ -78,6 +81,8 @@ class Report:
         failure: why the search has failed; None if it has not.
         standing: whether it runs, how far it is, when and where it ran.
         race: the rounds of the race, with the mean metric of each candidate.
+        curves: of the finalists in the verdict, in their order; empty if they are not known.
+        config: the exported config, as in the file; None without a verdict.
     """
 
     study: str
@@ -94,6 +99,8 @@ class Report:
     failure: str | None
     standing: Standing
     race: Race
+    curves: Sequence[Curve]
+    config: Mapping[str, Any] | None
 
     @property
     def metric(self) -> str:
@@ -107,7 +114,6 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain data for JSON; what is unknown or not finite is None."""
-        exported = self.exported
         document = {
             "study": self.study,
             "storage": self.storage,
@@ -116,10 +122,11 @@ class Report:
             "failure": self.failure,
             "state": self.standing.state,
             "sittings": [asdict(sitting) for sitting in self.standing.sittings],
-            "config": None if exported is None else exported.config,
+            "config": self.config,
             "evidence": None if self.evidence is None else self.evidence.to_dict(),
             "finalists": [asdict(finalist) for finalist in self.finalists],
             "spent": asdict(self.spent) | {"rounds": list(self.rounds)},
+            "curves": [asdict(curve) for curve in self.curves],
             "attribution": self.attribution_dict(),
         }
         finite: dict[str, Any] = to_json(document)
@@ -175,7 +182,22 @@ def read_report(study: Study, place: str) -> Report:
         failure=attributes.failure,
         standing=standing,
         race=race_of(study, attributes.settings.seed),
+        curves=curves_of(study, finalists),
+        config=exported_config(study),
     )
+
+
+def exported_config(study: Study) -> dict[str, Any] | None:
+    """The config that a search has exported, without the evidence for it; None before."""
+    outcome = study.user_attrs.get("outcome")
+    return outcome and {key: value for key, value in outcome.items() if key != EVIDENCE}
+
+
+def curves_of(study: Study, finalists: Sequence[Finalist]) -> list[Curve]:
+    """The finalists' curves, in their order; none unless there is one for each."""
+    known = {json.dumps(curve.config, sort_keys=True): curve for curve in known_curves(study)}
+    found = [known.get(json.dumps(to_json(finalist.config), sort_keys=True)) for finalist in finalists]
+    return [curve for curve in found if curve is not None] if None not in found else []
 
 
 def spent(found: Spent | None, rounds: Sequence[Mapping[str, int]], standing: Standing) -> Spent:

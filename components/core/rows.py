@@ -89,6 +89,11 @@ def tensor_size(x: Tensor) -> Tensor:
     return torch.ones_like(x).sum(dim=(-2, -1), keepdim=True)
 
 
+def row_size(x: Tensor) -> Tensor:
+    """How many numbers each row has: `[K, B, R, C]` to `[K, B, R, 1]`. Components must not look at shapes."""
+    return torch.ones_like(x).sum(dim=-1, keepdim=True)
+
+
 def choose(condition: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """`torch.where` for a condition on whole tensors, `[K, B, 1, 1]`; `a` or `b` itself where that needs no copy."""
     if can_look(condition):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -112,6 +112,18 @@ class Shards:
         return DTensor.from_local(
             part, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
         )
+
+    def on_whole(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """The local part `[1, B, R, C]` of what an operation makes of whole tensors, which every process gathers."""
+        if not self.groups:
+            return operation(x)
+        if self.conv_groups:
+            raise ConfigError("an operation on matrices needs the whole kernel of a transposed convolution.")
+        own, made = [len(self._located(dim)) for dim in range(len(self.shape))], []
+        for part in x[0]:
+            whole = self.wrap(part.reshape(own)).full_tensor()  # type: ignore[attr-defined]
+            made.append(self.part(operation(whole.reshape(1, 1, *self.rows)).view(self.shape)).reshape(part.shape))
+        return torch.stack(made)[None]
 
     def part(self, x: Tensor) -> Tensor:
         """What this process holds of a tensor of the whole parameter's shape, however that is spread."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.matrices import is_matrix_operation
 from autoranger.components.core.shards import Group, Shards, add_up
 from autoranger.components.core.stack import Stack
 
@@ -83,6 +84,8 @@ class Answers(TorchFunctionMode):
             over = dimensions(args[2 if name == NORM else 1 :], kwargs)
             if over in (ROW, TENSOR) and order == 2:
                 return self._reduce(name, args[0], over)
+        if is_matrix_operation(func):
+            return self.shards.on_whole(func, args[0])
         result = func(*args, **kwargs)
         if name == "ones_like":
             self._ones.append(result)

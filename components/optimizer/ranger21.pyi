@@ -153,6 +153,12 @@ class _Lion(TypedDict, total=False):
 class _Madgrad(TypedDict, total=False):
     """Dual averaging: step from the start along all gradients so far, divided by the cube root of their squares."""
 
+class _Muon(TypedDict, total=False):
+    """Step along the momentum of a matrix with all its singular values near 1; vectors are AdamW's."""
+
+    momentum: float
+    scale: Literal["moonlight", "original"]
+
 class _SgdMomentum(TypedDict, total=False):
     """Step along a sum of gradients, with no second moment."""
 
@@ -229,6 +235,7 @@ class Ranger21(ComposedOptimizer):
         laprop: bool | _Laprop = False,
         lion: bool | _Lion = False,
         madgrad: bool | _Madgrad = False,
+        muon: bool | _Muon = False,
         sgd_momentum: bool | _SgdMomentum = False,
         signum: bool | _Signum = False,
         cautious_mask: bool | _CautiousMask = False,

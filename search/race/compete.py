@@ -15,6 +15,7 @@ from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Opening, Race, Standings, best_lr
 from autoranger.search.race.trainer import Trainer
+from autoranger.search.storage.curves import Curve, as_facts, known_curves
 
 
 @dataclass(frozen=True)
@@ -58,20 +59,31 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
     """The metric `[F, S]` of the finalists on the splits valid and test. Results of an earlier session are reused."""
     record, clock = race.record, race.clock
     done = record.recall_verdict(steps, seeds)
-    fresh = [config for config in configs if config not in done]
+    fresh, splits = [config for config in configs if config not in done], ("valid", "test")
 
     def note(part: Sequence[Config], scores: Scores) -> None:
-        done.update({config: {split: v[i] for split, v in scores.items()} for i, config in enumerate(part)})
+        done.update({config: {split: scores[split][i] for split in splits} for i, config in enumerate(part)})
         record.report_verdict(steps, seeds, done)
+        if "curve" in scores:
+            curves.extend(Curve.of(config, steps, scores["curve"][i]) for i, config in enumerate(part))
+            record.note(**as_facts(curves))
         clock.kept()
 
+    curves = known_curves(record.study) if done else []
     record.report_verdict(steps, seeds, done)
     clock.training(len(fresh) * len(seeds) * steps)
     among = configs if len(fresh) < len(configs) else ()
     race.population.train(
-        fresh, seeds, steps, splits=("valid", "test"), progress=clock.advance, report=note, among=among
+        fresh,
+        seeds,
+        steps,
+        splits=splits,
+        curve=clock.looks(steps),
+        progress=clock.advance,
+        report=note,
+        among=among,
     )
-    return {split: np.stack([done[config][split] for config in configs]) for split in ("valid", "test")}
+    return {split: np.stack([done[config][split] for config in configs]) for split in splits}
 
 
 def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Standings:

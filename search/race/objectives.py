@@ -53,6 +53,7 @@ class Reaching:
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
+        curve: int = 0,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         **unchanged: Any,
     ) -> Scores:

@@ -25,11 +25,15 @@ class Trainer(Protocol):
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
+        curve: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),
     ) -> Scores:
-        """Trains every config with every seed, and returns the scores; see `Population.train`."""
+        """Trains every config with every seed, and returns the scores; see `Population.train`.
+
+        A trainer that cannot score on the way gives no curve.
+        """
         ...
 
 

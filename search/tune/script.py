@@ -124,6 +124,7 @@ class Script:
         steps: int,
         *,
         splits: Sequence[str] = ("valid",),
+        curve: int = 0,
         progress: Callable[[int], None] = lambda done: None,
         report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
         among: Sequence[Config] = (),

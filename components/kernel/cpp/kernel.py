@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from autoranger.components.kernel.cpp.build import build
 from autoranger.components.kernel.cpp.crossing import crossing
 from autoranger.components.kernel.cpp.source import STORAGE, print_step
 from autoranger.components.kernel.kernel import Kernel
+from autoranger.components.kernel.recording.between import Work, work_between
 from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.printer import Arguments
 from autoranger.components.kernel.recording.schedule import Schedule
@@ -55,6 +57,8 @@ class CppKernel(Kernel):
         self._kept = step.lr.new_empty(self.arguments.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.arguments.totals * candidates * count)
         self._crossing = crossing(step, self.recording.schedules, self._kept, self._parts)
+        self._between = work_between(step, self.recording.schedules, across=True) if self.recording.has_matrices else []
+        self._firsts = [*accumulate((stack.shape[1] for stack in step.stacks), initial=0)]
         self._addresses: tuple[list[int], list[int]] = [], []
         self._call = Call(
             *(candidates, count, 0, rows, 0, max(len(s.sweeps) for s in self.recording.schedules.values())),
@@ -73,13 +77,28 @@ class CppKernel(Kernel):
             self._addresses = addresses
         self._call.threads = torch.get_num_threads()
         self._call.active = 0 if active is None else active.data_ptr()
-        if self._crossing is None:
+        if self._crossing is None and not self._between:
             self.function(ctypes.addressof(self._call))
-        else:
-            for sweep, complete in enumerate(self._crossing):
-                self._call.first_sweep, self._call.last_sweep = sweep, sweep + 1
-                self.function(ctypes.addressof(self._call))
-                complete(addresses[1])
+            return
+        for sweep in range(max(len(self._crossing or ()), len(self._between))):
+            self._call.first_sweep, self._call.last_sweep = sweep, sweep + 1
+            self.function(ctypes.addressof(self._call))
+            if self._crossing is not None:
+                self._crossing[sweep](addresses[1])
+            for work in self._between[sweep] if self._between else ():
+                self._perform(work, addresses[1], active)
+
+    def _perform(self, work: Work, grads: Sequence[int], active: Tensor | None) -> None:
+        """Performs an operation on the matrices of a stack that are updated."""
+        first, end = self._firsts[work.stack : work.stack + 2]
+        present = [grad != 0 for grad in grads[first:end]]
+        if any(present):
+            mask = None if active is None else active[:, first:end, None, None]
+            if not all(present):
+                given = torch.tensor(present, device=work.matrices.device).view(1, -1, 1, 1)
+                mask = given if mask is None else mask & given
+            with torch.no_grad():
+                work(mask)
 
     def _describe_tensors(self) -> Any:
         """An array of `Tensor` of runtime.h, complete but for the addresses that change."""

@@ -14,6 +14,7 @@ from autoranger.components.core.step import Step
 from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
+from autoranger.components.kernel.recording.between import work_between
 from autoranger.components.kernel.recording.inputs import SIGNAL, STATE
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.recording import Recording
@@ -44,6 +45,7 @@ class Interpreter:
         found = self.recording.schedules
         self.plans = {kind: plan(schedule, step.dtype) for kind, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
+        self.between = work_between(step, found, across=False)
         self.registers = Registers(step)
 
     @torch.no_grad()
@@ -69,6 +71,9 @@ class Interpreter:
             parts = [part for step in steps for part in step.sweep(sweep)]
             for name, part in parts:
                 totals[name] = totals.get(name, 0.0) + part
+            for work in self.between[sweep]:
+                if grads[work.stack] is not None:
+                    work(active[work.stack] if active else None)
         self.registers.shrink()
 
     def _common(self, kind: int, group: int) -> list[Scalar]:

@@ -23,10 +23,11 @@ class Node:
 
     Args:
         op: "input", or an operation of `printer.Language`; of the sums `row_sum` gives a row's, `tensor_sum` (of
-            rows) a tensor's, `complete` that of all processes, and `total` that of all tensors.
+            rows) a tensor's, `complete` that of all processes, and `total` that of all tensors. "matrix" is an
+            operation on whole matrices, which somebody else performs between two passes.
         args: operands; plain numbers are constants.
         level: what there is one of.
-        name: of an input.
+        name: of an input, or of an operation on matrices.
     """
 
     op: str
@@ -128,6 +129,12 @@ class Program:
         node = Node("total", (part,), Level.SCALAR, str(len(self.totals)))
         self.totals.append(node)
         return node
+
+    def matrix(self, name: str, x: Operand) -> Node:
+        """What an operation on matrices makes of an element's value; see `core.matrices`."""
+        if not isinstance(x, Node) or x.level != Level.ELEMENT:
+            raise UntraceableError(f"{name} of a value that is no matrix")
+        return self._known.setdefault(("matrix", name, x), Node("matrix", (x,), Level.ELEMENT, name))
 
     def fill(self, value: float, like: Operand) -> Operand:
         """A constant of the level of another value."""

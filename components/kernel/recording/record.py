@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.chain import Link, head_of
+from autoranger.components.core.matrices import is_matrix_operation
 from autoranger.components.core.private import TorchDispatchMode
 from autoranger.components.core.signals import SCALARS, Signals
 from autoranger.components.core.step import Step
@@ -81,6 +82,7 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
                 for name, value in changed.items():
                     recorder.store(state[name], value)
         recorder.store(theta, x.theta)
+    recorder.require_kept()
     return recorder.program
 
 
@@ -113,6 +115,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if self._nodes[id(value)] is not buffer:
             self.program.stores[buffer] = self._nodes[id(value)]
 
+    def require_kept(self) -> None:
+        """UntraceableError where a component does not keep what an operation on matrices has made."""
+        kept = [*self.program.stores.values()]
+        if any(node.op == "matrix" and node not in kept for node in self.program.nodes):
+            raise UntraceableError("a component does not keep the result of an operation on matrices among its state")
+
     def total(self, part: Tensor) -> Tensor:
         """The sum over all tensors of what `part` is for this one."""
         return self._note(torch.zeros_like(part), self.program.total(self._node(part)))
@@ -131,6 +139,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
+        if is_matrix_operation(func):
+            return self._note(result, self.program.matrix(name, self._node(args[0])))
         if name not in RULES or not isinstance(result, Tensor):
             raise UntraceableError(f"{func} has no rule")
         if name == "_to_copy" and result.dtype not in self.types:

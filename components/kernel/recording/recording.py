@@ -52,6 +52,13 @@ class Recording:
             raise UntraceableError("it sums over tensors that belong to other processes")
         if not across:
             require_local(step, self.schedules)
+        if self.has_matrices and any(stack.shards and stack.shards.groups for stack in step.stacks):
+            raise UntraceableError("it has operations on matrices that are cut between processes")
+
+    @property
+    def has_matrices(self) -> bool:
+        """Whether there are operations on matrices to perform between sweeps; see `between`."""
+        return any(schedule.matrices for schedule in self.schedules.values())
 
     def compute_signals(self) -> None:
         """Computes what comes out of the rate stage where that is not recorded, once a step has been counted."""

@@ -2,7 +2,8 @@
 
 A *pass* goes over all rows of a tensor. Within a row it has *stages*. Each stage is a loop over the row's elements, and
 a sum over the row that depends on another one needs one stage more; the row stays in the cache meanwhile. What depends
-on a sum over the whole tensor waits for the next pass, and what depends on a sum over all tensors for the next *sweep*.
+on a sum over the whole tensor waits for the next pass, and what depends on a sum over all tensors, or on an operation
+on whole matrices, for the next *sweep*.
 
 Between passes only sums, and what the program stores anyway, are kept. All other values are computed again.
 """
@@ -59,6 +60,7 @@ class Schedule:
         kept: the values of a row that are kept between passes, each in a slot of its own.
         summed: those of them whose sum over the tensor is needed.
         crossing: the sums over a tensor that other processes have to complete.
+        matrices: the results of operations on matrices, and the inputs that become them.
     """
 
     def __init__(self, program: Program, *, rounded: bool = False) -> None:
@@ -69,15 +71,17 @@ class Schedule:
         nodes = program.nodes
         self._row_sums = [n for n in nodes if n.op == "row_sum"]
         self.crossing = [n for n in nodes if n.op == "complete" and n.level == Level.SCALAR]
-        self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in program.stores.items()}
+        self.matrices = [(t, v) for t, v in program.stores.items() if isinstance(v, Node) and v.op == "matrix"]
+        written = {t: self.written(t) for t in program.stores}
+        self._when = {t: self.time(v)[0] if isinstance(v, Node) else 0 for t, v in written.items()}
         self.count = 1 + max([self.time(v)[0] for v in values], default=0)
         while late := self._overwritten_too_early():
             self._when[late[0]] = late[1]
         self.passes = [Pass() for _ in range(self.count)]
         self.kept: list[Node] = []
         self.summed: set[Node] = set()
-        for target, value in program.stores.items():
-            self.passes[self._when[target]].stores[target] = value
+        for target in program.stores:
+            self.passes[self._when[target]].stores[target] = self.written(target)
         for number in reversed(range(self.count)):
             self._plan(number)
         starts = [*sorted(self._sweep_starts), self.count]
@@ -89,17 +93,22 @@ class Schedule:
             now = max((self.time(a) for a in node.operands), default=(0, 0))
             if node.op == "row_sum":
                 now = now[0], now[1] + 1
-            elif node.op in ("tensor_sum", "complete", "total"):
+            elif node.op in ("tensor_sum", "complete", "total", "matrix"):
                 now = now[0] + 1, 0
                 if node.op != "tensor_sum":
                     self._sweep_starts.add(now[0])
             self._times[node] = now
         return self._times[node]
 
+    def written(self, target: Node) -> Operand:
+        """What a pass writes into a target: for the result of an operation on matrices what that is to work on."""
+        value = self.program.stores[target]
+        return value.args[0] if isinstance(value, Node) and value.op == "matrix" else value
+
     def stored(self, node: Operand, number: int) -> Node | None:
         """The input in which an earlier pass than `number` has stored this value; None if none has."""
         for target, value in self.program.stores.items():
-            exact = not self.rounded or (isinstance(node, Node) and node.op == "input")
+            exact = not self.rounded or (isinstance(node, Node) and node.op in ("input", "matrix"))
             if value is node and exact and self._when[target] < number:
                 return target
         return None
@@ -141,7 +150,7 @@ class Schedule:
     def _overwritten_too_early(self) -> tuple[Node, int] | None:
         """An input that a later pass still needs unchanged, and the number of that pass; None if there is none."""
         for number in range(self.count):
-            roots = [v for t, v in self.program.stores.items() if self._when[t] == number]
+            roots = [self.written(t) for t in self.program.stores if self._when[t] == number]
             roots += [n for n in self._row_sums if self.time(n)[0] == number]
             for node in self.needed(roots, number):
                 if node.op == "input" and self._when.get(node, number) < number and not self.stored(node, number):
@@ -172,9 +181,9 @@ class Schedule:
         """The sums of which each tensor's part is stored by itself: those over all tensors, and those in `crossing`."""
         return [*self.program.totals, *self.crossing]
 
-    def sweep(self, total: Node) -> int:
-        """The first sweep in which a sum over all tensors is known."""
-        return sum(start <= self.time(total)[0] for start in self._sweep_starts) - 1
+    def sweep(self, value: Node) -> int:
+        """The first sweep in which a sum over all tensors, or the result of an operation on matrices, is known."""
+        return sum(start <= self.time(value)[0] for start in self._sweep_starts) - 1
 
     def _part_time(self, total: Node) -> int:
         part = total.args[0]

@@ -42,6 +42,8 @@ class TritonKernel(Kernel):
 
     def __init__(self, step: Step, params: Sequence[Tensor]) -> None:
         super().__init__(step, params)
+        if self.recording.has_matrices:
+            raise UntraceableError("it has operations on matrices, for which kernels on a GPU do not wait")
         device = step.lr.device
         source, arguments, passes = print_kernels(self.recording.schedules, self.dtype, step.dtype, self.short)
         module = build(source)
