@@ -57,8 +57,8 @@ SHORTER = {
 ELSEWHERE = re.compile(
     r"--device|--engine|--for|--resume|--workers|--task (cifar|fashion|shakespeare)|postgresql|sqlite:"
     r"|^autoranger (tune|worker)"
-    r"|^(/tmp/fresh|cd|export|git|make|mypy|optuna-dashboard|pip|pytest|python -m (build|pip)|python3 -m venv|ray|rm|ruff"
-    r"|source|srun|twine)\b"
+    r"|^(/tmp/fresh|cd|export|git|make|mypy|optuna-dashboard|pip|pytest|python -m (build|pip)|python3 -m venv|ray|rm"
+    r"|ruff|source|srun|twine)\b"
 )
 """What is only parsed: it needs data, devices or minutes that a test has not, or is another program."""
 
