@@ -56,7 +56,7 @@ SHORTER = {
 
 ELSEWHERE = re.compile(
     r"--device|--engine|--for|--resume|--workers|--task (cifar|fashion|shakespeare)|postgresql|sqlite:"
-    r"|^autoranger (tune|worker)"
+    r"|^autoranger (tune|watch|worker)"
     r"|^(/tmp/fresh|cd|export|git|make|mypy|optuna-dashboard|pip|pytest|python -m (build|pip)|python3 -m venv|ray|rm"
     r"|ruff|source|srun|twine)\b"
 )

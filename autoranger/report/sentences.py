@@ -250,7 +250,7 @@ def note(outcome: Outcome, report: str) -> str:
             "test",
             "against Ranger21",
             "p",
-            "against AdamW",
+            "against the best baseline",
         )
         rows = [head, ["---"] * len(head), *finalist_cells(outcome.finalists)]
         table = ["", *(f"| {' | '.join(row[: len(head)])} |" for row in rows), "", legend(evidence)]
