@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -734,6 +734,58 @@ def export(
         check_out(file)
         keep_previous(file)
     write_whole(file, text)
+
+
+@app.command()
+def transfer(
+    config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
+    task: Task,
+    scale: Annotated[float, typer.Option(min=0.0, help="Width of the real model, times the proxy's.")] = 1.0,
+    steps: Annotated[int | None, typer.Option(min=1, help="Of the real training. Default: the task's full.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of the real training. Default: the task's.")] = None,
+    seeds: Annotated[int, typer.Option(min=2, help="Seeds of each training.")] = 3,
+    out_path: Annotated[Path | None, typer.Option("--out", help="Write the config with that rate here.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
+    device: Device = "auto",
+    data_dir: DataDir = None,
+    storage: Place = None,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: Json = False,
+) -> None:
+    """Predict the best rate of a real training from small ones, with an interval.
+
+    Trains the config at three scales from the proxy's on, at rates around those that the scale laws say, and says how
+    far the best ones are from them. A task's `model(scale)` makes the wider models.
+
+    **Examples**
+
+        autoranger transfer tuned.toml --task shakespeare --scale 8 --steps 3000 --batch-size 64
+        autoranger transfer tuned.toml --task my_task.py:MyTask --steps 30000 --out real.toml
+    """
+    from autoranger.arguments import check_out, pick_device
+    from autoranger.display import Display
+    from autoranger.fitting import print_transfer
+    from autoranger.search.population.memory import keep_freed_memory
+    from autoranger.search.tasks import create
+    from autoranger.search.transfer import transfer as run
+    from autoranger.sources import read_source
+
+    keep_freed_memory()
+    if out_path is not None:
+        check_out(out_path)
+    chosen = create(task, pick_device(device), data_dir)  # whose file may define components
+    tuned, _ = read_source(config, storage)
+    with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
+        found = run(
+            chosen, tuned, scale=scale, steps=steps, batch_size=batch_size, seeds=seeds, seed=seed, progress=display
+        )
+    if out_path is not None:
+        replace(tuned, lr=found.lr).save(out_path)
+    if as_json:
+        print_json(asdict(found))
+    else:
+        print_transfer(out, tuned, found, chosen.metric_name)
 
 
 @app.command()

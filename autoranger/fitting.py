@@ -19,6 +19,7 @@ from autoranger.components.optimizer.arrange import arrange
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
 from autoranger.components.optimizer.scaling import require_batch_size, scaled
 from autoranger.search.tasks import is_file, load_file, load_module, split
+from autoranger.search.transfer import Transfer
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,26 @@ def print_fit(console: Console, config: Config, found: Fit) -> None:
     for note in found.notes:
         console.print(escape(note), highlight=False, soft_wrap=True)
     console.print()
+
+
+def print_transfer(console: Console, config: Config, found: Transfer, metric: str) -> None:
+    """Prints what was trained at which scale, and the prediction."""
+    numbers = (Column(name, justify="right", no_wrap=True) for name in ("width", "batch", "steps", "best rate", metric))
+    table = Table(*numbers, box=None, pad_edge=False)
+    for stop in found.stops:
+        rate, best = config.lr * 10**stop.best, max(value for value in stop.values if value == value)
+        table.add_row(f"× {stop.scale:.3g}", f"{stop.batch_size}", f"{stop.steps:,}", f"{rate:.3g}", f"{best:.4f}")
+    console.print(table, highlight=False)
+    target = f"width × {found.scale:g}, batch size {found.batch_size}, {found.steps:,} steps"
+    lines = [
+        f"Best rate for {target}: lr {found.lr:.3g}, 90 % between {found.low:.3g} and {found.high:.3g}.",
+        f"The config has {config.lr:.3g}. All are base rates, from which build(model, …) scales by the laws.",
+    ]
+    if not found.holds:
+        lines.append(
+            f"The scale laws do not hold here: the best rate leaves them on the way, {10 ** found.drift[0]:.2g} times. "
+            "The prediction follows what was measured; sweep the rate at the real scale if you can."
+        )
+    if not found.noted:
+        lines.append("The config does not say what it was found on; the task as it is counts as its proxy.")
+    console.print(escape("\n".join(lines)), highlight=False, soft_wrap=True)

@@ -191,8 +191,10 @@ def conduct(
         raise
     finally:
         record.close()
-    exported = replace(best, proxy=subject.scale)
-    outcome = Outcome(exported, list(judged.values()), evidence, clock.elapsed, clock.done)
+    found_on: dict[str, Any] = {"proxy": scale} if (scale := subject.scale) else {}
+    finalists = [replace(finalist, config={**finalist.config, **found_on}) for finalist in judged.values()]
+    exported = replace(best, **found_on)
+    outcome = Outcome(exported, finalists, evidence, clock.elapsed, clock.done)
     if front is not None:
         trade_off(front, space, [(c, f.valid, f.cost or 0.0) for c, f in judged.items() if np.isfinite(f.valid)])
     record.note(

@@ -496,6 +496,6 @@ def test_what_has_no_rule_is_said() -> None:
 
     step = Step([Config()], None, dtype=torch.float32, device=torch.device("cpu"))
     link = type(step.chains[0][0])(Sorting([{}], torch.float32, torch.device("cpu")), gated=False)
-    step.chains, step.sweeps = [[link]], [[[link]]]
+    step.chains, step.sweeps, step.schedules = [[link]], [[[link]]], [[]]
     with pytest.raises(UntraceableError, match="sort"):
         record(step, True, torch.float32)

@@ -48,7 +48,8 @@ def test_the_other_laws() -> None:
     assert (laws.batch(4, adam), laws.batch(4, sgd)) == (2, 4)  # arXiv 2205.10287, definition 5 and 1
     assert laws.depth("hidden", 4, adam) == 0.5
     assert {laws.depth(kind, 4, adam) for kind in ("vector", "head", "embedding")} == {1}
-    assert laws.length(10) == pytest.approx(0.479, abs=1e-3)
+    assert laws.length(1, 10) == pytest.approx(0.479, abs=1e-3)
+    assert laws.length(4, 1) * laws.batch(4, adam) == 1  # arXiv 2512.22382: only the number of steps counts
     assert laws.decay(0.25, 10) * 0.25 * 10 == 1
 
 
@@ -100,7 +101,7 @@ def test_a_wider_deeper_longer_training() -> None:
     groups = tuned().build(gpt(32, blocks=8), total_steps=1600, batch_size=32).param_groups
     by_kind = {g["kind"]: g for g in groups}
     assert [g["kind"] for g in groups] == [*KINDS]
-    common = 2 * 16**-0.32
+    common = 4**-0.32
     assert by_kind["vector"]["lr"] == pytest.approx(0.01 * common)
     assert by_kind["hidden"]["lr"] == pytest.approx(0.01 * common / 4 / 2)
     assert by_kind["hidden"]["laws"] == pytest.approx(

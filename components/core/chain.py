@@ -153,6 +153,19 @@ def sweeps(chain: Sequence[Link], heads: Sequence[str]) -> list[list[Link]]:
     return cut
 
 
+def schedules_of(chains: Sequence[Sequence[Link]], groups: Sequence[Sequence[Config]]) -> list[Sequence[Link]]:
+    """The schedules of each chain; those of the first one for all of them, where they are the same everywhere."""
+    found: list[Sequence[Link]] = [[k for k in chain if k.component.stage == Stage.RATE] for chain in chains]
+    said = {
+        tuple(
+            tuple((name, *own.items()) for name, own in c.components.items() if registry[name].stage == Stage.RATE)
+            for c in configs
+        )
+        for configs in groups
+    }
+    return found[:1] if len(said) == 1 else found
+
+
 def head_of(sweep: Sequence[Link]) -> Link | None:
     """What begins a sweep, where that needs a sum over all stacks."""
     return sweep[0] if sweep and sweep[0].component.collective else None

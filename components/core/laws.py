@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-DATA = 0.32
-"""The exponent of `length`."""
+STEPS = 0.32
+"""The exponent of steps in `length`."""
 
 
 class Degrees(NamedTuple):
@@ -60,12 +60,14 @@ def batch(size: float, degrees: Degrees) -> float:
     return float(size ** ((1 + degrees.gradient) / 2))
 
 
-def length(data: float) -> float:
-    """The factor on the rate for a training on more data, steps × batch size (Bjorck et al. 2024, arXiv 2409.19913).
+def length(size: float, steps: float) -> float:
+    """The factor on the rate for more data (Mlodozeniec et al. 2025, arXiv 2512.22382; Bjorck et al. 2024, 2409.19913).
 
-    A longer training wants a lower rate: data^−0.32, measured there for AdamW with batches of one size.
+    More data in larger batches take back what `batch` gives, size^(−1/2): of both, only the number of steps counts in
+    the first paper. More steps want a lower rate: steps^−0.32, as the second one measured it for AdamW, which is
+    nearer to what is seen here than the first one's root.
     """
-    return float(data**-DATA)
+    return float(size**-0.5 * steps**-STEPS)
 
 
 def decay(rate: float, steps: float) -> float:

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.core.chain import Link, chains_of, head_of, heads, sweeps
-from autoranger.components.core.component import Signals, Stage
+from autoranger.components.core.chain import Link, chains_of, head_of, heads, schedules_of, sweeps
+from autoranger.components.core.component import Signals
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.shards import Shards
@@ -82,6 +82,7 @@ class Step(nn.Module):
         self.dtype, self.state_dtype = dtype, state_dtype
         self.chains, self.chain_of_group = chains_of(groups, dtype, device, shared=shared)
         """What is on in each parameter group, each chain once, and the number of each group's chain."""
+        self.schedules = schedules_of(self.chains, groups)
         cuts = heads(self.chains)
         self.sweeps = [sweeps(chain, cuts) for chain in self.chains]
         if not shared:
@@ -125,19 +126,11 @@ class Step(nn.Module):
             total=self.total,
             step=self.steps.to(self.dtype).expand_as(lr),
         )
-        found = [self._scheduled(chain, x) for chain in self.chains]
-        if len(found) == 1 or all(x is found[0] for x in found):
+        found = [scheduled(links, x) for links in self.schedules]
+        if len(found) == 1:
             return found[0]
         by_group = [of_group(found[chain], group) for group, chain in enumerate(self.chain_of_group)]
         return x._replace(**{name: torch.cat([getattr(y, name) for y in by_group], dim=1) for name in SCALARS})  # type: ignore[arg-type]
-
-    @staticmethod
-    def _scheduled(chain: Sequence[Link], x: Signals) -> Signals:
-        """The signals after the schedules of a chain."""
-        for link in chain:
-            if link.component.stage == Stage.RATE:
-                x, _ = link.advance(x, {})
-        return x
 
     @torch.no_grad()
     def forward(
@@ -181,6 +174,13 @@ class Step(nn.Module):
                     write(thetas[i], x.theta, masks[i])
                 else:
                     signals[i] = x
+
+
+def scheduled(schedules: Sequence[Link], x: Signals) -> Signals:
+    """The signals after some schedules."""
+    for link in schedules:
+        x, _ = link.advance(x, {})
+    return x
 
 
 def of_group(x: Signals, group: int) -> Signals:

@@ -161,6 +161,8 @@ class ParameterLayout:
         return addresses(self.tensors[turn :: self.most]) == self.places[turn]
 
     def _find(self, entries: list[Any]) -> Iterator[Tensor]:
+        if len(self.core.chains) == 1:
+            return chain.from_iterable(map(self.readers[0], entries)) if self.readers else iter(())
         return chain.from_iterable(map(call, self.readers, entries))
 
     def step(self) -> None:

@@ -102,9 +102,9 @@ def of_training(
         elif name not in proxy:
             notes.append(f"the file does not say what the proxy's {name} was, so that nothing is scaled by it.")
     size = batch_size / proxy["batch_size"] if batch_size and "batch_size" in proxy else 1.0
-    data = size * (total_steps / proxy["steps"] if total_steps and "steps" in proxy else 1.0)
+    steps = total_steps / proxy["steps"] if total_steps and "steps" in proxy else 1.0
     found["batch"] = {kind: laws.batch(size, degrees_of(config.of(kind))) for kind in KINDS}
-    found["length"] = dict.fromkeys(KINDS, laws.length(data))
+    found["length"] = dict.fromkeys(KINDS, laws.length(size, steps))
     return found
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.errors import DataError, first_line
 from autoranger.search.tasks import files
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, scaled
 
 URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
@@ -59,8 +59,8 @@ class Cifar(Task):
         ranges = {"train": (0, 45_000), "valid": (45_000, 45_000 + valid), "test": (50_000, 50_000 + test)}
         return {name: (inputs[a:b], targets[a:b]) for name, (a, b) in ranges.items()}
 
-    def model(self) -> nn.Module:
-        return small_net() if self.small else ResNet(self.width)
+    def model(self, scale: float = 1.0) -> nn.Module:
+        return small_net(scaled(8, scale)) if self.small else ResNet(scaled(self.width, scale))
 
     def augment(self, inputs: Tensor) -> Tensor:
         return inputs if self.small else cut_out(shift(flip(inputs), self.side // 8), self.side // 4)
@@ -110,13 +110,13 @@ def read_batch(path: Path) -> tuple[Tensor, Tensor]:
     return records[:, 1:].reshape(RECORDS, 3, 32, 32), labels
 
 
-def small_net() -> nn.Module:
-    """7,322 parameters for 16×16 images: three convolutions and a linear layer."""
+def small_net(width: int = 8) -> nn.Module:
+    """For 16×16 images: three convolutions and a linear layer; 7,322 parameters with 8 channels in the first."""
     return nn.Sequential(
-        *(nn.Conv2d(3, 8, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(16, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Flatten(), nn.Linear(128, 10)),
+        *(nn.Conv2d(3, width, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(2 * width, 4 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(16 * width, 10)),
     )
 
 

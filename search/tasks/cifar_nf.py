@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.search.tasks.cifar import Cifar, flip, shift
+from autoranger.search.tasks.task import scaled
 
 
 class CifarNormalizerFree(Cifar):
@@ -35,8 +36,8 @@ class CifarNormalizerFree(Cifar):
     def augment(self, inputs: Tensor) -> Tensor:
         return inputs if self.small else shift(flip(inputs), self.side // 8)
 
-    def model(self) -> nn.Module:
-        return BottleneckResNet(16 if self.small else 32)
+    def model(self, scale: float = 1.0) -> nn.Module:
+        return BottleneckResNet(scaled(16 if self.small else 32, scale))
 
 
 class BottleneckResNet(nn.Module):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from autoranger.search.tasks.task import Split, Task, averages
+from autoranger.search.tasks.task import Split, Task, averages, scaled
 
 
 class Diabetes(Task):
@@ -36,10 +36,10 @@ class Diabetes(Task):
         targets = standardize(targets, targets[train])
         return {name: (inputs[p], targets[p]) for name, p in {"train": train, "valid": valid, "test": test}.items()}
 
-    def model(self) -> nn.Module:
-        return nn.Sequential(
-            *(nn.Linear(10, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 1)), nn.Flatten(0)
-        )
+    def model(self, scale: float = 1.0) -> nn.Module:
+        width = scaled(32, scale)
+        hidden = nn.Linear(10, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU()
+        return nn.Sequential(*hidden, nn.Linear(width, 1), nn.Flatten(0))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import nn
 
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, scaled
 
 
 class Digits(Task):
@@ -31,5 +31,6 @@ class Digits(Task):
         parts = {"train": train, "valid": valid, "test": test}
         return {name: (inputs[part], targets[part]) for name, part in parts.items()}
 
-    def model(self) -> nn.Module:
-        return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    def model(self, scale: float = 1.0) -> nn.Module:
+        width = scaled(32, scale)
+        return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))

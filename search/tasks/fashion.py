@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from autoranger.components.core.errors import DataError
 from autoranger.search.tasks import files
-from autoranger.search.tasks.task import Split, Task
+from autoranger.search.tasks.task import Split, Task, scaled
 
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 ORIGIN = "github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist"
@@ -60,8 +60,8 @@ class Fashion(Task):
         }
         return {name: (self._prepare(images), labels) for name, (images, labels) in parts.items()}
 
-    def model(self) -> nn.Module:
-        return perceptron() if self.small else convolutional()
+    def model(self, scale: float = 1.0) -> nn.Module:
+        return perceptron(scaled(24, scale)) if self.small else convolutional(scaled(16, scale))
 
     def _prepare(self, images: Tensor) -> Tensor:
         """Bytes `[N, 28, 28]` to normalized floats `[N, 1, 28, 28]`, at half the resolution for a CPU."""
@@ -69,18 +69,18 @@ class Fashion(Task):
         return ((F.avg_pool2d(scaled, 2) if self.small else scaled) - MEAN) / STD
 
 
-def perceptron() -> nn.Module:
-    """4,978 parameters for 14×14 images."""
-    return nn.Sequential(nn.Flatten(), nn.Linear(196, 24), nn.ReLU(), nn.Linear(24, 10))
+def perceptron(width: int = 24) -> nn.Module:
+    """For 14×14 images; 4,978 parameters with 24 hidden units."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(196, width), nn.ReLU(), nn.Linear(width, 10))
 
 
-def convolutional() -> nn.Module:
-    """33,546 parameters for 28×28 images: three convolutions of stride 2 and a linear layer."""
+def convolutional(width: int = 16) -> nn.Module:
+    """For 28×28 images: three convolutions of stride 2 and a linear layer; 33,546 parameters with 16 channels."""
     return nn.Sequential(
-        *(nn.Conv2d(1, 16, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 3, stride=2, padding=1), nn.ReLU()),
-        *(nn.Flatten(), nn.Linear(64 * 4 * 4, 10)),
+        *(nn.Conv2d(1, width, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(width, 2 * width, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Conv2d(2 * width, 4 * width, 3, stride=2, padding=1), nn.ReLU()),
+        *(nn.Flatten(), nn.Linear(4 * width * 4 * 4, 10)),
     )
 
 

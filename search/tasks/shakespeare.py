@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoranger.search.tasks import files
-from autoranger.search.tasks.task import Split, Task, averages
+from autoranger.search.tasks.task import Split, Task, averages, scaled
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
@@ -47,10 +47,12 @@ class Shakespeare(Task):
             "test": windows(text[second:][:most], self.context, self.context),
         }
 
-    def model(self) -> nn.Module:
-        if self.small:
-            return Transformer(characters=65, context=self.context, width=24, heads=2, blocks=2, hidden=48)
-        return Transformer(characters=65, context=self.context, width=128, heads=4, blocks=4, hidden=512)
+    def model(self, scale: float = 1.0) -> nn.Module:
+        width, heads, blocks, factor = (24, 2, 2, 2) if self.small else (128, 4, 4, 4)
+        width = scaled(width, scale, heads)
+        return Transformer(
+            characters=65, context=self.context, width=width, heads=heads, blocks=blocks, hidden=factor * width
+        )
 
     @averages
     def metric(self, output: Tensor, target: Tensor) -> Tensor:

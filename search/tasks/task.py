@@ -38,6 +38,11 @@ class Origin:
     data_dir: Path | None = None
 
 
+def scaled(width: int, scale: float, multiple: int = 1) -> int:
+    """A width times a scale, as a multiple of a number, from which there is one at least."""
+    return multiple * max(1, round(width * scale / multiple))
+
+
 def default(task: Task, name: str) -> bool:
     """Whether a task inherits the method of this name from the base class."""
     return name not in vars(task) and getattr(type(task), name) is getattr(Task, name)
@@ -123,6 +128,8 @@ class Task:
 
     def model(self) -> nn.Module:
         """A new model in every call, initialised from the global generators of torch, NumPy or Python.
+
+        With an argument `scale` it makes wider ones as well, for `autoranger transfer --scale`: scale=1.0 is the proxy.
 
         `loss` and `metric` may use it, for a penalty on its weights, if it is kept as an attribute of the task.
         """

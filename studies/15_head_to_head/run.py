@@ -156,10 +156,11 @@ def differences(record: dict[str, Any]) -> list[tuple[str, int, str, float, floa
                 for name, of_seeds in judged.items()
             }
             for name in ALL[1:]:
-                if len(values[name]):
+                both = all(mine["choices"].get(one, {}).get("choice") for one in (AUTORANGER, name))
+                if both and len(values[name]):
                     ours, theirs = values[AUTORANGER], values[name]
                     paired = paired_difference(ours, theirs, comparisons=len(ALL) - 1)
-                    rows.append((problem, int(length), name, ours.mean(), theirs.mean(), paired))
+                    rows.append((problem, int(length), name, np.nanmean(ours), np.nanmean(theirs), paired))
     return rows
 
 
@@ -169,6 +170,10 @@ def summary(record: dict[str, Any]) -> str:
         "| problem | length | against | autoranger | theirs | difference (95 %) | seeds | |",
         "|---|---|---|---|---|---|---|---|",
     ]
+    for problem, mine in record.get("problems", {}).items():
+        for name, chosen in mine["choices"].items():
+            if not chosen["choice"]:
+                lines.append(f"| {problem} | | {name} had nothing to recommend | | | | | |")
     for problem, length, name, ours, theirs, d in differences(record):
         word = "better" if d.low > 0 else "worse" if d.high < 0 else ""
         lines.append(

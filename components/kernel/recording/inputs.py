@@ -54,8 +54,8 @@ def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -
 
 def short_states(step: Step) -> tuple[str, ...]:
     """The states that are not of the type to compute in, by the names of their inputs."""
-    state = step.stacks[0].named_state()
-    return tuple(STATE + name for name, x in state.items() if x.dtype != step.dtype)
+    every = {name: x.dtype for stack in step.stacks for name, x in stack.named_state().items()}
+    return tuple(STATE + name for name, dtype in every.items() if dtype != step.dtype)
 
 
 def spread(scalar: Tensor, like: Tensor) -> Tensor:
