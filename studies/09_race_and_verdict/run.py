@@ -5,8 +5,9 @@ usage: python studies/09_race_and_verdict/run.py
 Ranks: every subset at its best learning rate, Spearman's correlation between lengths of training, and at full length
 between halves of the seeds (what noise alone leaves). Cut: the share of subsets that a first round with one seed has to
 keep, so that, whichever the seed, one is among them whose true mean is within a given distance of the best one's.
-Verdict: four finalists against full Ranger21 on 32 fresh seeds, drawn from the table's residuals (paired by seed) about
-equal means: how often is a winner named? Then with one finalist truly better.
+Verdict: four finalists and five baselines, one of them full Ranger21, on 32 fresh seeds, drawn from the table's
+residuals (paired by seed) about equal means: how often is a winner named, and how often one that beats all baselines,
+each wrongly? Likewise where all but one of the baselines are worse by 5 points, and with one finalist truly better.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from scipy import stats
 
 from autoranger.components.presets import RANGER21
 from autoranger.search.attribution.table import Table
-from autoranger.search.verdict.statistics import LEVEL, against, winner
+from autoranger.search.verdict.statistics import LEVEL, against, against_best, winner
 
 HERE = Path(__file__).parent
-REPEATS = 10_000
+REPEATS, POWER_REPEATS = 1000, 200
+FINALISTS, BASELINES = 4, 5
 WITHIN = (0.001, 0.002)
 
 
@@ -74,27 +76,46 @@ def verdicts(table: Table) -> dict[str, Any]:
     leaders = [n for n in np.argsort(-values.mean(axis=1)) if kept[n]][:40]
     default = table.number(RANGER21)
 
-    def named(effect: float) -> float:
-        count = 0
-        for _ in range(REPEATS):
-            finalists = rng.choice([n for n in leaders if n != default], 4, replace=False)
-            seeds = rng.integers(values.shape[1], size=32)
-            shown = residuals[finalists][:, seeds]
-            shown[0] += effect
-            count += winner(against(shown, residuals[default][seeds], len(shown))) is not None
-        return round(count / REPEATS, 4)
+    def named(repeats: int, effect: float, gap: float = 0.0) -> dict[str, float]:
+        """Shares of verdicts that name a winner, and one that beats every baseline.
 
-    power = {f"{100 * effect:g} points": named(effect) for effect in (0.001, 0.002, 0.003, 0.005)}
-    return {"level": LEVEL, "false positives": named(0.0), "power": power, "repeats": REPEATS}
+        Args:
+            repeats: number of verdicts.
+            effect: by which the first finalist is better than full Ranger21.
+            gap: by which all baselines but the last one are worse than that.
+        """
+        won = best = 0
+        for _ in range(repeats):
+            others = rng.choice([n for n in leaders if n != default], FINALISTS + BASELINES - 1, replace=False)
+            seeds = rng.integers(values.shape[1], size=32)
+            shown = residuals[[default, *others]][:, seeds]
+            shown[: BASELINES - 1] -= gap
+            shown[BASELINES] += effect
+            rivals = len(shown) - 1
+            won += winner(against(shown, shown[0], rivals)) is not None
+            to_best = against_best(shown, range(BASELINES), rivals)
+            best += any(difference.low > 0 for difference, _ in to_best[BASELINES:])
+        return {"a winner": round(won / repeats, 4), "one that beats every baseline": round(best / repeats, 4)}
+
+    power = {f"{100 * effect:g} points": named(POWER_REPEATS, effect) for effect in (0.001, 0.002, 0.003, 0.005)}
+    return {
+        "level": LEVEL,
+        "nothing better": named(REPEATS, 0.0),
+        "nothing better than one baseline, the others worse": named(REPEATS, 0.0, gap=0.05),
+        "power": power,
+        "repeats": REPEATS,
+        "repeats of power": POWER_REPEATS,
+    }
 
 
 def main() -> None:
-    record = {}
+    file = HERE / "record.json"
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for path in sorted((HERE.parent / "07_tables").glob("*.npz")):
         table = Table.load(path)
         record[table.task] = {"ranks": ranks(table), "keep": cuts(table), "verdict": verdicts(table)}
-        print(table.task, json.dumps(record[table.task], indent=1))
-    (HERE / "record.json").write_text(json.dumps(record, indent=1) + "\n")
+        file.write_text(json.dumps(record, indent=1) + "\n")
+        print(table.task, json.dumps(record[table.task], indent=1), flush=True)
 
 
 if __name__ == "__main__":
