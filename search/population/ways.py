@@ -36,10 +36,11 @@ class Ways:
         with self._lock:
             if self.training is way:
                 self.training = slower
-                how = "one by one" if slower is None else "seed by seed"
-                self._say(
-                    f"torch.func.vmap refuses this model or loss ({cause(error)}), so it trains {how}, slower", error
-                )
+                refused = f"torch.func.vmap refuses this model or loss ({cause(error)}), so it trains"
+                if slower is None:
+                    self._say(f"{refused} one by one, slower, in as many processes as there are --workers", error)
+                else:
+                    self._say(f"{refused} seed by seed, slower", error)
 
     def refuse_outputs(self, error: Exception) -> None:
         """Scores models one by one from now on."""
