@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Self
 
 import rich.progress
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
 from autoranger.components.core.config import Config
@@ -31,6 +33,21 @@ class Bar(rich.progress.Progress):
         yield Text(self.line, overflow="ellipsis", no_wrap=True, style="dim")
 
 
+class TimeLeft(TimeRemainingColumn):
+    """The time that the work will take, or that is left of the budget if that is less."""
+
+    end: float | None = None
+
+    def render(self, task: Task) -> Text:
+        """The time, as 0:01:30."""
+        of_work = task.time_remaining if task.total is not None else None
+        of_budget = None if self.end is None else max(0.0, self.end - time.monotonic())
+        seconds = min((s for s in (of_work, of_budget) if s is not None), default=None)
+        if seconds is None:
+            return Text("-:--:--", style="progress.remaining")
+        return Text(str(timedelta(seconds=round(seconds))), style="progress.remaining")
+
+
 class Display(Progress):
     """A live progress bar on a terminal, and a line for each round elsewhere. Use as a context manager.
 
@@ -42,12 +59,13 @@ class Display(Progress):
 
     def __init__(self, console: Aside, title: str = "", kept: Callable[[], None] = lambda: None) -> None:
         self.console, self.title, self.kept = console, title, kept  # type: ignore[method-assign]
+        self.left = TimeLeft()
         columns = (
             BarColumn(bar_width=40),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
             TextColumn("left"),
-            TimeRemainingColumn(),
+            self.left,
         )
         self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.all = self.bar.add_task("preparing", total=None)
@@ -58,6 +76,10 @@ class Display(Progress):
 
     def __exit__(self, *error: object) -> None:
         self.bar.stop()
+
+    def limit(self, seconds: float) -> None:
+        """The search has a budget."""
+        self.left.end = time.monotonic() + seconds
 
     def first(self) -> None:
         """The first training begins."""
@@ -75,9 +97,9 @@ class Display(Progress):
         """There is no time for the last rounds."""
         self._print(f"no time for the last {'round' if rounds == 1 else f'{rounds} rounds'} in this budget")
 
-    def verdict(self, candidates: int, seeds: int) -> None:
-        """The verdict begins."""
-        self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", None)
+    def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
+        """The verdict begins, or goes on with more seeds."""
+        self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", work)
 
     def advance(self, work: int) -> None:
         """Work is done."""

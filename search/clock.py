@@ -27,6 +27,9 @@ MEASURING = 0.1
 FEWEST_SEEDS = 8
 """Fewest seeds of a verdict. With fewer it could hardly ever name a winner."""
 
+MOST_SEEDS = 8
+"""A verdict gets up to so many times the seeds of its plan if there is time for them."""
+
 MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
 """Most candidates and steps by which the speed of training is measured. A GPU takes hardly longer for many candidates
 than for few, so that it gets as many as a search has."""
@@ -57,6 +60,8 @@ class Clock(Progress):
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
         self.budget, self.listener = budget, listener
+        if budget is not None:
+            listener.limit(budget)
         self.began = time.monotonic()
         self.done, self.counted = 0, 0.0
         self.rounds: list[dict[str, int]] = []
@@ -74,9 +79,14 @@ class Clock(Progress):
         """Candidate-steps that a plan may claim in the time that is left."""
         return (SHARE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
 
+    @property
+    def utmost(self) -> float:
+        """Candidate-steps for which there is time, if nothing comes on top of them."""
+        return (RACE * (self.budget or 0.0) - self.elapsed - CHUNKS * self.setup) * self.rate
+
     def needed(self, work: float) -> float:
         """The budget in which a plan of `work` candidate-steps from now on would fit."""
-        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / SHARE
+        return (self.elapsed + CHUNKS * self.setup + work / max(self.rate, 1e-9)) / RACE
 
     @property
     def end(self) -> float:
@@ -169,6 +179,12 @@ class Clock(Progress):
             seeds //= 2
         return seeds
 
+    def affords_more(self, plan: Plan, candidates: int, seeds: int) -> bool:
+        """Whether there is time for a verdict on as many seeds again as it has had; without a budget there is not."""
+        if self.budget is None or seeds >= MOST_SEEDS * plan.verdict_seeds:
+            return False
+        return seeds * candidates * (plan.steps + 2 * self.scoring) <= self._left()
+
     def looks(self, steps: int) -> int:
         """How often trainings of the verdict are scored on the way: in `LOOKING` of their time, if that is known."""
         most = min(LOOKS, steps)
@@ -218,9 +234,9 @@ class Clock(Progress):
         """See `Progress`."""
         self.listener.left_out(rounds)
 
-    def verdict(self, candidates: int, seeds: int) -> None:
+    def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """See `Progress`."""
-        self.listener.verdict(candidates, seeds)
+        self.listener.verdict(candidates, seeds, work=work)
 
     def training(self, work: int) -> None:
         """See `Progress`."""

@@ -9,6 +9,9 @@ from autoranger.search.race.plan import Rung
 class Progress:
     """A listener to a search; override the methods for what is to be shown."""
 
+    def limit(self, seconds: float) -> None:
+        """The search has a budget of so many seconds from now on."""
+
     def first(self) -> None:
         """The first training of all begins, which tells how long one takes."""
 
@@ -33,8 +36,8 @@ class Progress:
     def left_out(self, rounds: int) -> None:
         """The last rounds of the race are left out for lack of time."""
 
-    def verdict(self, candidates: int, seeds: int) -> None:
-        """The verdict begins."""
+    def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
+        """The verdict begins, or goes on with more seeds: `work` candidate-steps."""
 
     def training(self, work: int) -> None:
         """A population begins to train: `work` candidate-steps."""

@@ -72,6 +72,7 @@ class Proxy:
     def calibrate(self, clock: Clock, arms: Sequence[Config], seeds: Seeds) -> None:
         """See `Subject`."""
         if clock.budget is not None:
+            clock.first()
             clock.calibrate(self.population, [replace(arm, lr=self.lrs[0]) for arm in arms])
             clock.rate *= 1.0 if self.crew is None else self.crew.engine.speed
 

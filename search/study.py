@@ -91,18 +91,18 @@ def search(
         SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
+    clock = Clock(budget, progress or Progress())  # the checks of the task count
     outcome = conduct(
         Proxy(task, objective, engine, checkpoints),
+        clock,
         storage,
         study,
         space=Space.of(space),
         seed=seed,
-        budget=budget,
         plan=plan,
         sampler=sampler,
         cost=cost,
         resume=resume,
-        progress=progress,
     )
     if checkpoints is not None:
         checkpoints.clear()
@@ -111,29 +111,29 @@ def search(
 
 def conduct(
     subject: Subject,
+    clock: Clock,
     storage: BaseStorage,
     study: str,
     *,
     space: Space,
     seed: int,
-    budget: float | None,
     plan: Plan | None,
     sampler: str | BaseSampler,
     cost: Cost | None,
     resume: bool,
-    progress: Progress | None,
 ) -> Outcome:
     """A search for whatever can be trained; see `search`.
 
     Args:
         subject: what to train.
-        storage, study, space, seed, budget, plan, sampler, cost, resume, progress: as `search` has them.
+        clock: has the budget.
+        storage, study, space, seed, plan, sampler, cost, resume: as `search` has them.
     """
-    chooser, clock = chosen_sampler(sampler, seed), Clock(budget, progress or Progress())
+    chooser = chosen_sampler(sampler, seed)
     lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
     asked: dict[str, Any] = {
         "seed": seed,
-        "budget": budget,
+        "budget": clock.budget,
         "sampler": sampler if isinstance(sampler, str) else type(sampler).__name__,
         "objective": subject.objective,
         "cost": None if cost is None else cost.name,
@@ -151,7 +151,7 @@ def conduct(
         settings, steps = settings_of(subject, asked), subject.about.steps
         record.note(settings=asdict(settings) | identity | subject.learned)
         record.name_metric(f"valid {settings.metric}")
-        if budget is not None:
+        if clock.budget is not None:
             sweep_seeds = early(clock.sweep_seeds(len(lrs), steps))
             swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
         if record.plan is None:
@@ -223,12 +223,18 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
 def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
     """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
+    The smallest plan is tried if it fits without a reserve: rounds can be left out.
+
     Args:
         subject, space, clock, sampler: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
         return subject.standard(listed=lists(sampler, space, LISTED))
-    return fitting(subject.plans(), space.size, len(subject.lrs), clock.affordable, clock.scoring)
+    plans = subject.plans()
+    size = space.size, len(subject.lrs)
+    return fitting(plans, *size, clock.affordable, clock.scoring) or fitting(
+        plans[:1], *size, clock.utmost, clock.scoring
+    )
 
 
 def cheapest(subject: Subject, space: Space, clock: Clock) -> int:

@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import optuna
 import pytest
+import rich.progress
 import torch
 import torch.nn.functional as F
 from optuna.trial import TrialState
 
 from autoranger import Config, SearchError
 from autoranger.components.core.errors import ConfigError
+from autoranger.display import TimeLeft
 from autoranger.search.clock import FEWEST_SEEDS, Clock, OutOfTime
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
@@ -237,6 +239,7 @@ def without_comparison(outcome, storage, steps):
 
 def test_a_budget_too_short_for_a_comparison_gives_the_default_with_a_swept_rate(tmp_path, monkeypatch):
     monkeypatch.setattr(Clock, "affordable", 0.0)
+    monkeypatch.setattr(Clock, "utmost", 0.0)
     storage = open_storage(str(tmp_path / "j"))
     outcome = search(toy.Toy(), storage, "s", space=SMALL, budget=60.0)
     without_comparison(outcome, storage, 12)
@@ -268,6 +271,73 @@ def test_a_budget_binds_where_models_train_one_by_one(tmp_path):
     assert outcome.evidence.plan.steps == 12
 
 
+class Checked(toy.Toy):
+    """A model that takes a while wherever it is called."""
+
+    def data(self):
+        time.sleep(0.5)
+        return super().data()
+
+
+def test_the_checks_of_a_task_are_part_of_a_budget(tmp_path):
+    outcome = search(Checked(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN, budget=60.0)
+    assert outcome.seconds > 0.5
+
+
+def test_a_verdict_takes_more_seeds_while_there_is_time(tmp_path):
+    """The more seeds are those that follow, so that a resumed verdict is on the same ones."""
+    storage, told = open_storage(str(tmp_path / "j")), []
+
+    class Told(Progress):
+        def verdict(self, candidates, seeds, *, work):
+            told.append(seeds)
+
+        def limit(self, seconds):
+            told.append(seconds)
+
+    whole = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, budget=60.0, progress=Told())
+    assert told == [60.0, *(PLAN.verdict_seeds * n for n in (1, 2, 4, 8))]
+    comparison, noted = whole.evidence.comparison, optuna.load_study(study_name="s", storage=storage).user_attrs
+    first, last = comparison.seeds
+    assert last - first + 1 == noted["verdict"]["seeds"] == 8 * PLAN.verdict_seeds
+    assert {len(r["scores"]["valid"]) for r in noted["verdict"]["results"]} == {8 * PLAN.verdict_seeds}
+
+
+def test_a_verdict_that_gets_no_more_time_stands_as_it_was(tmp_path, monkeypatch):
+    trained, calls = Population.train, []
+
+    def train(self, configs, seeds, steps, *, splits=("valid",), **rest):
+        calls.extend([len(seeds)] if "test" in splits else [])
+        if len(calls) == 2:
+            raise OutOfTime
+        return trained(self, configs, seeds, steps, splits=splits, **rest)
+
+    monkeypatch.setattr(Population, "train", train)
+    outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN, budget=60.0)
+    assert outcome.finalists[0].against_default.seeds == PLAN.verdict_seeds
+
+
+def test_the_smallest_plan_is_tried_without_a_reserve(tmp_path, monkeypatch):
+    monkeypatch.setattr(Clock, "affordable", 0.0)
+    monkeypatch.setattr(Clock, "utmost", 1e6)
+    outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "s", space=SMALL, budget=60.0)
+    assert outcome.evidence.comparison is not None
+    assert outcome.evidence.plan.arms == ladder(12)[0].arms
+
+
+def test_the_time_left_is_that_of_the_work_or_of_the_budget():
+    bar = rich.progress.Progress(left := TimeLeft())
+    bar.add_task("", total=None)
+    (task,) = bar.tasks
+    assert left.render(task).plain == "-:--:--"
+    left.end = time.monotonic() + 90.4
+    assert left.render(task).plain in ("0:01:30", "0:01:29")
+    task.total = 100.0
+    bar.advance(task.id, 0)
+    left.end = time.monotonic() - 5
+    assert left.render(task).plain == "0:00:00"
+
+
 def test_no_budget_makes_trainings_shorter_than_the_tasks(tmp_path, monkeypatch):
     lengths, trained = set[int](), Population.train
 
@@ -277,6 +347,7 @@ def test_no_budget_makes_trainings_shorter_than_the_tasks(tmp_path, monkeypatch)
         return trained(self, configs, seeds, steps, splits=splits, **rest)
 
     monkeypatch.setattr(Population, "train", train)
+    monkeypatch.setattr("autoranger.search.clock.MOST_SEEDS", 1)
     for number, affordable in enumerate((1e3, 1e4, 2e5)):
         monkeypatch.setattr(Clock, "affordable", affordable)
         search(toy.Toy(), open_storage(str(tmp_path / "j")), str(number), space=SMALL, budget=30.0)
@@ -294,11 +365,11 @@ def test_a_verdict_is_on_seeds_that_nothing_else_has_seen(tmp_path, monkeypatch)
 
     monkeypatch.setattr(Population, "train", train)
     outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN, budget=60.0)
-    (verdict,) = fresh
+    verdict = [seed for seeds in fresh for seed in seeds]
     assert len(set(verdict)) == len(verdict) == outcome.finalists[0].against_default.seeds
     assert not set(verdict) & (seen - {0}), "0 is what the speed is measured with"
     assert 0 not in verdict
-    assert order.index(("valid", "test")) == len(order) - 1
+    assert order.index(("valid", "test")) == len(order) - len(fresh)
     assert outcome.evidence.comparison.seeds == (verdict[0], verdict[-1])
 
 
@@ -404,6 +475,7 @@ def test_a_failure_is_a_failure(options, words, autoranger):
 
 def test_a_command_without_time_says_what_it_exports(autoranger, monkeypatch):
     monkeypatch.setattr(Clock, "affordable", 0.0)
+    monkeypatch.setattr(Clock, "utmost", 0.0)
     code, out, err = autoranger("search", "--task", "mine.py:Mine", "--study", "s", "--budget", "60s")
     assert code == 0, err
     words = ("no time for a comparison", "ranger21 with lr", "in trainings of 4 steps on 2 seeds", "--budget")

@@ -17,6 +17,9 @@ from autoranger.search.race.race import Opening, Race, Standings, best_lr
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.storage.curves import Curve, as_facts, known_curves
 
+SPLITS = ("valid", "test")
+"""The parts of the data on which finalists are scored."""
+
 
 @dataclass(frozen=True)
 class Finals:
@@ -48,10 +51,25 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     require_reached(race.population)
     configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
     roles = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
-    seeds = fresh(race.record.verdict_seeds or clock.verdict_seeds(plan, len(configs)))
-    clock.verdict(len(configs), len(seeds))
+    noted = race.record.verdict_seeds
+    seeds = fresh(noted or clock.verdict_seeds(plan, len(configs)))
+    clock.verdict(len(configs), len(seeds), work=len(configs) * len(seeds) * plan.steps)
     with clock.until(clock.end):
         scores = final(race, configs, seeds, plan.steps)
+    while noted is None and clock.affords_more(plan, len(configs), len(seeds)):
+        more = fresh(len(seeds))
+        clock.verdict(len(configs), 2 * len(seeds), work=len(configs) * len(more) * plan.steps)
+        try:
+            with clock.until(clock.end):
+                further = race.population.train(configs, more, plan.steps, splits=SPLITS, progress=clock.advance)
+        except OutOfTime:
+            break
+        seeds += more
+        scores = {split: np.concatenate([scores[split], further[split]], axis=1) for split in SPLITS}
+        race.record.report_verdict(
+            plan.steps, seeds, {config: {s: scores[s][k] for s in SPLITS} for k, config in enumerate(configs)}
+        )
+        clock.kept()
     return Finals(configs, roles, seeds, scores)
 
 
@@ -59,10 +77,10 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
     """The metric `[F, S]` of the finalists on the splits valid and test. Results of an earlier session are reused."""
     record, clock = race.record, race.clock
     done = record.recall_verdict(steps, seeds)
-    fresh, splits = [config for config in configs if config not in done], ("valid", "test")
+    fresh = [config for config in configs if config not in done]
 
     def note(part: Sequence[Config], scores: Scores) -> None:
-        done.update({config: {split: scores[split][i] for split in splits} for i, config in enumerate(part)})
+        done.update({config: {split: scores[split][i] for split in SPLITS} for i, config in enumerate(part)})
         record.report_verdict(steps, seeds, done)
         if "curve" in scores:
             curves.extend(Curve.of(config, steps, scores["curve"][i]) for i, config in enumerate(part))
@@ -77,13 +95,13 @@ def final(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: in
         fresh,
         seeds,
         steps,
-        splits=splits,
+        splits=SPLITS,
         curve=clock.looks(steps),
         progress=clock.advance,
         report=note,
         among=among,
     )
-    return {split: np.stack([done[config][split] for config in configs]) for split in splits}
+    return {split: np.stack([done[config][split] for config in configs]) for split in SPLITS}
 
 
 def sweep(race: Race, default: Config, lrs: Sequence[float], steps: int, seeds: Sequence[int]) -> Standings:

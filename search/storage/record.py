@@ -108,7 +108,7 @@ class Record:
         ):
             raise ConfigError(f"study '{name}' was not made by autoranger search; choose another --study.")
         before = noted.get("settings", settings)
-        if before.keys() != settings.keys():
+        if not isinstance(before, Mapping) or before.keys() != settings.keys():
             raise ConfigError(f"study '{name}' was made by another version of autoranger; choose another --study.")
         others = [
             f"{k} {dumps(before[k])}, not {dumps(v)}"

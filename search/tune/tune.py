@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost
 from autoranger.search.direction import Direction
 from autoranger.search.engine.board import Board
@@ -87,16 +88,15 @@ def tune_in(
         )
         return conduct(
             subject,
+            Clock(budget, progress or Progress()),
             storage,
             study,
             space=space,
             seed=seed,
-            budget=budget,
             plan=plan,
             sampler=sampler,
             cost=cost,
             resume=resume,
-            progress=progress,
         )
 
 

@@ -97,8 +97,9 @@ def compare_configs(
     if sweep:
         chosen = sweep_rates(population, chosen, clock, list(range(first, first + SWEEP_SEEDS)))
     fresh = list(range(first + SWEEP_SEEDS, first + SWEEP_SEEDS + seeds))
-    clock.verdict(len(chosen), seeds)
-    clock.training(len(chosen) * seeds * task.steps)
+    work = len(chosen) * seeds * task.steps
+    clock.verdict(len(chosen), seeds, work=work)
+    clock.training(work)
     scores = population.train(
         list(chosen.values()),
         fresh,

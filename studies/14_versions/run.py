@@ -39,7 +39,7 @@ ENVIRONMENTS = [
 
 TESTS = [
     *("tests/test_config.py", "tests/test_components.py", "tests/test_optimizer.py", "tests/test_edits.py"),
-    *("tests/test_schedulers.py", "tests/test_checkpoints.py"),
+    *("tests/test_schedulers.py", "tests/test_checkpoints.py", "tests/test_state_dtype.py"),
 ]
 NEEDED = ["pytest", "pytest-timeout", "hypothesis", "setuptools"]
 
