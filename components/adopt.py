@@ -26,7 +26,9 @@ class Adopt(Component):
         first, squares = x.updates == 1, x.state["squares"]
         root = torch.maximum(squares.sqrt(), x.eps)
         limit = (x.updates - 1) ** self.exponent
-        scaled = torch.where(root > 0, x.grad / root, 0.0).clamp(-limit, limit)
+        scaled = torch.where(root > 0, x.grad / root, 0.0)
+        # Faster than a clamp, which looks for NaN.
+        scaled = torch.where(scaled > limit, limit, torch.where(scaled < -limit, -limit, scaled))
         momentum = torch.where(first, 0.0, torch.lerp(x.state["momentum"], scaled, 1 - x.beta1))
         return x._replace(
             direction=momentum,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from autoranger.components.core.errors import ConfigError
-
 Direction = Literal["maximize", "minimize"]
 """Whether a higher or a lower metric is better."""
 
@@ -44,6 +42,8 @@ def require_direction(what: str, metric: str, direction: Direction | None) -> No
         metric: name of the metric.
         direction: as given; None if not given.
     """
+    from autoranger.components.core.errors import ConfigError  # here, since the command line's help needs no torch
+
     if direction not in (None, "maximize", "minimize"):
         raise ConfigError(f"{what}: direction is {direction!r}, but must be 'maximize' or 'minimize'.")
     if direction is None and lower_is_better(metric):

@@ -122,6 +122,9 @@ def run(folder: Path, storage: str, after: Sequence[float], draw: random.Random,
         if child.exitcode is None:
             os.kill(child.pid or 0, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
             child.join(60)
+            if child.exitcode is None:  # it was asked in a moment in which Python ignores exceptions
+                child.kill()
+                child.join()
         statuses.append(child.exitcode if child.exitcode is not None else 99)
         if child.exitcode == 0:
             break

@@ -10,6 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from typer.main import get_command
+
+from autoranger.cli import app
+
 ROOT = Path(__file__).parents[1]
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```", flags=re.MULTILINE | re.DOTALL)
@@ -51,9 +55,10 @@ SHORTER = {
 """What makes the code of a page quicker, and leaves it what it is."""
 
 ELSEWHERE = re.compile(
-    r"--device|--engine|--resume|--workers|--task (cifar|fashion|shakespeare)|postgresql|sqlite:"
-    r"|^autoranger (tune|worker)"
-    r"|^(export|git|make|mypy|optuna-dashboard|pip|pytest|python -m pip|python3 -m venv|ray|ruff|source|srun)\b"
+    r"--device|--engine|--for|--resume|--workers|--task (cifar|fashion|shakespeare)|postgresql|sqlite:"
+    r"|^autoranger (tune|watch|worker)"
+    r"|^(/tmp/fresh|cd|export|git|make|mypy|optuna-dashboard|pip|pytest|python -m (build|pip)|python3 -m venv|ray|rm"
+    r"|ruff|source|srun|twine)\b"
 )
 """What is only parsed: it needs data, devices or minutes that a test has not, or is another program."""
 
@@ -95,13 +100,10 @@ def run(page: Path, given: dict[str, Any], command_line: Callable[..., tuple[int
 
 def run_command(command: str, command_line: Callable[..., tuple[int, str, str]]) -> None:
     """Runs one line, or only parses it where a test cannot run it."""
-    program, *words = shlex.split(quick(command))
     if ELSEWHERE.search(command):
-        if program == "autoranger":
-            parse(words)
-        elif program == "make":
-            assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+        parse(command)
         return
+    program, *words = shlex.split(quick(command))
     if program == "python":
         runpy.run_path(words[0], run_name="__main__")
         return
@@ -110,15 +112,16 @@ def run_command(command: str, command_line: Callable[..., tuple[int, str, str]])
     assert status == 0, f"{command}\n{errors}"
 
 
-def parse(words: list[str]) -> None:
-    """Whether the command line knows a command and its options; a wrong one raises."""
-    import typer.main
-
-    from autoranger.cli import app
-
-    group = typer.main.get_command(app)
-    with group.make_context("autoranger", list(words)) as context:  # the rest is the command and its options
+def parse(command: str) -> None:
+    """Whether there is such a target of make, or such a command of ours with such options; a wrong one raises."""
+    program, *words = shlex.split(re.sub(r"^(\w+=\S+ )+", "", command))
+    if program == "make":
+        assert re.search(rf"^{words[0]}:", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    if program != "autoranger":
+        return
+    group = get_command(app)
+    with group.make_context("autoranger", words) as context:
         name, *rest = [*context._protected_args, *context.args]
-        command = group.get_command(context, name)  # type: ignore[attr-defined]
-        assert command is not None, name
-        command.make_context(name, rest, parent=context)
+        found = group.get_command(context, name)  # type: ignore[attr-defined]
+        assert found is not None, name
+        found.make_context(name, rest, parent=context)

@@ -69,7 +69,14 @@ def test_what_a_page_says_can_be_done(name: str, given: dict[str, Any], autorang
     pages.run(ROOT / name, given, autoranger)
 
 
-@pytest.mark.parametrize("name", PAGES)
+def test_the_readmes_commands_are_known() -> None:
+    """The guides run the same ones; test_examples.py, test_cli.py and test_tune.py run the README's Python."""
+    for block in pages.blocks(ROOT / "README.md", "bash"):
+        for command in pages.commands(block):
+            pages.parse(command)
+
+
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
 def test_every_block_says_its_language(name: str) -> None:
     """Else it would be left out in silence."""
     text = (ROOT / name).read_text(encoding="utf-8")
@@ -94,6 +101,6 @@ def test_the_primer_says_why_a_component_exists_and_when_it_hurts(name: str) -> 
 
 
 def test_a_wrong_option_in_a_command_that_is_only_parsed_is_found() -> None:
-    pages.parse(["search", "--task", "cifar", "--device", "cuda"])
+    pages.parse("autoranger search --task cifar --device cuda")
     with pytest.raises(Exception, match="No such option"):
-        pages.parse(["search", "--task", "cifar", "--devise", "cuda"])
+        pages.parse("autoranger search --task cifar --devise cuda")

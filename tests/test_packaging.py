@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from autoranger import __version__
 from autoranger.search import commands
 
 ROOT = Path(__file__).parents[1]
@@ -144,6 +146,23 @@ def test_a_wheel_has_every_file_once(links: bool, tmp_path: Path) -> None:
         if path.suffix in (".py", ".pyi", ".h", ".html", ".typed")
     }
     assert built == wanted
+
+
+def test_an_sdist_has_what_a_wheel_is_made_of(tmp_path: Path) -> None:
+    """Its links are folders, so that it needs no system that knows links."""
+    tree = clone(tmp_path)
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        (tree / file).write_bytes((ROOT / file).read_bytes())
+    run_setup(tree, "sdist", "--dist-dir", "dist")
+    (archive,) = (tree / "dist").iterdir()
+    with tarfile.open(archive) as opened:
+        opened.extractall(tmp_path / "unpacked", filter="data")
+    (unpacked,) = (tmp_path / "unpacked").iterdir()
+    for folder in (tree, unpacked):
+        run_setup(folder, "build", "--build-lib", "built")
+    wanted, found = ({path.relative_to(x) for path in x.rglob("*")} for x in (tree / "built", unpacked / "built"))
+    assert found == wanted
+    assert archive.name == f"autoranger-{__version__}.tar.gz"
 
 
 @pytest.fixture

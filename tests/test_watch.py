@@ -21,7 +21,7 @@ import optuna
 import pytest
 
 from autoranger import Config
-from autoranger.search.race.plan import PROTECTED, make_plan
+from autoranger.search.race.plan import ENTRANTS, PROTECTED, make_plan
 from autoranger.search.storage.existing import find_study, searches
 from autoranger.search.storage.notes import LONGEST, parts, write_note
 from autoranger.search.storage.process import this_process
@@ -133,11 +133,11 @@ def test_how_it_stands_with_a_search(facts: dict[str, Any], expected: State) -> 
 
 def test_the_sizes_of_rounds_are_those_that_cost() -> None:
     plan = make_plan(100)
-    assert plan.sizes(256, 5) == [256 * 5, (85 + PROTECTED) * 3, (21 + PROTECTED) * 2]
-    assert plan.sizes(2, 5) == [10, 15, 10]
+    assert plan.sizes(256, 5) == [(256 + ENTRANTS) * 5, (85 + PROTECTED) * 3, (21 + PROTECTED) * 2]
+    assert plan.sizes(2, 5) == [(2 + ENTRANTS) * 5, (2 + PROTECTED) * 3, (2 + PROTECTED) * 2]
     costs = [size * rung.seeds * rung.steps for size, rung in zip(plan.sizes(256, 5), plan.rungs, strict=True)]
     assert plan.cost(256, 5) == sum(costs) + (4 + PROTECTED) * 32 * 100
-    assert plan.cost(21, 5, first=2) == 24 * 2 * 6 * 100 + (4 + PROTECTED) * 32 * 100
+    assert plan.cost(21, 5, first=2) == (21 + PROTECTED) * 2 * 6 * 100 + (4 + PROTECTED) * 32 * 100
 
 
 def test_the_time_of_a_sitting() -> None:
@@ -183,7 +183,7 @@ def test_optuna_dashboard_tells_the_same_story(autoranger: Callable[..., tuple[i
     (study,) = searches("autoranger.journal")
     exported, merits = replace(Config.load("tuned.toml"), proxy={}), {}
     for finalist in study.user_attrs["finalists"]:
-        merits[Config.from_dict(finalist["config"])] = finalist["valid"]
+        merits[replace(Config.from_dict(finalist["config"]), proxy={})] = finalist["valid"]
     with dashboard("autoranger.journal") as ask:
         (summary,) = ask("studies")["study_summaries"]
         detail = ask(f"studies/{summary['study_id']}")

@@ -15,13 +15,10 @@ from autoranger.export import to_python, to_toml
 from autoranger.figures import canvas
 from autoranger.report import sentences
 from autoranger.report.charts import embed, figures, render
-from autoranger.report.reading import Report
+from autoranger.report.reading import PROXY, Report
 from autoranger.version import __version__
 
 PAGE, DATA = "report.html", "attribution.json"
-
-PROXY = "proxy"
-"""The table of a config that describes the model that it was found with."""
 
 
 def check_folder(path: Path) -> None:

@@ -21,6 +21,9 @@ from autoranger.search.storage.curves import Curve, known_curves
 from autoranger.search.storage.sittings import State
 from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
+PROXY = "proxy"
+"""The table of a config that describes the model that it was found with."""
+
 
 @dataclass(frozen=True)
 class Attributes:
@@ -195,9 +198,14 @@ def exported_config(study: Study) -> dict[str, Any] | None:
 
 def curves_of(study: Study, finalists: Sequence[Finalist]) -> list[Curve]:
     """The finalists' curves, in their order; none unless there is one for each."""
-    known = {json.dumps(curve.config, sort_keys=True): curve for curve in known_curves(study)}
-    found = [known.get(json.dumps(to_json(finalist.config), sort_keys=True)) for finalist in finalists]
+    known = {identity(curve.config): curve for curve in known_curves(study)}
+    found = [known.get(identity(finalist.config)) for finalist in finalists]
     return [curve for curve in found if curve is not None] if None not in found else []
+
+
+def identity(config: Mapping[str, Any]) -> str:
+    """A config as a text, without the model that it was found with, which trainings do not depend on."""
+    return json.dumps(to_json({key: value for key, value in config.items() if key != PROXY}), sort_keys=True)
 
 
 def spent(found: Spent | None, rounds: Sequence[Mapping[str, int]], standing: Standing) -> Spent:

@@ -1,6 +1,6 @@
 """Kills searches at random moments, a hundred times for each kind of storage, and resumes them each time.
 
-    python studies/15_kills/run.py [--kills 100] [--seed 0]
+    python studies/16_kills/run.py [--kills 100] [--seed 0]
 
 Processes are forked from this one, so that few kills fall into the seconds in which torch is imported.
 """
