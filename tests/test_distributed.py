@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,11 @@ def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
     processes.run(4, processes.train_alike, ["both"], 4, 1, True, (2, 2))
 
 
-@pytest.mark.slow
+@pytest.mark.skipif("AUTORANGER_THOROUGH" not in os.environ, reason="takes half an hour: AUTORANGER_THOROUGH=1")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("size", [2, 3])
 def test_thirty_steps_of_any_subset_are_those_of_one_process(size: int, compiler: None) -> None:
-    """Every component alone and twenty subsets, with DDP, FSDP2 and DTensor parameters: some minutes each."""
+    """Every component alone and twenty subsets, with DDP, FSDP2 and DTensor parameters."""
     processes.run(size, processes.train_long, 30, 20)
 
 
