@@ -27,7 +27,7 @@ def test_every_way_to_spread_parameters_trains_as_one_process(compiler: None) ->
 
 @pytest.mark.slow
 def test_a_mesh_of_two_dimensions_trains_as_one_process(compiler: None) -> None:
-    processes.run(4, processes.train_alike, ["both"], 4, 1, True, (2, 2))
+    processes.run(4, processes.train_alike, ["both"], 4, 3, False, (2, 2))
 
 
 @pytest.mark.skipif("AUTORANGER_THOROUGH" not in os.environ, reason="takes half an hour: AUTORANGER_THOROUGH=1")
