@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from autoranger import Component, Config, Signals, Stage
+from autoranger.components.core.chain import Link
 from autoranger.components.core.component import registry
 from autoranger.components.core.rows import row_mean, tensor_mean
 from autoranger.components.core.step import Step
@@ -171,7 +172,7 @@ class Bare(Step):
         super().__init__([Config()], None, dtype=torch.float64, device=torch.device("cpu"))
         holder = self.Holder([{}], torch.float64, torch.device("cpu"))
         holder.id = "a"  # type: ignore[misc]
-        self.chain = [type(self.chain[0])(holder, gated=False)]
+        self.chains = [[Link(holder, gated=False)]]
 
 
 def check_program(

@@ -109,7 +109,7 @@ def test_a_search_exports_what_it_found(autoranger):
     assert code == 0, err
     assert "on 32 fresh seeds, in trainings of 4 steps" in " ".join(out.split())
     assert "trainings of 4 steps, 32 fresh seeds" in Path("tuned.toml").read_text()
-    assert 'autoranger.load("tuned.toml").build(model.parameters()' in out
+    assert 'autoranger.load("tuned.toml").build(model, total_steps' in out
     config = Config.load("tuned.toml")
     parameter = torch.nn.Parameter(torch.ones(3, 2))
     parameter.grad = torch.ones(3, 2)

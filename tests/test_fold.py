@@ -84,7 +84,7 @@ def test_moved_corrections_change_nothing_but_rounding(
     assert_agree(interpreted, operations, 1e-12)
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", sorted({*PRESETS} - {"cautious_adamw", "stable_adamw"}))  # which read the update
 def test_no_element_is_multiplied_by_a_correction(preset: str) -> None:
     for node in elements(recorded(Config.preset(preset))):
         scalars = [a for a in node.args if isinstance(a, Node) and a.level == Level.SCALAR]

@@ -142,7 +142,13 @@ def run(config: Config, problem: Problem, dtype: torch.dtype = torch.float64, **
 
 @pytest.mark.parametrize("config", QUICK.values(), ids=QUICK)
 def test_it_computes_what_the_operations_do(config: Config) -> None:
-    assert_agree(run(config, SOME, compile=True), run(config, SOME, compile=False), 1e-9)
+    try:
+        compiled = run(config, SOME, compile=True)
+    except ConfigError as error:
+        if "operations on matrices" not in str(error):
+            raise
+        pytest.skip(str(error))
+    assert_agree(compiled, run(config, SOME, compile=False), 1e-9)
 
 
 @pytest.mark.usefixtures("small_tiles")

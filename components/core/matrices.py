@@ -28,7 +28,9 @@ def on_matrices(function: MatrixOperation) -> MatrixOperation:
     torch.Size([1, 1, 2, 2])
     """
     name = f"{NAMESPACE}::{function.__name__}"
-    return torch.library.custom_op(name, function, mutates_args=(), schema="(Tensor x) -> Tensor")
+    made = torch.library.custom_op(name, function, mutates_args=(), schema="(Tensor x) -> Tensor")
+    made.register_fake(torch.empty_like)
+    return made
 
 
 def is_matrix_operation(func: object) -> bool:

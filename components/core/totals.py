@@ -32,7 +32,11 @@ def collect(
         stacks, masks: all stacks, and which of their tensors count.
         partners: the processes that hold the other parameters of the model; None where this one knows them all.
     """
-    links = {i: head for i in signals if (head := heads[stacks[i].chain])}
+    links = dict[int, Link]()
+    for i in signals:  # not in a comprehension, whose variables torch.compile cannot follow
+        link = heads[stacks[i].chain]
+        if link is not None:
+            links[i] = link
     found = together({i: partial(link.component.collect, signals[i]) for i, link in links.items()}, stacks)
     parts = []
     for i, link in links.items():
