@@ -32,7 +32,7 @@ def collect(
         stacks, masks: all stacks, and which of their tensors count.
         partners: the processes that hold the other parameters of the model; None where this one knows them all.
     """
-    links = dict[int, Link]()
+    links: dict[int, Link] = {}
     for i in signals:  # not in a comprehension, whose variables torch.compile cannot follow
         link = heads[stacks[i].chain]
         if link is not None:
