@@ -397,7 +397,7 @@ def test_a_proxy_learns_the_real_text():
 
 def test_data_are_never_unpickled():
     files = (Path(__file__).parents[1] / "search").rglob("*.py")
-    # What workers do goes to processes of one's own by a pipe, pickled; nothing that is read from disk or a database is.
+    # What workers do goes to processes of one's own by a pipe, pickled. Nothing that is read from disk is.
     for file in (file for file in files if file.name not in ("crew.py", "child.py", "source.py")):
         text = file.read_text(encoding="utf-8")
         for word in ("import pickle", "pickle.load", "allow_pickle=True", "torch.load", " eval("):
