@@ -15,7 +15,7 @@ class PowerCooldown(Component):
     """
 
     stage = Stage.RATE
-    source = "torch.optim.lr_scheduler.PolynomialLR"
+    source = "arXiv 1606.00915"
     fraction = Hyper(1.0, low=0.1, high=1.0, maximum=1.0, positive=True)
     power = Hyper(2.0, low=0.5, high=4.0, log=True, positive=True, maximum=100.0)
     replaces = frozenset({Role.ANNEALING})
