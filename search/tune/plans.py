@@ -19,9 +19,9 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
     The first four have one or two rounds. With four learning rates they take about 70, 110, 150 and 240 full trainings,
     if the trainings of the first round can be shortened; 50 to 60 of them are for the baselines.
 
-        Args:
-            steps: of a full training.
-            shortened: whether trainings can be shortened. If not, those of the first round have full length.
+    Args:
+        steps: of a full training.
+        shortened: whether trainings can be shortened. If not, those of the first round have full length.
     """
     first = max(1, steps // 2) if shortened else steps
     few = [
