@@ -200,11 +200,7 @@ class Clock(Progress):
 
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return (
-            (plan.rungs[-1].keep + PROTECTED)
-            * FEWEST_SEEDS
-            * (plan.steps + (2 + self.looks(plan.steps)) * self.scoring)
-        )
+        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen in the race once there is one."""

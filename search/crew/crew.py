@@ -92,9 +92,12 @@ class Crew:
             except Joined:
                 pass
             self.failures |= self.population.failures
+            if not left:
+                return scores
+        rest = list(left)
         batches = [
-            Batch(tuple(list(left)[k] for k in chunk), tuple(seeds), steps, tuple(splits), curve)
-            for chunk in self.population.chunks(list(left), seeds, among or configs, self.workers)
+            Batch(tuple(rest[k] for k in chunk), tuple(seeds), steps, tuple(splits), curve)
+            for chunk in self.population.chunks(rest, seeds, among or configs, self.workers)
         ]
         for batch, trained in self._train(batches, progress):
             if trained.error:

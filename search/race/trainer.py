@@ -44,18 +44,3 @@ class CurveTrainer(Trainer, Protocol):
     def task(self) -> Task:
         """What it trains."""
         ...
-
-    def train(
-        self,
-        configs: Sequence[Config],
-        seeds: Sequence[int],
-        steps: int,
-        *,
-        splits: Sequence[str] = ("valid",),
-        curve: int = 0,
-        progress: Callable[[int], None] = lambda done: None,
-        report: Callable[[list[Config], Scores], None] = lambda configs, scores: None,
-        among: Sequence[Config] = (),
-    ) -> Scores:
-        """Trains every config with every seed, and returns the scores; see `Population.train`."""
-        ...
