@@ -110,15 +110,18 @@ def sessions(log: Path) -> list[Session]:
     return found
 
 
-def run(folder: Path, storage: str, after: Sequence[float], draw: random.Random, *options: str) -> list[int]:
-    """Runs a search to its end, killing its first processes after so many seconds; returns their exit statuses."""
+def run(folder: Path, storage: str, after: Sequence[int], draw: random.Random, *options: str) -> list[int]:
+    """Runs a search to its end, killing its first processes once they have noted so much; returns exit statuses."""
     context, statuses = multiprocessing.get_context("fork"), list[int]()
-    for number, seconds in enumerate([*after, None]):
+    for number, notes in enumerate([*after, None]):
         resume = ["--resume"] if statuses and begun(storage) else []
         words = command(folder, storage, *options, *resume)
-        child = context.Process(target=process, args=(folder / f"process-{number}.log", words))
+        log = folder / f"process-{number}.log"
+        child = context.Process(target=process, args=(log, words))
         child.start()
-        child.join(seconds)
+        while child.is_alive() and (notes is None or noted(log) < notes):
+            child.join(0.02)
+        child.join(draw.uniform(0, 0.1))  # a process is not always killed just after a note
         if child.exitcode is None:
             os.kill(child.pid or 0, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
             child.join(60)
@@ -129,6 +132,11 @@ def run(folder: Path, storage: str, after: Sequence[float], draw: random.Random,
         if child.exitcode == 0:
             break
     return statuses
+
+
+def noted(log: Path) -> int:
+    """How much a process has noted: trainings begun and written."""
+    return log.read_bytes().count(b"\n") if log.exists() else 0
 
 
 def begun(storage: str) -> bool:

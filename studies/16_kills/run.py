@@ -48,11 +48,12 @@ def kill(kind: str, count: int, draw: random.Random, base: Path) -> dict[str, ob
     begin = time.monotonic()
     kills.run(whole, place(whole, kind), [], draw)
     seconds = time.monotonic() - begin
+    half = kills.noted(whole / "process-0.log") // 2
     ends, problems, searches, unequal = Counter[str](), list[str](), 0, 0
     while sum(ends.values()) - ends["finished"] < count:
         folder = base / str(searches)
         folder.mkdir()
-        after = [draw.uniform(0.1, seconds / 2) for _ in range(MOST)]
+        after = [draw.randrange(1, half) for _ in range(MOST)]
         ends.update(map(said, kills.run(folder, place(folder, kind), after, draw)))
         problems += kills.wrong(folder, place(folder, kind))
         same = (folder / "tuned.toml").read_bytes() == (whole / "tuned.toml").read_bytes()
