@@ -6,6 +6,7 @@ import enum
 import json
 import shlex
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping
@@ -197,6 +198,7 @@ def search(
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
         autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
+    began = time.monotonic()
     from autoranger.arguments import pick_device, pick_devices
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.crew.batch import Trained
@@ -238,6 +240,7 @@ def search(
                 checkpoints=session.checkpoints,
                 engine=crew,
                 progress=progress,
+                began=began,
             )
 
     with resumable(session, storage, study):
@@ -289,6 +292,7 @@ def tune(
         autoranger tune train.py:train --budget 2h --workers 2
         autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
     """
+    began = time.monotonic()
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.tune.source import Named, name_of
     from autoranger.search.tune.tune import tune_in
@@ -319,6 +323,7 @@ def tune(
                 sampler=sampler,
                 resume=resume,
                 progress=progress,
+                began=began,
             ),
             aside,
         )

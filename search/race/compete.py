@@ -46,8 +46,7 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
         OutOfTime: if there is no time for the first round or the last trainings.
     """
     clock = race.clock
-    with clock.until(clock.race_end(plan)):
-        finalists = race.run(opening, plan, fresh)
+    finalists = race.run(opening, plan, fresh)
     require_reached(race.population)
     configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
     roles = {role: list(finalists).index(arm) for role, arm in race.protected.items()}
@@ -56,9 +55,9 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     clock.verdict(len(configs), len(seeds), work=len(configs) * len(seeds) * plan.steps)
     with clock.until(clock.end):
         scores = final(race, configs, seeds, plan.steps)
-    while noted is None and clock.affords_more(plan, len(configs), len(seeds)):
-        more = fresh(len(seeds))
-        clock.verdict(len(configs), 2 * len(seeds), work=len(configs) * len(more) * plan.steps)
+    while noted is None and (further := clock.further_seeds(plan, len(configs), len(seeds))):
+        more = fresh(further)
+        clock.verdict(len(configs), len(seeds) + further, work=len(configs) * further * plan.steps)
         try:
             with clock.until(clock.end):
                 further = race.population.train(configs, more, plan.steps, splits=SPLITS, progress=clock.advance)

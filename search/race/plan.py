@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoranger.components.core.errors import ConfigError
 
@@ -53,6 +53,11 @@ class Plan:
     rungs: tuple[Rung, ...]
     verdict_seeds: int
     steps: int
+
+    @property
+    def shortest(self) -> Plan:
+        """The plan without the rounds that can be left out."""
+        return replace(self, rungs=self.rungs[:1])
 
     def sizes(self, arms: int, lrs: int, first: int = 0) -> list[int]:
         """Candidates of each round from `first` on, with `arms` entrants and a grid of `lrs` rates, not extended."""
