@@ -69,8 +69,6 @@ def serve(
         do: Work = pickle.loads(work) if isinstance(work, bytes) else work
         do.prepare(number)
     except BaseException as error:
-        if isinstance(error, SystemExit) and error.code == BEGUN_AGAIN:
-            raise
         pipe.send(Refused(f"a worker process cannot import what it is to do ({reason(error)})."))
         return
     pipe.send(Ready())
