@@ -129,6 +129,9 @@ SamplerOption = Annotated[
         "--sampler", help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"
     ),
 ]
+Refine = Annotated[
+    bool, typer.Option("--refine/--no-refine", help="Whether the leaders' weight decay, betas, … are refined, too.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Workers = Annotated[
     int | None,
@@ -161,6 +164,7 @@ def search(
     space: SpaceOption = "ranger21",
     add: Add = None,
     sampler: SamplerOption = "auto",
+    refine: Refine = True,
     objective: Annotated[
         str, typer.Option(help="What to improve: metric, loss, or steps:0.95 (steps to that metric).")
     ] = "metric",
@@ -232,6 +236,7 @@ def search(
                 seed=seed,
                 budget=seconds,
                 sampler=sampler,
+                refine=refine,
                 objective=objective,
                 cost=price,
                 resume=resume,
@@ -269,6 +274,7 @@ def tune(
     space: SpaceOption = "ranger21",
     add: Add = None,
     sampler: SamplerOption = "auto",
+    refine: Refine = True,
     seed: Seed = 0,
     storage: Storage = None,
     study: Annotated[str | None, typer.Option(help="Name of the study; function and time if not given.")] = None,
@@ -317,6 +323,7 @@ def tune(
                 seed=seed,
                 budget=seconds,
                 sampler=sampler,
+                refine=refine,
                 resume=resume,
                 progress=progress,
             ),
