@@ -11,7 +11,7 @@ from autoranger.components.core.component import Component, Hyper, Role, Signals
 
 
 class ScheduleFree(Component):
-    """Take gradients between the weights z that move and their average x, with which to evaluate: no schedule needed.
+    """Take gradients between the weights z that move and their average x, which is what to evaluate: no schedule.
 
     With s = min(1, t/`warmup`) and u = g/(√v̂ + ε) + λ·decay·y: z ← z − η·s·u, x ← (1 − c)·x + c·z, where
     c = s²/Σs² over the updates so far, and the weights that are trained are y = (1 − beta)·z + beta·x.

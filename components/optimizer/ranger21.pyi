@@ -194,7 +194,7 @@ class _UpdateClipping(TypedDict, total=False):
     """Take a shorter step where gradients are much larger than the second moment expects."""
 
 class _ScheduleFree(TypedDict, total=False):
-    """Take gradients between the weights z that move and their average x, with which to evaluate: no schedule needed."""
+    """Take gradients between the weights z that move and their average x, which is what to evaluate: no schedule."""
 
     beta: float
     warmup: int
