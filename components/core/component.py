@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -57,6 +57,7 @@ class Component(nn.Module):
             `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model).
         replaces: the roles that it plays (a `Role`, or a member of an enum of your own). Two components that replace
             the same one exclude each other, and AdamW's part of that role is not computed where the component is on.
+            One that plays `Role.EVALUATION` defines `evaluated`.
         bypasses: the stages whose result it does not read. It excludes the components of these stages.
         needs: the roles whose result it reads. AdamW computes them even where another component bypasses their stage.
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
@@ -127,6 +128,10 @@ class Component(nn.Module):
         """Whether the component acts in this step, `[K, B, 1, 1]`; None means always. Else nothing changes."""
         return None
 
+    def evaluated(self, theta: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """The weights to evaluate with, of those that are trained. Called where it plays `Role.EVALUATION`."""
+        raise NotImplementedError
+
     def forward(self, x: Signals) -> Signals:
         """The signals after this component, as if it were on for every candidate (the step does the switching)."""
         raise NotImplementedError
@@ -168,6 +173,8 @@ class Component(nn.Module):
         for one, another in ((cls, other), (other, cls)):
             if another.stage in one.bypasses:
                 return f"{one.id} leaves {another.id} without effect"
+            if one.stage > another.stage and (missed := (another.needs & one.replaces) - another.replaces):
+                return f"{another.id} needs the {next(iter(missed)).value}, which {one.id} does without"
         return ""
 
     @classmethod
