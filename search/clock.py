@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race.plan import PROTECTED, Plan, Rung
+from autoranger.search.race.plan import Plan, Rung
 
 SHARE = 0.7
 """Share of a budget that a plan may need by its estimate: extensions of the grid come on top."""
@@ -58,6 +58,7 @@ class Clock(Progress):
         scoring: steps of a training that take as long as scoring it once.
         setup: seconds before the first step of a chunk, without what happens only once.
         writing: seconds that have been spent on writing results. At the end, each trial is written once more.
+        refined: whether the leaders' numbers have been refined.
     """
 
     def __init__(self, budget: float | None, listener: Progress, began: float | None = None) -> None:
@@ -70,6 +71,7 @@ class Clock(Progress):
         self.rounds: list[dict[str, int]] = []
         self.rate, self.scoring, self.setup = 0.0, 0.0, 0.0
         self.stages = list[tuple[float, float]]()
+        self.refined = False
         self.deadline = float("inf")
 
     @property
@@ -218,7 +220,7 @@ class Clock(Progress):
 
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * self._training(plan)
+        return plan.finalists * FEWEST_SEEDS * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen since the stage before this one began, in a race."""
@@ -250,6 +252,14 @@ class Clock(Progress):
     def left_out(self, rounds: int) -> None:
         """See `Progress`."""
         self.listener.left_out(rounds)
+
+    def refinement(self, variants: int, leaders: int, *, steps: int, seeds: int, work: int) -> None:
+        """See `Progress`."""
+        self.listener.refinement(variants, leaders, steps=steps, seeds=seeds, work=work)
+
+    def unrefined(self) -> None:
+        """See `Progress`."""
+        self.listener.unrefined()
 
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """See `Progress`."""

@@ -164,7 +164,7 @@ def searched(
 
     monkeypatch.setattr(optuna.storages.InMemoryStorage, "create_new_trial", created)
     monkeypatch.setattr(Record, "_finish", finish)
-    asked: dict[str, Any] = {"seed": 0, "plan": None, "sampler": "auto", "cost": None, "resume": False}
+    asked: dict[str, Any] = {"seed": 0, "plan": None, "sampler": "auto", "cost": None, "resume": False, "refine": True}
     storage = optuna.storages.InMemoryStorage()
     outcome = studies.conduct(subject, Clock(budget, Progress()), storage, "s", space=SPACE, **asked)  # type: ignore[arg-type]
     return time.now - began, outcome
@@ -204,7 +204,7 @@ def test_the_shortest_comparison_is_tried_if_there_is_time_for_it_alone(time: Ti
     assert least == plan.shortest.cost(SPACE.size, len(subject.lrs)) < 0.6 * plan.cost(SPACE.size, len(subject.lrs))
     for seconds, expected in ((1.01 * least, plan), (0.99 * least, None)):
         clock.rate = seconds / 54.0  # what is left of the budget for the race and the verdict
-        assert studies.planned(subject, SPACE, clock, "auto") == expected  # type: ignore[arg-type]
+        assert studies.planned(subject, SPACE, clock, "auto", refine=True) == expected  # type: ignore[arg-type]
 
 
 def test_a_verdict_goes_on_as_long_as_there_is_time(time: Time) -> None:
