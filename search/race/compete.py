@@ -59,9 +59,9 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     clock.verdict(len(configs), len(seeds), work=len(configs) * len(seeds) * plan.steps)
     with clock.until(clock.end):
         scores = final(race, configs, seeds, plan.steps)
-    while noted is None and (further := clock.further_seeds(plan, len(configs), len(seeds))):
-        more = fresh(further)
-        clock.verdict(len(configs), len(seeds) + further, work=len(configs) * further * plan.steps)
+    while noted is None and (extra := clock.further_seeds(plan, len(configs), len(seeds))):
+        more = fresh(extra)
+        clock.verdict(len(configs), len(seeds) + extra, work=len(configs) * extra * plan.steps)
         try:
             with clock.until(clock.end):
                 further = race.population.train(configs, more, plan.steps, splits=SPLITS, progress=clock.advance)
