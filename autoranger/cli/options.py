@@ -75,6 +75,9 @@ SamplerOption = Annotated[
         "--sampler", help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"
     ),
 ]
+Refine = Annotated[
+    bool, typer.Option("--refine/--no-refine", help="Whether the leaders' weight decay, betas, … are refined, too.")
+]
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Workers = Annotated[
     int | None,

@@ -63,6 +63,8 @@ class Component(nn.Module):
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
             are listed in `components.order`.
         needs_total_steps: whether it reads `Signals.total`.
+        decay_unit: the weight decay that does about what 1 does without the component, so that a search knows where to
+            look for one; 0 if there is no weight decay where it is on.
         kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`). It is
             off for the others. If empty it is for all.
 
@@ -81,6 +83,7 @@ class Component(nn.Module):
     needs: ClassVar[frozenset[Role]] = frozenset()
     acts_before: ClassVar[str] = ""
     needs_total_steps: ClassVar[bool] = False
+    decay_unit: ClassVar[float] = 1.0
     kinds: ClassVar[frozenset[str]] = frozenset()
     position: ClassVar[Position]
 
