@@ -632,6 +632,16 @@ def test_the_command_tunes_a_function_of_a_file(command):
     status, out, _ = command("report", "s")
     assert status == 0
     assert "Shapley value" in out
+    document = json.loads(command("report", "s", "--json")[1])
+    assert len(document["curves"]) == len(document["finalists"])
+    first, last = document["evidence"]["comparison"]["seeds"]
+    for curve in document["curves"]:
+        told = []
+        trainings.stepped(Trial(Job(Config.from_dict(curve["config"]), 0), 0, told.append))
+        steps, values = zip(*(one for one in told if one is not None), strict=True)
+        assert curve["steps"] == list(steps)
+        assert curve["mean"] == pytest.approx(values, rel=1e-5)
+        assert {*curve["seeds"]} == {last - first + 1}
     assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
     assert "has the single trainings of another one; report that: s." in command("report", "s-runs")[2]
     assert "it has s." in command("report", "t")[2]
