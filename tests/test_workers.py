@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -229,6 +230,26 @@ def test_what_a_worker_had_that_is_gone_goes_to_another(tmp_path, task, monkeypa
         mailbox.hear()
     assert mailbox.end() == "nothing has been heard of it for some time"
     assert opened.get_trial(lost).state.is_finished()
+
+
+def test_a_worker_that_could_not_be_asked_is_not_gone(tmp_path, monkeypatch):
+    """As where the database has been away for longer than a worker may be silent."""
+    opened, now = storage(tmp_path), [1000.0]
+    running = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"process": "elsewhere 1 -"})
+    opened.create_new_trial(boards.board(opened, "s"), running)
+    monkeypatch.setattr(boards, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    (mailbox,) = Board(opened, "s", Trained.from_data).recruit(1)
+    assert mailbox.hear() == []
+    now[0] += 2 * boards.SILENT
+    assert mailbox.hear() == []
+    for _ in range(int(boards.SILENT / boards.BEAT) - 2):
+        now[0] += boards.BEAT
+        assert mailbox.hear() == []
+    now[0] += 3 * boards.BEAT
+    mailbox.hear()
+    now[0] += boards.BEAT
+    with pytest.raises(EOFError):
+        mailbox.hear()
 
 
 def test_only_those_who_have_the_task_may_join(tmp_path, task):
