@@ -97,6 +97,15 @@ class Display(Progress):
         """There is no time for the last rounds."""
         self._print(f"no time for the last {'round' if rounds == 1 else f'{rounds} rounds'} in this budget")
 
+    def refinement(self, variants: int, leaders: int, *, steps: int, seeds: int, work: int) -> None:
+        """The leaders' numbers are refined."""
+        of = "the leader" if leaders == 1 else f"{leaders} leaders"
+        self._say(f"refinement: {variants} variants of {of}, {steps} steps, {count_seeds(seeds)}", work)
+
+    def unrefined(self) -> None:
+        """There is no time for that."""
+        self._print("no time to refine the leaders' numbers in this budget")
+
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """The verdict begins, or goes on with more seeds."""
         self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", work)

@@ -37,6 +37,7 @@ def tune(
     lr_range: tuple[float, float] = LR_RANGE,
     space: Space | str | Sequence[str] = "ranger21",
     sampler: str | BaseSampler = "auto",
+    refine: bool = True,
     seed: int = 0,
     timeout: str | float | None = None,
     log: str | Path | None = None,
@@ -79,6 +80,8 @@ def tune(
             way in which reports of it change, suggests that lower is better.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
         space: what to choose from: "ranger21", "modern", "extended", a list of components' ids, or a `Space`.
+        refine: whether the weight decay, betas and other numbers of the leaders are refined, if there is time for some
+            30 trainings more.
         sampler, seed: as for `autoranger search`.
         timeout: time limit of one training, as `budget`. Default: none, but a training is stopped if it makes no step
             and no report for five times as long as any before it, and at least 30 seconds.
@@ -116,6 +119,7 @@ def tune(
                 seed=seed,
                 budget=seconds(budget, "budget"),
                 sampler=sampler,
+                refine=refine,
                 resume=resume,
                 progress=progress,
             ),

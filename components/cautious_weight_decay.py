@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from autoranger.components.core.component import Component, Signals, Stage
+from autoranger.components.core.component import Component, Role, Signals, Stage
 
 
 class CautiousWeightDecay(Component):
@@ -15,6 +15,7 @@ class CautiousWeightDecay(Component):
 
     stage = Stage.DECAY
     source = "arXiv 2510.12402"
+    needs = frozenset({Role.DIRECTION})
 
     def forward(self, x: Signals) -> Signals:
         return x._replace(decay=torch.where(x.direction * x.theta >= 0, x.decay, 0.0))

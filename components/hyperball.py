@@ -19,6 +19,7 @@ class Hyperball(Component):
     source = "https://whenwen.github.io/wd_blog/public/hyperball-part-1.html"
     replaces = frozenset({Role.UPDATE, Role.DECAY})
     bypasses = frozenset({Stage.DECAY, Stage.UPDATE})
+    decay_unit = 0.0
 
     def forward(self, x: Signals) -> Signals:
         if not x.matrix:

@@ -17,6 +17,7 @@ class L2Decay(Component):
     source = "arXiv 1711.05101"
     replaces = frozenset({Role.DECAY})
     bypasses = frozenset({Stage.DECAY})
+    decay_unit = 0.01  # it is divided by the root of the second moment, as the gradient is
 
     def forward(self, x: Signals) -> Signals:
         return x._replace(grad=torch.addcmul(x.grad, x.theta, x.weight_decay), decay=torch.zeros_like(x.decay))

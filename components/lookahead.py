@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from autoranger.components.core.component import Component, Hyper, Signals, Stage
+from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 
 
 class Lookahead(Component):
@@ -20,6 +20,7 @@ class Lookahead(Component):
     k = Hyper(5, low=2, high=20, log=True, minimum=1)
     alpha = Hyper(0.5, low=0.2, high=0.9, maximum=1.0)
     state = {"slow": torch.clone}
+    replaces = frozenset({Role.POINT})
 
     def due(self, x: Signals) -> Tensor:
         return x.updates % self.k == 0

@@ -54,8 +54,10 @@ ORDER = (
     "trust_ratio",
     "hyperball",
     "update_clipping",
+    "schedule_free",
     # the weights
     "lookahead",
+    "weight_average",
 )
 
 

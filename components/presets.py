@@ -29,6 +29,8 @@ MODERN = (
     "adopt",
     "lion",
     "muon",
+    "schedule_free",
+    "weight_average",
     "cautious_mask",
     "cautious_weight_decay",
     "update_clipping",
@@ -194,6 +196,16 @@ PRESETS: dict[str, Preset] = {
         "AdamW that moves only where its direction agrees with the gradient; the authors' defaults.",
         "arXiv 2411.16085",
         {"eps": 1e-6, "weight_decay": 0.0, "components": {"cautious_mask": {}}},
+    ),
+    "schedule_free_adamw": Preset(
+        "AdamW without a schedule: evaluated with an average of weights; the authors' defaults. Mind optimizer.eval().",
+        "arXiv 2405.15682",
+        {"lr": 2.5e-3, "weight_decay": 0.0, "components": {"schedule_free": {}}},
+    ),
+    "averaged_adamw": Preset(
+        "AdamW evaluated with an exponential average of its weights; the defaults of torch. Mind optimizer.eval().",
+        "https://docs.pytorch.org/docs/stable/optim.html#weight-averaging-swa-and-ema",
+        {"weight_decay": 1e-2, "components": {"weight_average": {}}},
     ),
     "stable_adamw": Preset(
         "AdamW that takes shorter steps where gradients surprise it; moments, rate and decay of the paper's CLIP.",

@@ -27,6 +27,7 @@ class StableWeightDecay(Component):
     stage = Stage.DECAY
     source = "arXiv 2011.11152"
     needs = frozenset({Role.SECOND_MOMENT})
+    decay_unit = 0.01  # gradients of a hundredth are common
     scope = Hyper("tensor", choices=("tensor", "global"))
     bound = Hyper(1.0, low=0.01, high=1.0, log=True, positive=True)
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from autoranger.components.core.config import Config
 from autoranger.search.population import Population
 from autoranger.search.progress import Progress
-from autoranger.search.race.plan import PROTECTED, Plan, Rung
+from autoranger.search.race.plan import Plan, Rung
 
 SHARE = 0.7
 """Share of a budget that a plan may need by its estimate: extensions of the grid come on top."""
@@ -56,6 +56,7 @@ class Clock(Progress):
         rate: candidate-steps per second, as measured.
         scoring: steps of a training that take as long as scoring it once.
         setup: seconds before the first step of a chunk, without what happens only once.
+        refined: whether the leaders' numbers have been refined.
     """
 
     def __init__(self, budget: float | None, listener: Progress) -> None:
@@ -66,6 +67,7 @@ class Clock(Progress):
         self.done, self.counted = 0, 0.0
         self.rounds: list[dict[str, int]] = []
         self.rate, self.scoring, self.setup = 0.0, 0.0, 0.0
+        self.refined = False
         self.started = self.began
         self.deadline = float("inf")
 
@@ -200,7 +202,7 @@ class Clock(Progress):
 
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return (plan.rungs[-1].keep + PROTECTED) * FEWEST_SEEDS * self._training(plan)
+        return plan.finalists * FEWEST_SEEDS * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen in the race once there is one."""
@@ -229,6 +231,14 @@ class Clock(Progress):
     def left_out(self, rounds: int) -> None:
         """See `Progress`."""
         self.listener.left_out(rounds)
+
+    def refinement(self, variants: int, leaders: int, *, steps: int, seeds: int, work: int) -> None:
+        """See `Progress`."""
+        self.listener.refinement(variants, leaders, steps=steps, seeds=seeds, work=work)
+
+    def unrefined(self) -> None:
+        """See `Progress`."""
+        self.listener.unrefined()
 
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """See `Progress`."""

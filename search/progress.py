@@ -36,6 +36,18 @@ class Progress:
     def left_out(self, rounds: int) -> None:
         """The last rounds of the race are left out for lack of time."""
 
+    def refinement(self, variants: int, leaders: int, *, steps: int, seeds: int, work: int) -> None:
+        """The numbers of the race's leaders are refined.
+
+        Args:
+            variants, leaders: how many variants there are, of how many leaders.
+            steps, seeds: length and seeds of their trainings. The best go on to further seeds.
+            work: candidate-steps from here to the end of the search, estimated.
+        """
+
+    def unrefined(self) -> None:
+        """There is no time to refine the leaders' numbers."""
+
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """The verdict begins, or goes on with more seeds: `work` candidate-steps."""
 

@@ -53,6 +53,7 @@ def search(
     budget: float | None = None,
     plan: Plan | None = None,
     sampler: str | BaseSampler = AUTO,
+    refine: bool = True,
     objective: str = METRIC,
     cost: Cost | None = None,
     resume: bool = False,
@@ -74,6 +75,7 @@ def search(
         sampler: chooses what the first round trains: a name in `samplers.SAMPLERS`, a sampler of Optuna, or "grid" for
             every subset with a grid of learning rates. By default the grid if the plan has room for all subsets,
             otherwise `samplers.DEFAULT`.
+        refine: whether the numbers of the race's leaders are refined (see `race.refine`), if the plan has room for it.
         objective: what to improve: the task's `metric` at the end, `loss`, or the steps to a value of the metric, as in
             `steps:0.95`.
         cost: of a config's optimizer, such as `cost.memory()`. Subsets on the Pareto front of metric and cost stay in
@@ -101,6 +103,7 @@ def search(
         seed=seed,
         plan=plan,
         sampler=sampler,
+        refine=refine,
         cost=cost,
         resume=resume,
     )
@@ -119,6 +122,7 @@ def conduct(
     seed: int,
     plan: Plan | None,
     sampler: str | BaseSampler,
+    refine: bool,
     cost: Cost | None,
     resume: bool,
 ) -> Outcome:
@@ -127,7 +131,7 @@ def conduct(
     Args:
         subject: what to train.
         clock: has the budget.
-        storage, study, space, seed, plan, sampler, cost, resume: as `search` has them.
+        storage, study, space, seed, plan, sampler, refine, cost, resume: as `search` has them.
     """
     chooser = chosen_sampler(sampler, seed)
     lrs, trainer, cost_of = subject.lrs, subject.trainer, None if cost is None else cost.of
@@ -138,6 +142,7 @@ def conduct(
         "objective": subject.objective,
         "cost": None if cost is None else cost.name,
         "components": tuple(space.components),
+        "refine": refine,
     }
     identity = subject.identity(space.default)
     known = asdict(settings_of(subject, asked)) | identity | subject.learned
@@ -156,8 +161,9 @@ def conduct(
             swept = sweep(Race(trainer, record, {}, clock), space.default, lrs, steps, sweep_seeds)
         if record.plan is None:
             subject.check(space.plain, clock, early)
-        plan = plan or record.plan or planned(subject, space, clock, sampler)
+        plan = plan or record.plan or planned(subject, space, clock, sampler, refine=refine)
         if plan is not None:
+            plan = plan if refine else replace(plan, refine=None)
             called = samplers.DEFAULT if sampler == AUTO else settings.sampler
             opening: Opening = Exploration(space, lrs, chooser, plan.arms, seed, called)
             if lists(sampler, space, plan.arms):
@@ -176,7 +182,8 @@ def conduct(
                     "beats it; name lower rates in the task's lr_range."
                 )
             # Rounds and seeds may have been cut short.
-            done = replace(plan, rungs=plan.rungs[: len(clock.rounds)], verdict_seeds=len(finals.seeds))
+            rungs, refined = plan.rungs[: len(clock.rounds)], plan.refine if clock.refined else None
+            done = replace(plan, rungs=rungs, refine=refined, verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
             merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:
@@ -192,7 +199,10 @@ def conduct(
     finally:
         record.close()
     found_on: dict[str, Any] = {"proxy": scale} if (scale := subject.scale) else {}
-    finalists = [replace(finalist, config={**finalist.config, **found_on}) for finalist in judged.values()]
+    finalists = [
+        replace(finalist, config={**finalist.config, **found_on}, trials=record.tried(config))
+        for config, finalist in judged.items()
+    ]
     exported = replace(best, **found_on)
     outcome = Outcome(exported, finalists, evidence, clock.elapsed, clock.done)
     if front is not None:
@@ -220,17 +230,17 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
     return sampler == GRID or (sampler == AUTO and space.size <= arms)
 
 
-def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler) -> Plan | None:
+def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler, *, refine: bool) -> Plan | None:
     """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
     The smallest plan is tried if it fits without a reserve: rounds can be left out.
 
     Args:
-        subject, space, clock, sampler: of the search. With a budget the clock must be calibrated.
+        subject, space, clock, sampler, refine: of the search. With a budget the clock must be calibrated.
     """
     if clock.budget is None:
         return subject.standard(listed=lists(sampler, space, LISTED))
-    plans = subject.plans()
+    plans = [plan if refine else replace(plan, refine=None) for plan in subject.plans()]
     size = space.size, len(subject.lrs)
     return fitting(plans, *size, clock.affordable, clock.scoring) or fitting(
         plans[:1], *size, clock.utmost, clock.scoring

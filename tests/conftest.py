@@ -185,9 +185,11 @@ def arrays(params: Sequence[Tensor]) -> list[Array]:
 
 
 def follow(config: Config, problem: Problem, dtype: torch.dtype = torch.float64) -> list[Array]:
-    """The parameters after the problem's steps, by the project's optimizer."""
+    """The parameters to evaluate with after the problem's steps, by the project's optimizer."""
     params = problem.leaves(dtype)
-    advance(config.build(params, total_steps=problem.total_steps), params, problem.grads)
+    optimizer = config.build(params, total_steps=problem.total_steps)
+    advance(optimizer, params, problem.grads)
+    optimizer.eval()
     return arrays(params)
 
 
@@ -225,8 +227,8 @@ class Population:
         self.core(self.thetas, self.grads(grads), None if active is None else [active] * len(self.thetas))
 
     def rows(self) -> list[list[Array]]:
-        """The parameters of each candidate."""
-        stacked = [theta.double().numpy() for theta in self.thetas]
+        """The parameters of each candidate, those to evaluate with."""
+        stacked = [theta.double().numpy() for theta in self.core.evaluated(self.thetas)]
         return [
             [theta[k].reshape(shape).copy() for theta, shape in zip(stacked, self.shapes, strict=True)]
             for k in range(len(stacked[0]))

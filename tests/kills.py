@@ -18,6 +18,7 @@ import optuna
 from optuna.trial import TrialState
 
 from autoranger import cli
+from autoranger.cli import searching
 from autoranger.search import study as studies
 from autoranger.search.population import Population
 from autoranger.search.storage.record import Record
@@ -89,7 +90,7 @@ def process(log: Path, words: Sequence[str]) -> None:
     studies.planned = lambda subject, space, clock, sampler: (  # type: ignore[assignment]
         PLAN if clock.budget is None else standard(subject, space, clock, sampler)
     )
-    cli.choices = lambda *_: SMALL  # type: ignore[assignment]
+    searching.choices = lambda *_: SMALL  # type: ignore[assignment]
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     sys.stderr = log.with_suffix(".err").open("w", encoding="utf-8")
     for number in (signal.SIGTERM, signal.SIGINT):

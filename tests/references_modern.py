@@ -26,6 +26,9 @@ class Modern(extended.Extended):
         self.momentum = np.zeros_like(self.theta)
         self.squares = np.zeros_like(self.theta)
         self.slow_momentum = np.zeros_like(self.theta)
+        self.base = self.theta.copy()
+        self.average = self.theta.copy()
+        self.squared_rates = 0.0
         self.is_matrix = self.theta.ndim > 1 and self.theta[0].size > 1
 
 
@@ -53,7 +56,21 @@ def trajectory(config: Config, params: Sequence[Array], grads: Gradients, total_
         for memory, _ in present:
             descend(config, memory, eta, part, decay(config, memory, mean_of_all, eta, part), beta1)
             look_ahead(config, memory)
-    return [memory.theta for memory in memories]
+            average(config, memory)
+    return [memory.average if averages(config) else memory.theta for memory in memories]
+
+
+def averages(config: Config) -> bool:
+    """Whether an average is what to evaluate with."""
+    return not {"schedule_free", "weight_average"}.isdisjoint(config.components)
+
+
+def average(config: Config, memory: Modern) -> None:
+    """The exponential average of tf.train.ExponentialMovingAverage(decay, num_updates)."""
+    if "weight_average" in config.components:
+        t = memory.updates
+        d = min(config.components["weight_average"]["decay"], (1 + t) / (10 + t))
+        memory.average = d * memory.average + (1 - d) * memory.theta
 
 
 def rate(config: Config, t: int, total_steps: int | None) -> float:
@@ -157,6 +174,17 @@ def decay(config: Config, memory: Modern, mean_of_all: float, eta: float, part: 
 
 def descend(config: Config, memory: Modern, eta: float, part: float, term: Array, beta1: float) -> None:
     """The step of the weights."""
+    if "schedule_free" in config.components:  # 2405.15682, algorithm 1
+        own = config.components["schedule_free"]
+        gamma = eta * min(1.0, memory.updates / own["warmup"]) if own["warmup"] else eta
+        weight = min(1.0, memory.updates / own["warmup"]) ** 2 if own["warmup"] else 1.0
+        memory.squared_rates += weight
+        update = memory.gradient / extended.denominator(config, memory) + config.weight_decay * term
+        memory.base = memory.base - gamma * update
+        c = weight / memory.squared_rates
+        memory.average = (1 - c) * memory.average + c * memory.base
+        memory.theta[...] = (1 - own["beta"]) * memory.base + own["beta"] * memory.average
+        return
     if "hyperball" in config.components:
         radius, length = norm(memory.theta), norm(memory.direction)
         if not memory.is_matrix or radius == 0 or length == 0:
@@ -189,9 +217,11 @@ REFERENCES_MODERN: dict[str, Trajectory] = dict.fromkeys(
         "muon",
         "nesterov",
         "power_cooldown",
+        "schedule_free",
         "signum",
         "square_root_cooldown",
         "update_clipping",
+        "weight_average",
     ),
     trajectory,
 )

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +16,13 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from autoranger import Config
+from autoranger.search.crew.batch import Batch, Training
+from autoranger.search.crew.crew import Crew
+from autoranger.search.engine.pool import Pool
+from autoranger.search.engine.process import Processes, can_fork
 from autoranger.search.population import Population, checkpoint
-from autoranger.search.population.checkpoint import Checkpoints
+from autoranger.search.population.checkpoint import Checkpoint, Checkpoints
+from autoranger.search.population.population import POLL
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from tests import toy
@@ -65,25 +73,33 @@ class WithGenerator(toy.Toy):
         return Drawing()
 
 
-class KilledError(Exception):
-    pass
+class KilledError(BaseException):
+    """Not an Exception, so that it is not taken for an error of the model."""
 
 
-def trained(population: Population, *, after: int | None = None, curve: int = 0) -> dict[str, Any]:
-    """The scores of some candidates, one of which diverges; KilledError after so many passes through the model."""
+def stopping(after: int) -> Any:
+    """A pulse that ends a training after so many passes through the model."""
     passes = [0]
 
     def pulse() -> None:
         passes[0] += 1
-        if after is not None and passes[0] > after:
-            raise KeyboardInterrupt
+        if passes[0] > after:
+            raise KilledError
+
+    return pulse
+
+
+def trained(population: Population, *, after: int | None = None, curve: int = 0) -> dict[str, Any]:
+    """The scores of some candidates, one of which diverges; KilledError after so many passes through the model."""
+    passes, stop = [0], stopping(after) if after is not None else lambda: None
+
+    def pulse() -> None:
+        passes[0] += 1
+        stop()
 
     population.pulse = pulse
     configs = [*toy.CONFIGS, toy.WILD, Config(lr=0.02, components={"lookahead": {}, "positive_negative_momentum": {}})]
-    try:
-        scores = population.train(configs, SEEDS, STEPS, splits=("valid", "test"), curve=curve)
-    except KeyboardInterrupt:
-        raise KilledError from None
+    scores = population.train(configs, SEEDS, STEPS, splits=("valid", "test"), curve=curve)
     return scores | {"passes": passes[0], "failures": dict(population.failures)}
 
 
@@ -185,3 +201,61 @@ def test_a_search_goes_on_from_checkpoints_and_leaves_none(tmp_path: Path, monke
     again = run("a/b", resume=True)
     assert (again.config, again.evidence) == (whole.config, whole.evidence)
     assert [p.name for p in tmp_path.iterdir()] == ["j"]
+
+
+@pytest.mark.skipif(not can_fork(), reason="the worker is a fork, which inherits what the test changes")
+def test_what_a_killed_worker_had_begun_goes_on_in_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = trained(Population(toy.Toy()), curve=4)
+    folder, killed, begun = tmp_path / "c", tmp_path / "killed", tmp_path / "begun"
+    write, batches = Checkpoint.write, Population._batches
+
+    def deadly(self: Checkpoint, chunk: Any, step: int, curve: Tensor) -> None:
+        write(self, chunk, step, curve)
+        if not killed.exists():
+            killed.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def noted(self: Population, seeds: Any, steps: int, first: int = 0) -> Any:
+        if steps == STEPS:
+            with begun.open("a") as file:
+                file.write(f"{first} ")
+        return batches(self, seeds, steps, first)
+
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    monkeypatch.setattr(Checkpoint, "write", deadly)
+    monkeypatch.setattr(Population, "_batches", noted)
+    population = Population(toy.Toy())
+    population.checkpoints = Checkpoints(folder)
+    progress = list[int]()
+    with closing(Pool([Processes(Training(toy.Toy(), "metric"), 1, threads=1)])) as pool:
+        configs = [*toy.CONFIGS, toy.WILD, Config(lr=0.02, components={"lookahead": {}})]
+        found = Crew(population, pool).train(configs, SEEDS, STEPS, curve=4, progress=progress.append)
+    assert begun.read_text() == f"0 0 {POLL} ", "two chunks, and the first one again"
+    assert sum(progress) == len(configs) * len(SEEDS) * STEPS
+    for name in ("valid", "curve"):
+        np.testing.assert_array_equal(found[name][:3], whole[name][:3], err_msg="to the last bit")
+    assert not list(folder.iterdir()), "what is done needs none"
+
+
+def test_a_worker_that_does_not_see_the_folder_leaves_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint, "EVERY", 0.0)
+    batch = Batch(tuple(toy.CONFIGS), tuple(SEEDS), STEPS, ("valid",), checkpoints=str(tmp_path / "elsewhere"))
+    assert not Training(toy.Toy(), "metric")(batch, 0, lambda told: None).error
+    assert not list(tmp_path.iterdir())
+
+
+def test_only_what_is_written_loses_its_checkpoint(tmp_path: Path) -> None:
+    """Even where a chunk had been cut in two for lack of memory, and whoever wrote the file."""
+    checkpoints = Checkpoints(tmp_path, every=0.0)
+    one, *others = (Config(lr=lr) for lr in (0.01, 0.02, 0.03))
+    for configs in ([one], others):
+        population = Population(toy.Toy())
+        population.checkpoints = checkpoints
+        population.pulse = stopping(30)
+        with pytest.raises(KilledError):
+            population.train(configs, SEEDS, STEPS)
+    assert len(list(tmp_path.iterdir())) == 2
+    Checkpoints(tmp_path).drop([one, others[0]])
+    assert len(list(tmp_path.iterdir())) == 1
+    Checkpoints(tmp_path).drop(others)
+    assert not list(tmp_path.iterdir())

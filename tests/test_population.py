@@ -41,7 +41,7 @@ def alone(task: toy.Toy, config: Config, seed: int, steps: int) -> float:
             task.loss(model(batch), targets[indices]).backward()
             optimizer.step()
     model.eval()
-    with torch.no_grad():
+    with torch.no_grad(), optimizer.evaluation():
         x, y = task.data()["valid"]
         return float(task.metric(model(x), y))
 

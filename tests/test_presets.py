@@ -75,7 +75,9 @@ def theirs(make: Make, schedule: Schedule | None = None) -> list[Array]:
 
 def ours(config: Config) -> list[Array]:
     params = PROBLEM.leaves()
-    advance(config.build(params, total_steps=STEPS), params, PROBLEM.grads)
+    optimizer = config.build(params, total_steps=STEPS)
+    advance(optimizer, params, PROBLEM.grads)
+    optimizer.eval()
     return arrays(params)
 
 

@@ -184,7 +184,7 @@ def test_the_text_says_what_was_found(autoranger):
     for value in ("0.5678 (1 diverged)", "0.5432", "-0.0222 [-0.0322, -0.0122]", "best of random subsets", "0.01", "?"):
         assert value in words
     assert "4,321 candidate-steps in 12 s" in words
-    assert "27 candidates of 9 subsets for 50 steps on one seed; 12 candidates of 4 subsets for 100 steps on 2" in words
+    assert "27 candidates of 8 subsets for 50 steps on one seed; 12 candidates of 4 subsets for 100 steps on 2" in words
     assert "after 50 steps on seed 0, from 24 candidates (1 diverged)" in words
     table = words[words.index("Shapley value") : words.index("strongest pairs")]
     assert table.index("gain +0.0") < table.index("nothing ") < table.index("<i>harm</i> -0.0"), "the largest first"

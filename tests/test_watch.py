@@ -136,8 +136,9 @@ def test_the_sizes_of_rounds_are_those_that_cost() -> None:
     assert plan.sizes(256, 5) == [(256 + ENTRANTS) * 5, (85 + PROTECTED) * 3, (21 + PROTECTED) * 2]
     assert plan.sizes(2, 5) == [(2 + ENTRANTS) * 5, (2 + PROTECTED) * 3, (2 + PROTECTED) * 2]
     costs = [size * rung.seeds * rung.steps for size, rung in zip(plan.sizes(256, 5), plan.rungs, strict=True)]
-    assert plan.cost(256, 5) == sum(costs) + (4 + PROTECTED) * 32 * 100
-    assert plan.cost(21, 5, first=2) == (21 + PROTECTED) * 2 * 6 * 100 + (4 + PROTECTED) * 32 * 100
+    rest = sum(size * seeds * 100 for size, seeds in plan.refine.parts) + (4 + 4 + PROTECTED) * 32 * 100
+    assert plan.cost(256, 5) == sum(costs) + rest
+    assert plan.cost(21, 5, first=2) == (21 + PROTECTED) * 2 * 6 * 100 + rest
 
 
 def test_the_time_of_a_sitting() -> None:

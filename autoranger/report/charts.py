@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy import stats
+from scipy.special import stdtrit
 
 from autoranger.components.core.component import Settings, Stage, registry
 from autoranger.components.core.config import Config
@@ -196,7 +196,7 @@ def draw_curves(curves: Sequence[Curve], names: Sequence[str], metric: str) -> F
     low = np.inf
     for curve, name, colour, marker in zip(curves, names, LINES, MARKERS, strict=False):
         mean, seeds = np.array(curve.mean), np.maximum(curve.seeds, 2)
-        half = stats.t.ppf(0.975, seeds - 1) * np.nan_to_num(curve.deviation) / np.sqrt(seeds)
+        half = stdtrit(seeds - 1, 0.975) * np.nan_to_num(curve.deviation) / np.sqrt(seeds)
         axes.fill_between(curve.steps, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
         axes.plot(curve.steps, mean, color=colour, marker=marker, markersize=4, linewidth=1.6, label=literal(name))
         low = min(low, np.nanmin(mean[len(mean) // 4 :], initial=np.inf))

@@ -164,7 +164,7 @@ def origin(report: Report) -> str:
 
 
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
-    """Place, name, learning rate, valid, test, difference to full Ranger21, its p, that to the best baseline, cost."""
+    """Place, name, rate, valid, test, difference to full Ranger21, its p, that to the best baseline, trials, cost."""
     for place, finalist in enumerate(finalists, start=1):
         gain = finalist.against_default
         yield (
@@ -176,6 +176,7 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
             interval(gain),
             "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
             interval(finalist.against_best),
+            "?" if finalist.trials is None else f"{finalist.trials}",
             "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
         )
 
@@ -229,7 +230,8 @@ def legend(evidence: Evidence | None) -> str:
         f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
         "rows of a column together; p likewise, of being no better than full Ranger21: below "
         f"{beyond:.2g} where an interval is above 0. The best baseline is the one with the best mean, the row's own "
-        "left out; that interval is above 0 only where every one of them is beaten."
+        "left out; that interval is above 0 only where every one of them is beaten. Tried: learning rates and numbers "
+        "of the same components."
     )
 
 
@@ -251,6 +253,7 @@ def note(outcome: Outcome, report: str) -> str:
             "against Ranger21",
             "p",
             "against the best baseline",
+            "tried",
         )
         rows = [head, ["---"] * len(head), *finalist_cells(outcome.finalists)]
         table = ["", *(f"| {' | '.join(row[: len(head)])} |" for row in rows), "", legend(evidence)]

@@ -12,7 +12,7 @@ from optuna.study import Study
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.attribution.sample import candidate, results
-from autoranger.search.race.plan import PROTECTED, Plan
+from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
 from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import in_words, lr_grid
@@ -108,8 +108,10 @@ def read_standing(study: Study) -> Standing:
     facts = study.user_attrs
     settings, parts = from_data(Settings, facts.get("settings"), "study.settings"), sittings(study)
     plan = None if facts.get("plan") is None else from_data(Plan, facts["plan"], "study.plan")
-    now, race = state(study), race_of(study, settings.seed)
-    stages = [] if plan is None else list(planned(plan, settings, race, verdict_of(facts), over=now is State.FINISHED))
+    now, trained = state(study), rounds_of(study, settings.seed)
+    race, verdict, over = by_candidate(trained), verdict_of(facts), now is State.FINISHED
+    done = [len(values) for values in trained.values()]
+    stages = [] if plan is None else list(planned(plan, settings, done, verdict, over=over))
     seconds = elapsed(parts, running=now is State.RUNNING)
     standing = Standing(
         study.study_name, now, settings, parts, stages, leaders(race, settings.components), seconds, None
@@ -123,17 +125,34 @@ def read_standing(study: Study) -> Standing:
 
 
 Race = dict[Round, dict[tuple[frozenset[str], float], float]]
-"""Of every round, the mean metric of each candidate."""
+"""Of every round, the mean metric of each candidate; of those that differ in nothing but numbers, the best one's."""
 
 
 def race_of(study: Study, seed: int) -> Race:
-    """The rounds of the race, in order, without what was trained before it."""
-    found: Race = {}
+    """The rounds of the race and its refinement, in order, without what was trained before it."""
+    return by_candidate(rounds_of(study, seed))
+
+
+Results = list[tuple[tuple[frozenset[str], float], float]]
+"""Subset, learning rate and mean metric of trials."""
+
+
+def rounds_of(study: Study, seed: int) -> dict[Round, Results]:
+    """The results of each round of the race and its refinement, in order."""
+    found = dict[Round, Results]()
     for trial in study.get_trials(deepcopy=False):
         for round_, values in results(trial):
             if round_.first_seed < seed * SEEDS + SEEDS // 2:
-                found.setdefault(round_, {})[candidate(trial)] = float(np.mean(values))
+                found.setdefault(round_, []).append((candidate(trial), float(np.mean(values))))
     return dict(sorted(found.items(), key=lambda entry: entry[0].first_seed))
+
+
+def by_candidate(rounds: Mapping[Round, Results]) -> Race:
+    """The rounds with the best result for each subset and learning rate."""
+    return {
+        round_: dict(sorted(found, key=lambda entry: np.nan_to_num(entry[1], nan=-np.inf)))
+        for round_, found in rounds.items()
+    }
 
 
 def verdict_of(facts: Mapping[str, Any]) -> tuple[Round, int] | None:
@@ -145,18 +164,22 @@ def verdict_of(facts: Mapping[str, Any]) -> tuple[Round, int] | None:
 
 
 def planned(
-    plan: Plan, settings: Settings, race: Race, verdict: tuple[Round, int] | None, *, over: bool
+    plan: Plan, settings: Settings, done: Sequence[int], verdict: tuple[Round, int] | None, *, over: bool
 ) -> Sequence[Stage]:
-    """The stages of a search's plan, with what has been done of each."""
+    """The stages of a search's plan, with the number of candidates that have been through each."""
     arms, rates = 2 ** len(settings.components), len(lr_grid(*settings.lr_range))
-    done = [len(candidates) for candidates in race.values()] + [0] * len(plan.rungs)
-    sizes = zip(plan.rungs, plan.sizes(arms, rates), done, strict=False)
+    rungs = [(r.steps, r.seeds, size) for r, size in zip(plan.rungs, plan.sizes(arms, rates), strict=True)]
+    names = [f"round {number} of {len(rungs)}" for number in range(1, len(rungs) + 1)]
+    if plan.refine is not None:
+        rungs += [(plan.steps, seeds, size) for size, seeds in plan.refine.parts]
+        names += ["refinement", "refinement, further seeds"]
+    counts = [*done, *[0] * len(rungs)]
     rounds = [
-        Stage(f"round {number} of {len(plan.rungs)}", rung.steps, rung.seeds, so_far, size)
-        for number, (rung, size, so_far) in enumerate(sizes, start=1)
+        Stage(name, steps, seeds, so_far, size)
+        for name, (steps, seeds, size), so_far in zip(names, rungs, counts, strict=False)
     ]
     seeds, so_far = (verdict[0].seeds, verdict[1]) if verdict else (plan.verdict_seeds, 0)
-    stages = [*rounds, Stage("verdict", plan.steps, seeds, so_far, plan.rungs[-1].keep + PROTECTED)]
+    stages = [*rounds, Stage("verdict", plan.steps, seeds, so_far, plan.finalists)]
     latest = len(stages) if over else max((place for place, stage in enumerate(stages) if stage.done), default=0)
     return [replace(stage, planned=stage.done) if place < latest else stage for place, stage in enumerate(stages)]
 

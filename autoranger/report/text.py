@@ -58,12 +58,13 @@ def print_finalists(console: Console, finalists: Sequence[Finalist], settings: S
     shared, names = sentences.told_apart(finalists)
     results = Table(*numbers, Column("optimizer", overflow="fold"), box=None, pad_edge=False)
     costs = [settings.cost] if settings.cost else []
-    against = Table("", "against ranger21", "p", "against the best baseline", *costs, box=None, pad_edge=False)
+    columns = ("", "against ranger21", "p", "against the best baseline", "tried", *costs)
+    against = Table(*columns, box=None, pad_edge=False)
     for finalist, name, cells in zip(finalists, names, sentences.finalist_cells(finalists), strict=True):
         place, _, lr, valid, test, *differences = cells
         style = "bold green" if finalist.exported else ""
         results.add_row(place.rjust(3), lr, valid, test, escape(name), style=style)
-        against.add_row(place.rjust(3), *differences[: 3 + len(costs)], style=style)
+        against.add_row(place.rjust(3), *differences[: 4 + len(costs)], style=style)
     console.print(results)
     if shared:
         console.print(f"\n{sentences.SHARED}: adamw + {' + '.join(map(escape, shared))}", highlight=False)

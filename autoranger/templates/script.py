@@ -42,7 +42,8 @@ def train(trial: autoranger.Trial) -> float:
             loss = nn.functional.cross_entropy(model(inputs), targets)
             loss.backward()
             optimizer.step()
-        score = evaluate(model, *validation.tensors)
+        with optimizer.evaluation():  # some candidates evaluate an average of their weights
+            score = evaluate(model, *validation.tensors)
         # Optional: it is recorded with the trial. NaN ends the training.
         trial.report(score, epoch)
         best, waited = (score, 0) if score > best else (best, waited + 1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.adamw import ADAMW, Part
-from autoranger.components.core.component import Component, Settings, Signals, Stage, registry
+from autoranger.components.core.component import Component, Role, Settings, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.hyper import Setting
 from autoranger.components.core.private import is_intercepted
@@ -51,6 +51,14 @@ class Link:
         if due is not None:  # the state of a component that is off does not matter
             changed = {name: torch.where(due, new, state[name]) for name, new in changed.items()}
         return y._replace(**chosen), changed  # type: ignore[arg-type]
+
+    def evaluated(self, theta: Tensor, held: Mapping[str, Tensor]) -> Tensor:
+        """The weights to evaluate with, of those that are trained: the same ones where the component has no say."""
+        component = self.component
+        if Role.EVALUATION not in component.replaces:
+            return theta
+        found = component.evaluated(theta, {name: buffer.to(theta.dtype) for name, buffer in held.items()})
+        return torch.where(component.switch, found, theta) if self.gated else found
 
 
 def chains_of(

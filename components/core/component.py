@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import ClassVar
 
@@ -57,11 +57,14 @@ class Component(nn.Module):
             `torch.clone` for a copy of them (a component with one begins anew where weights are loaded into the model).
         replaces: the roles that it plays (a `Role`, or a member of an enum of your own). Two components that replace
             the same one exclude each other, and AdamW's part of that role is not computed where the component is on.
+            One that plays `Role.EVALUATION` defines `evaluated`.
         bypasses: the stages whose result it does not read. It excludes the components of these stages.
         needs: the roles whose result it reads. AdamW computes them even where another component bypasses their stage.
         acts_before: the id of the component of the same stage that it acts before. By default it acts after all that
             are listed in `components.order`.
         needs_total_steps: whether it reads `Signals.total`.
+        decay_unit: the weight decay that does about what 1 does without the component, so that a search knows where to
+            look for one; 0 if there is no weight decay where it is on.
         kinds: the kinds of parameters that it is for, of hidden, embedding, head and vector (see `core.kinds`). It is
             off for the others. If empty it is for all.
 
@@ -80,6 +83,7 @@ class Component(nn.Module):
     needs: ClassVar[frozenset[Role]] = frozenset()
     acts_before: ClassVar[str] = ""
     needs_total_steps: ClassVar[bool] = False
+    decay_unit: ClassVar[float] = 1.0
     kinds: ClassVar[frozenset[str]] = frozenset()
     position: ClassVar[Position]
 
@@ -124,6 +128,10 @@ class Component(nn.Module):
         """Whether the component acts in this step, `[K, B, 1, 1]`; None means always. Else nothing changes."""
         return None
 
+    def evaluated(self, theta: Tensor, state: Mapping[str, Tensor]) -> Tensor:
+        """The weights to evaluate with, of those that are trained. Called where it plays `Role.EVALUATION`."""
+        raise NotImplementedError
+
     def forward(self, x: Signals) -> Signals:
         """The signals after this component, as if it were on for every candidate (the step does the switching)."""
         raise NotImplementedError
@@ -165,6 +173,8 @@ class Component(nn.Module):
         for one, another in ((cls, other), (other, cls)):
             if another.stage in one.bypasses:
                 return f"{one.id} leaves {another.id} without effect"
+            if one.stage > another.stage and (missed := (another.needs & one.replaces) - another.replaces):
+                return f"{another.id} needs the {next(iter(missed)).value}, which {one.id} does without"
         return ""
 
     @classmethod

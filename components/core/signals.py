@@ -44,6 +44,8 @@ class Role(enum.Enum):
     TRUST_RATIO = "trust ratio"
     WARMUP = "warmup"
     ANNEALING = "annealing"
+    POINT = "weights that gradients are taken at"
+    EVALUATION = "weights to evaluate with"
 
 
 class Signals(NamedTuple):

@@ -21,8 +21,8 @@ from autoranger.components.core.component import Signals
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.shards import Shards
-from autoranger.components.core.signals import SCALARS
-from autoranger.components.core.stack import Stack
+from autoranger.components.core.signals import SCALARS, Role
+from autoranger.components.core.stack import Stack, held_in
 from autoranger.components.core.sums import together
 from autoranger.components.core.totals import collect
 
@@ -104,6 +104,11 @@ class Step(nn.Module):
     def is_collective(self) -> bool:
         """Whether any component needs a sum over all tensors of the model."""
         return any(head_of(sweep) for cut in self.sweeps for sweep in cut)
+
+    @torch.no_grad()
+    def evaluated(self, thetas: Sequence[Tensor]) -> list[Tensor]:
+        """The weights to evaluate with; those of `thetas` themselves that no component has another opinion of."""
+        return [evaluated(self.chains[s.chain], theta, s) for s, theta in zip(self.stacks, thetas, strict=True)]
 
     def take(self, stack: Stack) -> Stack:
         """Goes on with a stack that another step of the same components has made."""
@@ -197,6 +202,16 @@ def run(sweep: Sequence[Link], x: Signals, stack: Stack, mask: Tensor | None) ->
         x, changed = link.advance(x, held)
         write_state(held, stack.rounded(link.component, changed), mask)
     return x
+
+
+def evaluated(chain: Sequence[Link], theta: Tensor, stack: Stack) -> Tensor:
+    """The weights of one stack to evaluate with; see `Step.evaluated`."""
+    if not any(Role.EVALUATION in link.component.replaces for link in chain):
+        return theta
+    found = theta.to(held_in(theta.dtype))
+    for link in chain:
+        found = link.evaluated(found, stack.state(link.component))
+    return found.to(theta.dtype)
 
 
 def run_together(

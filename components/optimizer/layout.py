@@ -86,7 +86,7 @@ class ParameterLayout:
         self.tensors = [*self._find(self.entries)]
         self.places = [addresses(self.tensors[i :: self.most]) for i in range(self.most)]
         self.flags = [torch.full((), present, device=self.core.lr.device) for present in (False, True)]
-        here = self._here()
+        here = self.here()
         self.kernel = compile_step(self.core, here, compile)
         self.interpreter = None if self.kernel else interpreter(self.core, here)
         self.scheduled = bool(config.needs_total_steps)
@@ -168,10 +168,9 @@ class ParameterLayout:
     def step(self) -> None:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
-        negated, here = self._negated(), self._here()
+        negated, here = self._negated(), self.here()
         if self.watch:
-            self.watch.params = here
-            self._begin_anew(self.watch.changed(), here)
+            self.begin_anew(here)
         if self.kernel is not None:
             self._step_compiled(self.kernel, here, negated)
         # The interpreter looks at values, which a step that somebody records must not.
@@ -185,7 +184,7 @@ class ParameterLayout:
         if self.scheduled:
             self._warn_at_the_end()
 
-    def _here(self) -> list[Tensor]:
+    def here(self) -> list[Tensor]:
         """What this process holds of each parameter."""
         return [*map(local, self.every)] if self.sharded else self.every
 
@@ -197,9 +196,12 @@ class ParameterLayout:
         signs = [group["maximize"] for group in self.groups]
         return [signs[index] for index in self.group_of] if any(signs) else []
 
-    def _begin_anew(self, changed: list[int], here: list[Tensor]) -> None:
+    def begin_anew(self, here: list[Tensor]) -> None:
         """Lets components that keep a copy of weights begin with those that somebody has put in their place."""
-        if changed:
+        if not self.watch:
+            return
+        self.watch.params = here
+        if changed := self.watch.changed():
             places = [(stacked.stack, b) for stacked in self.stacks for b in range(len(stacked.members))]
             for i in changed:
                 stack, b = places[i]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,6 +16,14 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.arrange import arrange, split, with_numbers
+from autoranger.components.optimizer.evaluation import (
+    MODE,
+    Swap,
+    is_evaluating,
+    put_back,
+    require_training,
+    tells_apart,
+)
 from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, check_state_dtype, chosen
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
@@ -85,8 +94,10 @@ class ComposedOptimizer(Optimizer):
         self.compile: Compile = compile
         self.state_dtype = state_dtype
         self._bound: ParameterLayout | None = None
+        self._swap: Swap | None = None
         numbers = {name: getattr(config, name) for name in ("lr", "betas", "eps", "weight_decay")}
         more = {"components": chosen(config), "total_steps": total_steps, "maximize": maximize, "step": 0, "kind": None}
+        more |= {MODE: False} if tells_apart(config) else {}
         super().__init__(given, numbers | more | ({} if lr is None else {"lr": lr}))
         step_aside(type(self))
 
@@ -97,7 +108,7 @@ class ComposedOptimizer(Optimizer):
             for part in split([param_group], self.config, partly=True) if by_kind else [param_group]:
                 super().add_param_group(with_numbers(part, self.config, self.defaults))
                 group = self.param_groups[-1]
-                group["step"] = self.param_groups[0]["step"]
+                group |= {name: self.param_groups[0][name] for name in ("step", MODE) if name in self.param_groups[0]}
                 check_numbers(group)
                 check_group(group, self.config)
                 check_state_dtype(self.state_dtype, group["params"])
@@ -112,6 +123,7 @@ class ComposedOptimizer(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
         """One update; returns what `closure` returns, called with gradients enabled."""
+        require_training(self.param_groups)
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -121,6 +133,45 @@ class ComposedOptimizer(Optimizer):
             bound = self._bind()
         bound.step()
         return loss
+
+    @torch.no_grad()
+    def eval(self) -> None:
+        """Puts the weights to evaluate with in the place of those that are trained, until `train` puts these back.
+
+        They differ where a component says so, such as an average of weights; otherwise nothing happens, nor in a second
+        call. `state_dict` and the model's together hold both kinds of weights, before and after. Buffers stay as they
+        are: for batch normalization see `torch.optim.swa_utils.update_bn`.
+        """
+        if tells_apart(self.config) and not is_evaluating(self.param_groups):
+            bound = self._bound
+            if bound is None or not bound.fits(self.param_groups, self.state):
+                bound = self._bind()
+            self._swap = Swap(bound, self.state)
+            for group in self.param_groups:
+                group[MODE] = True
+
+    @torch.no_grad()
+    def train(self) -> None:
+        """Puts the weights that are trained back, as they were to the bit. See `eval`.
+
+        Where others have been loaded into the model since `eval`, these stay, and training goes on from them.
+        """
+        if is_evaluating(self.param_groups):
+            put_back(self.param_groups, self.state, self._swap)
+            self._swap = None
+            for group in self.param_groups:
+                group[MODE] = False
+
+    @contextmanager
+    def evaluation(self) -> Iterator[None]:
+        """A context in which parameters are the weights to evaluate with: `eval`, and then `train` if it was that."""
+        training = not is_evaluating(self.param_groups)
+        self.eval()
+        try:
+            yield
+        finally:
+            if training:
+                self.train()
 
     def get_last_lr(self) -> list[float]:
         """The learning rate of the latest step for each group: `lr` times the factor of the schedules.
@@ -157,7 +208,7 @@ class ComposedOptimizer(Optimizer):
         """
         with Resume(self, self.config):
             super().load_state_dict(state_dict)
-        self._bound = None
+        self._bound, self._swap = None, None
 
     def __getstate__(self) -> dict[str, Any]:
         self._recount()
@@ -170,7 +221,7 @@ class ComposedOptimizer(Optimizer):
         vars(self).setdefault("state_dtype", None)  # of a pickle from before
         for group in self.param_groups:
             group.setdefault("maximize", False)
-        self._bound = None
+        self._bound, self._swap = None, None
         step_aside(type(self))
 
     def _bind(self) -> ParameterLayout:

@@ -193,6 +193,17 @@ class _Hyperball(TypedDict, total=False):
 class _UpdateClipping(TypedDict, total=False):
     """Take a shorter step where gradients are much larger than the second moment expects."""
 
+class _ScheduleFree(TypedDict, total=False):
+    """Take gradients between the weights z that move and their average x, which is what to evaluate: no schedule."""
+
+    beta: float
+    warmup: int
+
+class _WeightAverage(TypedDict, total=False):
+    """Evaluate with an exponential average of the weights, and train on without it."""
+
+    decay: float
+
 class Ranger21(ComposedOptimizer):
     def __init__(
         self,
@@ -245,5 +256,7 @@ class Ranger21(ComposedOptimizer):
         trust_ratio: bool | _TrustRatio = False,
         hyperball: bool | _Hyperball = False,
         update_clipping: bool | _UpdateClipping = False,
+        schedule_free: bool | _ScheduleFree = False,
+        weight_average: bool | _WeightAverage = False,
         **components: bool | Mapping[str, float | int | str],
     ) -> None: ...

@@ -15,6 +15,7 @@ from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.shards import local
+from autoranger.components.optimizer.evaluation import MODE, TRAINED, tells_apart
 from autoranger.components.optimizer.groups import chosen
 
 if TYPE_CHECKING:
@@ -54,8 +55,11 @@ class Resume:
                     f"the state is of an optimizer with other components or hyperparameters ({theirs}); "
                     f"build it from the same config ({', '.join(mine) or 'none'} here)."
                 )
-        by_group = [state_names(config) for config in configs]
-        every = [own for own, group in zip(by_group, optimizer.param_groups, strict=True) for _ in group["params"]]
+        by_group = [
+            state_names(config) | ({TRAINED} if group.get(MODE) and tells_apart(config) else set())
+            for config, group in zip(configs, state_dict["param_groups"], strict=False)
+        ]
+        every = [own for own, group in zip(by_group, optimizer.param_groups, strict=False) for _ in group["params"]]
         for number, ((p, entry), names) in enumerate(zip(self._pairs(), every, strict=False)):
             if entry and (missing := names - entry.keys()):
                 raise ConfigError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -47,18 +47,28 @@ class Watch:
 
         What is changed before every step, clipped, projected or masked, is not: that belongs to the training.
         """
-        if self._readable:
-            addresses = [*map(Tensor.data_ptr, self.params)]
-            if addresses != self._addresses:
-                self._addresses = addresses
-                self._read = reader(self.params, addresses)
-        now = self._look()
+        now = self.look()
         if now == self.seen or not self.seen:
             self._often = set()
             return []
         found = {i // 2 for i, (a, b) in enumerate(zip(now, self.seen, strict=True)) if b is not None and a != b}
         new, self._often = found - self._often, found
         return sorted(new)
+
+    def look(self) -> Sequence[int]:
+        """Two numbers for each parameter, as they are now."""
+        if self._readable:
+            addresses = [*map(Tensor.data_ptr, self.params)]
+            if addresses != self._addresses:
+                self._addresses = addresses
+                self._read = reader(self.params, addresses)
+        return self._look()
+
+    def excuse(self, before: Sequence[int], those: Container[int]) -> None:
+        """Takes what has happened to some parameters since a look as no change."""
+        if self.seen:
+            looks = enumerate(zip(self.seen, before, self.look(), strict=True))
+            self.seen = tuple(s if s is None or i // 2 not in those else s + b - a for i, (s, a, b) in looks)
 
     def _look(self) -> Sequence[int]:
         if self._readable:

@@ -23,7 +23,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.storages import InMemoryStorage
 from optuna.study import Study, create_study
 from optuna.trial import TrialState, create_trial
-from scipy import stats
+from scipy.special import ndtri, stdtrit
 
 from autoranger.components.core.errors import ConfigError, unknown
 from autoranger.search.arrays import Values
@@ -101,7 +101,7 @@ def from_table(table: Table, *, level: float = LEVEL, seed: int = 0) -> Attribut
     weights = rng.multinomial(count, np.full(count, 1 / count), size=DRAWS) / count
     draws = np.stack([(values @ w).max(axis=-1) for w in weights])
     # A bootstrap of n seeds has the variance of n rather than n − 1 degrees of freedom.
-    quantile = stats.t.ppf(1 - level / 2, count - 1) * (count / (count - 1)) ** 0.5
+    quantile = stdtrit(count - 1, 1 - level / 2) * (count / (count - 1)) ** 0.5
     return attribute(table.components, table.means.max(axis=-1), draws, quantile, level)
 
 
@@ -136,7 +136,7 @@ def from_study(
     if not 0 < len(players) <= MOST_SWITCHES:
         raise ConfigError(f"an attribution needs 1 to {MOST_SWITCHES} switches, not {len(players)}; name them.")
     drawn = draws(study, sampler, players, count)
-    return attribute(players, drawn.mean(axis=0), drawn, float(stats.norm.ppf(1 - level / 2)), level)
+    return attribute(players, drawn.mean(axis=0), drawn, float(ndtri(1 - level / 2)), level)
 
 
 def from_sample(sample: Sample, components: Sequence[str] | None = None, *, level: float = LEVEL) -> Attribution:
@@ -167,7 +167,7 @@ def from_sample(sample: Sample, components: Sequence[str] | None = None, *, leve
 
 def widened(attribution: Attribution, variance: float) -> Attribution:
     """The attribution with intervals widened by an additional variance of the effects."""
-    more = float(stats.norm.ppf((1 + attribution.confidence) / 2)) * variance**0.5
+    more = float(ndtri((1 + attribution.confidence) / 2)) * variance**0.5
 
     def wide(effects: list[Effect]) -> list[Effect]:
         halves = [float(np.hypot(e.high - e.effect, more)) for e in effects]

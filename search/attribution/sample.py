@@ -44,16 +44,16 @@ class Sample:
 
 def rounds(trials: Sequence[FrozenTrial]) -> list[dict[str, int]]:
     """The rounds of a search, from its trials, in the order of their seeds: `{steps, seeds, candidates, arms}`."""
-    members: dict[Round, set[frozenset[tuple[str, Any]]]] = {}
+    members: dict[Round, dict[frozenset[tuple[str, Any]], frozenset[str]]] = {}
     for trial in trials:
         for round_, _ in results(trial):
-            members.setdefault(round_, set()).add(frozenset(trial.params.items()))
+            members.setdefault(round_, {})[frozenset(trial.params.items())] = candidate(trial)[0]
     return [
         {
             "steps": round_.steps,
             "seeds": round_.seeds,
             "candidates": len(members[round_]),
-            "arms": len({frozenset(item for item in params if item[0] != LR) for params in members[round_]}),
+            "arms": len(set(members[round_].values())),
         }
         for round_ in sorted(members, key=lambda r: (r.first_seed, r.steps))
     ]

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError, DataError
+from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.population.population import Population, Scores
 from autoranger.search.race.objectives import with_objective
 from autoranger.search.serialization import to_json
@@ -29,6 +31,7 @@ class Batch:
 
     Args:
         configs, seeds, steps, splits, curve: see `Population.train`.
+        checkpoints: the folder of the study's checkpoints, for workers that see it; empty for none.
     """
 
     configs: tuple[Config, ...]
@@ -36,6 +39,7 @@ class Batch:
     steps: int
     splits: tuple[str, ...]
     curve: int = 0
+    checkpoints: str = ""
 
     @property
     def work(self) -> int:
@@ -55,7 +59,8 @@ class Batch:
     def from_data(cls, data: Mapping[str, Any]) -> Batch:
         """The batch of plain data."""
         configs = tuple(Config.from_dict(config) for config in data["configs"])
-        return cls(configs, tuple(data["seeds"]), data["steps"], tuple(data["splits"]), data["curve"])
+        lists = {name: tuple(data[name]) for name in ("seeds", "splits")}
+        return cls(**{**data, **lists, "configs": configs})
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Training:
     def __init__(self, task: Task | Origin, objective: str, devices: Sequence[str] = ()) -> None:
         self.task, self.objective, self.devices = task, objective, devices
         self.population: Population | None = None
+        self.checkpoints: Checkpoints | None = None
 
     def prepare(self, number: int) -> Population:
         """See `Work`."""
@@ -122,6 +128,7 @@ class Training:
             tell((steps,))
 
         population.pulse, population.failures = pulse, {}
+        population.checkpoints = self._among(item.checkpoints)
         try:
             with population.initialised(item.seeds):
                 scores = population.train_chunk(item.configs, item.seeds, item.steps, item.splits, item.curve, progress)
@@ -131,6 +138,14 @@ class Training:
             population.pulse = lambda: None
         failures = {k: population.failures[c] for k, c in enumerate(item.configs) if c in population.failures}
         return Trained(scores, failures)
+
+    def _among(self, folder: str) -> Checkpoints | None:
+        """The checkpoints in a folder; None if it is not there, as on a machine that does not share it."""
+        if not folder or not Path(folder).is_dir():
+            return None
+        if self.checkpoints is None or self.checkpoints.folder != Path(folder):
+            self.checkpoints = Checkpoints(Path(folder))
+        return self.checkpoints
 
 
 def made(task: Task | Origin, device: str | None) -> Task:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -94,9 +94,9 @@ class Crew:
             self.failures |= self.population.failures
             if not left:
                 return scores
-        rest = list(left)
+        rest, folder = list(left), self._opened()
         batches = [
-            Batch(tuple(rest[k] for k in chunk), tuple(seeds), steps, tuple(splits), curve)
+            Batch(tuple(rest[k] for k in chunk), tuple(seeds), steps, tuple(splits), curve, folder)
             for chunk in self.population.chunks(rest, seeds, among or configs, self.workers)
         ]
         for batch, trained in self._train(batches, progress):
@@ -104,7 +104,18 @@ class Crew:
                 raise ConfigError(trained.error)
             self.failures |= {batch.configs[k]: why for k, why in trained.failures.items()}
             note(list(batch.configs), trained.scores)
+            if self.population.checkpoints is not None:
+                self.population.checkpoints.drop(batch.configs)
         return scores
+
+    def _opened(self) -> str:
+        """The folder of checkpoints, which is there from now on: workers use one that they see. Empty for none."""
+        if self.population.checkpoints is None:
+            return ""
+        folder = self.population.checkpoints.folder
+        with suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+        return str(folder)
 
     def _train(self, batches: list[Batch], progress: Callable[[int], None]) -> Iterator[tuple[Batch, Trained]]:
         """Yields batches with what came of them, until all are done."""

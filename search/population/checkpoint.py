@@ -3,6 +3,10 @@
 A checkpoint is a file of tensors in the format of safetensors, so that reading one runs no code. It holds the weights,
 the buffers that training changes, the optimizer's state, and which rows have failed. Generators are not in it: they are
 seeded anew for each step of a training.
+
+Its name says what is trained, so that whoever gets a chunk that another process had begun finds it. All processes that
+train for a study write into one folder, each file whole or not at all. If two train the same chunk, since one of
+them was thought to be gone, either file is right. Only the process that searches removes files.
 """
 
 from __future__ import annotations
@@ -40,19 +44,25 @@ SHARE = 20
 DEPTH = 4
 """Objects within objects that are looked into for what a model remembers."""
 
+CANDIDATES = "candidates"
+"""The metadata of a checkpoint that say whose it is."""
+
+UNREADABLE = (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError)
+"""Errors of a file that is damaged, of another version, or gone."""
+
 
 class Checkpoints:
     """A folder of checkpoints, those of one study.
 
     Args:
         folder: where they are; made when the first one is written.
-        every: seconds between two checkpoints of a chunk.
+        every: seconds between two checkpoints of a chunk; `EVERY` by default.
     """
 
-    def __init__(self, folder: Path, every: float = EVERY) -> None:
-        self.folder, self.every = folder, every
+    def __init__(self, folder: Path, every: float | None = None) -> None:
+        self.folder, self.every = folder.absolute(), EVERY if every is None else every
         self.works = True
-        self._lock, self._files = threading.Lock(), dict[Path, set[Config]]()
+        self._lock = threading.Lock()
 
     @classmethod
     def beside(cls, journal: str | None, study: str) -> Self:
@@ -63,20 +73,16 @@ class Checkpoints:
     def of(self, chunk: Chunk, steps: int, points: int) -> Checkpoint:
         """The checkpoint of a chunk: of the same candidates, seeds and length, called in the same way."""
         way = getattr(chunk.way, "__name__", "one by one")
-        what = [[config.to_dict() for config in chunk.configs], list(chunk.seeds), steps, points, way]
-        name = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
-        path = self.folder / f"{name}.safetensors"
-        with self._lock:
-            self._files[path] = set(chunk.configs)
-        return Checkpoint(self, path)
+        name = digest([[config.to_dict() for config in chunk.configs], list(chunk.seeds), steps, points, way])
+        return Checkpoint(self, self.folder / f"{name}.safetensors")
 
     def drop(self, configs: Collection[Config]) -> None:
         """Removes the checkpoints of chunks of these candidates, whose results have been written."""
-        with self._lock:
-            done = [path for path, theirs in self._files.items() if theirs.issubset(configs)]
-            for path in done:
-                del self._files[path]
-                path.unlink(missing_ok=True)
+        done = {digest(config.to_dict()) for config in configs}
+        for path in self.folder.glob("*.safetensors"):
+            with suppress(*UNREADABLE), safe_open(path, framework="pt") as file:
+                if done.issuperset(json.loads(file.metadata()[CANDIDATES])):
+                    path.unlink(missing_ok=True)
 
     def refuse(self, why: str) -> None:
         """Writes no more of them, and says why, once."""
@@ -116,7 +122,12 @@ class Checkpoint:
             self.checkpoints.refuse("the model or its task keeps numbers besides its parameters and buffers.")
             return
         tensors = {name: x.detach().cpu().clone().contiguous() for name, x in chunk.state().items()} | {"curve": curve}
-        facts = {"step": str(step), "failures": json.dumps(chunk.models.failures)}
+        candidates = [digest(config.to_dict()) for config in chunk.configs]
+        facts = {
+            "step": str(step),
+            "failures": json.dumps(chunk.models.failures),
+            CANDIDATES: json.dumps(candidates),
+        }
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(self.path, save(tensors, facts))
@@ -135,13 +146,18 @@ class Checkpoint:
                 facts = file.metadata()
                 tensors: Tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             step, failures = int(facts["step"]), {int(k): str(v) for k, v in json.loads(facts["failures"]).items()}
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError):
+        except UNREADABLE:
             return 0
         if not same_shapes(tensors, chunk.state() | {"curve": curve}):
             return 0
         curve.copy_(tensors.pop("curve"))
         chunk.restore(tensors, failures, step)
         return step
+
+
+def digest(what: Any) -> str:
+    """A name for plain data."""
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:32]
 
 
 def same_shapes(found: Tensors, expected: Tensors) -> bool:

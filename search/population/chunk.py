@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -170,10 +171,29 @@ class Chunk:
         for theta in self.thetas:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
         self.poll()
-        values = score(self.models, split)
+        with self._evaluation():
+            values = score(self.models, split)
         for row in (values.isnan() & ~self.failed).nonzero()[:, 0].tolist():
             self.models.failures.setdefault(row, "its metric is not a number")
         return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)
+
+    @contextmanager
+    def _evaluation(self) -> Iterator[None]:
+        """A context in which the models have the weights to evaluate with."""
+        found = self.optimizer.evaluated(self.thetas)
+        trained = {i: self.thetas[i].clone() for i, weights in enumerate(found) if weights is not self.thetas[i]}
+        self._put({i: found[i] for i in trained})
+        try:
+            yield
+        finally:
+            self._put(trained)
+
+    def _put(self, weights: Mapping[int, Tensor]) -> None:
+        """Gives some of the parameters these weights."""
+        for i, theta in weights.items():
+            self.thetas[i].copy_(theta)
+        for view, theta in self._turned():
+            view.copy_(theta)
 
     def failures(self) -> dict[Config, str]:
         """The first reason why each failed candidate failed."""

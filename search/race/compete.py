@@ -1,4 +1,4 @@
-"""What a search trains: a sweep of the default's learning rate, a race, and the finalists on fresh seeds."""
+"""What a search trains: a sweep of the default's rate, a race, a refinement, and the finalists on fresh seeds."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from autoranger.search.population.population import Scores
 from autoranger.search.race.objectives import Reaching
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.race.race import Opening, Race, Standings, best_lr
+from autoranger.search.race.refine import refine
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.storage.curves import Curve, as_facts, known_curves
 
@@ -48,6 +49,8 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     clock = race.clock
     with clock.until(clock.race_end(plan)):
         finalists = race.run(opening, plan, fresh)
+        if plan.refine is not None and len(clock.rounds) == len(plan.rungs):
+            finalists = refine(race, finalists, plan, fresh)
     require_reached(race.population)
     configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
     roles = {role: list(finalists).index(arm) for role, arm in race.protected.items()}

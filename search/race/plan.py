@@ -17,6 +17,9 @@ PROTECTED = 5
 ENTRANTS = 6
 """Arms that the first round has because of the baselines, besides those of the space."""
 
+REFINED = 32
+"""Fewest subsets of a plan in which the leaders' numbers are refined: before that, more subsets are worth more."""
+
 SURVIVORS = 1 / 3
 """Share of the subsets that goes on after the first round, unless a task says otherwise."""
 
@@ -39,6 +42,35 @@ class Rung:
 
 
 @dataclass(frozen=True)
+class Refinement:
+    """What follows the last round: variants of its leaders, with other numbers (see `refine`).
+
+    Args:
+        leaders: arms that get variants, at most.
+        draws: variants of each.
+        seeds: new seeds, on which leaders and variants are trained.
+        keep: variants that go on, with the leaders.
+        more: further seeds for those.
+    """
+
+    leaders: int
+    draws: int
+    seeds: int
+    keep: int
+    more: int
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """Candidates and seeds, first of all variants and then of those that go on."""
+        return [(self.leaders * (1 + self.draws), self.seeds), (self.leaders + self.keep, self.more)]
+
+    @property
+    def trainings(self) -> int:
+        """The number of trainings, each as long as those of the verdict."""
+        return sum(candidates * seeds for candidates, seeds in self.parts)
+
+
+@dataclass(frozen=True)
 class Plan:
     """The rounds of a race and its verdict.
 
@@ -47,12 +79,20 @@ class Plan:
         rungs: the rounds, in order. The last one keeps the finalists.
         verdict_seeds: fresh seeds for the verdict.
         steps: length of the trainings of the verdict.
+        refine: what is tried of the leaders' numbers before the verdict; None for nothing.
     """
 
     arms: int
     rungs: tuple[Rung, ...]
     verdict_seeds: int
     steps: int
+    refine: Refinement | None = None
+
+    @property
+    def finalists(self) -> int:
+        """Candidates of the verdict, at most: what the last round keeps, a variant of each leader, the baselines."""
+        kept = self.rungs[-1].keep
+        return kept + (min(self.refine.leaders, kept) if self.refine else 0) + PROTECTED
 
     def sizes(self, arms: int, lrs: int, first: int = 0) -> list[int]:
         """Candidates of each round from `first` on, with `arms` entrants and a grid of `lrs` rates, not extended."""
@@ -60,7 +100,7 @@ class Plan:
         entrants = [min(self.arms, arms), *(min(kept[:i]) for i in range(1, len(kept)))]
         return [
             (entering + (PROTECTED if number else ENTRANTS)) * min(rung.lrs, lrs)
-            for number, (entering, rung) in enumerate(zip(entrants, self.rungs[first:], strict=True), start=first)
+            for number, (entering, rung) in enumerate(zip(entrants, self.rungs[first:], strict=False), start=first)
         ]
 
     def cost(self, arms: int, lrs: int, first: int = 0, scoring: float = 0.0) -> int:
@@ -70,8 +110,12 @@ class Plan:
         """
         sizes = zip(self.sizes(arms, lrs, first), self.rungs[first:], strict=True)
         race = sum(candidates * rung.seeds * (rung.steps + scoring) for candidates, rung in sizes)
-        finalists = min([self.arms, arms, *(rung.keep for rung in self.rungs[first:])]) + PROTECTED
-        return round(race + finalists * self.verdict_seeds * (self.steps + 2 * scoring))
+        kept = min([self.arms, arms, *(rung.keep for rung in self.rungs[first:])])
+        varied, refining = 0, 0.0
+        if self.refine is not None:
+            varied, refining = min(self.refine.leaders, kept), self.refine.trainings * (self.steps + scoring)
+        finalists = kept + varied + PROTECTED
+        return round(race + refining + finalists * self.verdict_seeds * (self.steps + 2 * scoring))
 
 
 def make_plan(
@@ -84,6 +128,7 @@ def make_plan(
     """
     kept = max(4, round(arms * survivors))
     half = max(1, steps // 2)
+    refinement = Refinement(leaders=4, draws=16 * min(effort, 4), seeds=2 * effort, keep=8, more=4 * effort)
     return Plan(
         arms=arms,
         rungs=(
@@ -93,6 +138,7 @@ def make_plan(
         ),
         verdict_seeds=verdict_seeds or 32 * effort,
         steps=steps,
+        refine=refinement if arms >= REFINED else None,
     )
 
 

@@ -14,7 +14,6 @@ from optuna.samplers import BaseSampler
 from optuna.search_space import IntersectionSearchSpace
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.stats import rankdata
 
 from autoranger.components.core.component import registry
 from autoranger.components.core.errors import ConfigError
@@ -224,6 +223,8 @@ def merits(trial: FrozenTrial, directions: Sequence[StudyDirection]) -> list[flo
 
 def scalarized(values: Values, rng: np.random.Generator) -> Values:
     """Several objectives `[n, D]` as one, by random weights: the augmented Chebyshev norm of ParEGO (Knowles 2006)."""
+    from scipy.stats import rankdata  # takes half a second, for which a search of one objective has no use
+
     if not len(values):
         return np.zeros(0)
     finite = np.isfinite(values).all(axis=1)

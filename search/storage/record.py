@@ -173,6 +173,11 @@ class Record:
         self.recalled += steps * len(values or [])
         return None if values is None else to_array(values)
 
+    def tried(self, config: Config) -> int:
+        """The number of candidates that have its components; without numbers of their own if it has none."""
+        same = (other for other in self._entries if other.components.keys() == config.components.keys())
+        return sum(other in self.space or config not in self.space for other in same)
+
     def begin(self) -> None:
         """Notes the time as the beginning of trials that are reported for the first time after it."""
         self._began = datetime.now()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autoranger.search.race.plan import Plan, Rung, ladder
+from autoranger.search.race.plan import Plan, Refinement, Rung, ladder
 
 LEAST = 8
 """Seeds of the verdict in the cheap plans."""
+
+REFINEMENT = Refinement(leaders=2, draws=8, seeds=1, keep=4, more=1)
+"""Of the first plans that have room for it: 24 trainings, and up to two more finalists."""
 
 STANDARD = 1
 """Index in `plans` of the plan for a search without a budget."""
@@ -16,7 +19,7 @@ STANDARD = 1
 def plans(steps: int, *, shortened: bool) -> list[Plan]:
     """The plans, cheapest first.
 
-    The first four have one or two rounds. With four learning rates they take about 70, 110, 150 and 240 full trainings,
+    The first four have one or two rounds. With four learning rates they take about 70, 110, 190 and 290 full trainings,
     if the trainings of the first round can be shortened; 50 to 60 of them are for the baselines.
 
     Args:
@@ -24,11 +27,12 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
         shortened: whether trainings can be shortened. If not, those of the first round have full length.
     """
     first = max(1, steps // 2) if shortened else steps
+    last = Rung(steps, seeds=2, keep=3, lrs=3)
     few = [
         Plan(5, (Rung(first, seeds=1, keep=1, lrs=99),), LEAST, steps),
         Plan(8, (Rung(first, seeds=1, keep=3, lrs=99), Rung(steps, seeds=1, keep=2, lrs=3)), LEAST, steps),
-        Plan(12, (Rung(first, seeds=1, keep=4, lrs=99), Rung(steps, seeds=2, keep=3, lrs=3)), LEAST, steps),
-        Plan(16, (Rung(first, seeds=1, keep=6, lrs=99), Rung(steps, seeds=2, keep=3, lrs=3)), 2 * LEAST, steps),
+        Plan(12, (Rung(first, seeds=1, keep=4, lrs=99), last), LEAST, steps, REFINEMENT),
+        Plan(16, (Rung(first, seeds=1, keep=6, lrs=99), last), 2 * LEAST, steps, REFINEMENT),
     ]
     return few + [lengthened(plan, first) for plan in ladder(steps) if plan.arms >= 16]
 

@@ -113,6 +113,9 @@ class Trial:
     ) -> ComposedOptimizer:
         """The candidate's optimizer.
 
+        Validate inside of `with optimizer.evaluation():`, or between `optimizer.eval()` and `optimizer.train()`: the
+        weights to evaluate with may be an average of those that are trained.
+
         Args:
             model: a model, or any other form of parameters that `torch.optim.AdamW` takes.
             total_steps: number of optimizer steps in this training, `trial.length` included. Schedules depend on it.

@@ -53,6 +53,7 @@ def tune_in(
     budget: float | None = None,
     plan: Plan | None = None,
     sampler: str | BaseSampler = AUTO,
+    refine: bool = True,
     cost: Cost | None = None,
     resume: bool = False,
     progress: Progress | None = None,
@@ -65,7 +66,7 @@ def tune_in(
         study: name of the study in it.
         metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
         cluster: of Ray, whose actors call the function instead of worker processes.
-        space, seed, budget, plan, sampler, cost, resume, progress: see `search`.
+        space, seed, budget, plan, sampler, refine, cost, resume, progress: see `search`.
 
     Raises:
         ConfigError: if the function cannot be called, its first training fails, or training makes the metric worse;
@@ -95,6 +96,7 @@ def tune_in(
             seed=seed,
             plan=plan,
             sampler=sampler,
+            refine=refine,
             cost=cost,
             resume=resume,
         )

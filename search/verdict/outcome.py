@@ -32,6 +32,7 @@ class Settings:
         sampler, objective: by name.
         cost: by name; None if it does not matter.
         components: ids of the space's components.
+        refine: whether the leaders' numbers are refined, if the plan has room for it.
     """
 
     task: str
@@ -46,6 +47,7 @@ class Settings:
     objective: str
     cost: str | None
     components: tuple[str, ...]
+    refine: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class Finalist:
         rival: the role of that one.
         cost: of its optimizer; None if the search does not look at it.
         on_front: whether no other finalist is both better and no more expensive; None if there is no cost.
+        trials: number of candidates with its components that were trained before the verdict, which it is the best of:
+            one for each learning rate and, if it has numbers of its own, for each variant; None if that is not known.
     """
 
     config: Mapping[str, Any]
@@ -79,6 +83,7 @@ class Finalist:
     rival: str | None = None
     cost: float | None = None
     on_front: bool | None = None
+    trials: int | None = None
 
     def __post_init__(self) -> None:
         lr, components = self.config.get("lr"), self.config.get("components")

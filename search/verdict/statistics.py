@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from autoranger.search.arrays import Values
 
@@ -63,9 +63,9 @@ def paired_difference(
     if error == 0.0:  # all differences are the same: no noise to test against
         certain = effect != 0 if tails == 2 else effect > 0
         return Difference(effect, effect, effect, 0.0 if certain else 1.0, count)
-    half = float(stats.t.isf(level / tails / comparisons, count - 1)) * error
+    half = -float(stdtrit(count - 1, level / tails / comparisons)) * error
     away = abs(effect) if tails == 2 else effect
-    p = min(1.0, comparisons * tails * float(stats.t.sf(away / error, count - 1)))
+    p = min(1.0, comparisons * tails * float(stdtr(count - 1, -away / error)))
     return Difference(effect, effect - half, effect + half, p, count)
 
 

@@ -1,0 +1,94 @@
+"""After the race: the numbers of its leaders, which all candidates had at their defaults so far, are refined.
+
+Leaders and variants of them are trained on a few new seeds, and then the leaders and the best variants on further ones.
+The seeds are new, since on those of the race a leader was lucky. A variant that is better than its leader by more than
+noise becomes a finalist beside it. The best of many variants is partly lucky, too; the verdict's fresh seeds tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from autoranger.components.core.config import Config
+from autoranger.search.arrays import Values
+from autoranger.search.clock import OutOfTime
+from autoranger.search.numbers import unusual
+from autoranger.search.race.baselines import DEFAULT
+from autoranger.search.race.plan import Plan, Refinement
+from autoranger.search.race.race import Race, Standings, best_lr, best_value, value
+from autoranger.search.ranges import variant
+
+ERRORS = 1.0
+"""Standard errors by which a variant must be better than its leader."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant of a leader, as an arm with a learning rate. A leader is one of itself."""
+
+    arm: Config
+    lr: float
+    leader: Config
+
+
+def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
+    """The finalists, and variants of those that lead; only the former if there is no time.
+
+    Args:
+        race: trains.
+        finalists: with their scores in the last round, best first. Baselines with numbers of their own stay as they
+            are, and full Ranger21 does, too; if it leads it gets variants besides.
+        plan: of the race; it must have a refinement.
+        seeds: gives that many seeds that have not been used before.
+    """
+    how = plan.refine
+    assert how is not None
+    usual = replace(race.families[DEFAULT][0], components={})
+    ahead = [arm for arm in finalists if np.isfinite(best_value(finalists[arm])) and not unusual(arm.to_dict(), usual)]
+    leaders = {arm: best_lr(finalists[arm]) for arm in ahead[: how.leaders]}
+    if not leaders or not race.clock.affords(how.trainings * plan.steps, plan):
+        race.clock.unrefined()
+        return finalists
+    try:
+        found = trained(race, leaders, plan, how, seeds)
+    except OutOfTime:
+        race.clock.unrefined()
+        return finalists
+    race.clock.refined = True
+    better: dict[Config, Variant] = {}
+    for one in sorted(found, key=lambda one: -value(found[one])):
+        gains = found[one] - found[Variant(one.leader, leaders[one.leader], one.leader)]
+        if gains.mean() > ERRORS * gains.std(ddof=1) / len(gains) ** 0.5:
+            better.setdefault(one.leader, one)
+    return finalists | {one.arm: {one.lr: found[one]} for one in better.values()}
+
+
+def trained(
+    race: Race, leaders: Mapping[Config, float], plan: Plan, how: Refinement, seeds: Callable[[int], list[int]]
+) -> dict[Variant, Values]:
+    """The metric of leaders and their best variants on all seeds of a refinement."""
+    themselves, parts = [Variant(arm, lr, arm) for arm, lr in leaders.items()], list[Standings]()
+    first = seeds(how.seeds)
+    going = drawn(leaders, how.draws, plan.steps, first[0])
+    work = plan.cost(len(leaders), 1, first=len(plan.rungs))
+    race.clock.refinement(len(going), len(leaders), steps=plan.steps, seeds=how.seeds, work=work)
+    for part in (first, seeds(how.more)):
+        parts.append(Standings())
+        race.train([(one.arm, one.lr) for one in (*themselves, *going)], plan.steps, part, parts[-1])
+        going = sorted(going, key=lambda one: -best_value(parts[0][one.arm]))[: how.keep]
+    return {one: np.concatenate([scores[one.arm][one.lr] for scores in parts]) for one in (*themselves, *going)}
+
+
+def drawn(leaders: Mapping[Config, float], count: int, steps: int, seed: int) -> list[Variant]:
+    """`count` variants of each leader, by arm and learning rate; fewer if some are the same."""
+    rng, found = np.random.default_rng(seed), dict[Config, Variant]()
+    for leader, lr in leaders.items():
+        for _ in range(count):
+            config = variant(replace(leader, lr=lr), steps, rng)
+            one = Variant(replace(config, lr=leader.lr), config.lr, leader)
+            if one.arm not in leaders:
+                found[one.arm] = one
+    return list(found.values())
