@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 from autoranger.components.core.errors import first_line
 from autoranger.components.kernel.cache import cache
@@ -36,7 +37,13 @@ EXTRAS = (*((*native, "-fopenmp") for native in NATIVE), *NATIVE, ("-fopenmp",),
 
 def build(source: str) -> Callable[[int], None]:
     """The function `step` of a source, which takes its arguments' address; UnavailableError where it cannot be had."""
-    return build_with(find_compiler(), source)
+    compiler = find_compiler()
+    with LOCKS.setdefault(source, Lock()):  # of threads that need the same one compiles it
+        return build_with(compiler, source)
+
+
+LOCKS: dict[str, Lock] = {}
+"""For each source that which a thread holds while it compiles it."""
 
 
 @lru_cache(maxsize=256)
