@@ -225,11 +225,12 @@ def run_together(
 ) -> dict[int, Signals]:
     """Stacks that are spread over processes through one sweep of each chain, side by side; writes the state."""
     for links in zip_longest(*sweeps):
-        now = {i: link for i in signals if (link := links[stacks[i].chain]) is not None}
+        own = {i: links[stacks[i].chain] for i in signals}
+        now = {i: link for i, link in own.items() if link is not None}
         held = {i: stacks[i].state(link.component) for i, link in now.items()}
         found = together({i: partial(link.advance, signals[i], held[i]) for i, link in now.items()}, stacks)
         for i, (x, changed) in found.items():
-            write_state(held[i], stacks[i].rounded(link.component, changed), masks[i])
+            write_state(held[i], stacks[i].rounded(now[i].component, changed), masks[i])
             signals[i] = x
     return signals
 
