@@ -27,6 +27,9 @@ ASCII |= {letter: unicodedata.name(letter).split()[-1].lower() for letter in "θ
 GRACE = 60.0
 """Seconds that a process asked to end may take to finish what is in training."""
 
+AGAIN = 2.0
+"""Seconds after which it is asked again, if it has not heard: Python ignores exceptions in finalizers."""
+
 
 class Interrupted(SystemExit):
     """A signal asks the process to end; the exit status is 128 + the signal, as in shells.
@@ -155,11 +158,13 @@ def patience() -> Iterator[Callable[[], None]]:
     Yields a function to call whenever results have been written: it ends the process if a signal has asked for that.
     """
     asked: list[int] = []
-    over = threading.Event()
+    over, interrupt = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def insist(number: int) -> None:
-        if not over.wait(GRACE):
+        seconds = GRACE
+        while not over.wait(seconds):
             os.kill(os.getpid(), number)
+            seconds = AGAIN
 
     def later(number: int, frame: FrameType | None) -> None:
         if asked:
@@ -167,12 +172,20 @@ def patience() -> Iterator[Callable[[], None]]:
         asked.append(number)
         threading.Thread(target=insist, args=(number,), daemon=True).start()
 
+    def now(number: int, frame: FrameType | None) -> None:
+        asked.insert(0, number)
+        if callable(interrupt):
+            interrupt(number, frame)
+
     def look() -> None:
-        if asked:
-            raise Interrupted(asked[0])
+        if not asked:
+            return
+        if asked[0] == signal.SIGINT:  # what it raised has been ignored
+            now(signal.SIGINT, None)
+        raise Interrupted(asked[0])
 
     try:
-        with handled(later, [s for s in SIGNALS if s != signal.SIGINT]):
+        with handled(later, [s for s in SIGNALS if s != signal.SIGINT]), handled(now, [signal.SIGINT]):
             yield look
     finally:
         over.set()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,7 +98,7 @@ def tune(
         SearchError: if there is nothing to recommend.
     """
     if in_worker():
-        sys.exit(BEGUN_AGAIN)
+        os._exit(BEGUN_AGAIN)  # sys.exit would be caught, and its status lost, on the way out of an import
     checked(train, "train")
     chosen = Space.of(space)
     console, aside = Output(quiet=quiet), Aside(stderr=True, quiet=quiet)

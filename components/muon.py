@@ -42,8 +42,9 @@ class Muon(Component):
 
     For matrices m ← μ·m + (1 − μ)·g, with Nesterov's momentum o = orthogonalize((1 − μ)·g + μ·m), u = scale·o, where a
     kernel is the matrix of its rows. The scale is 0.2·√max(R, C), with which u is as long as AdamW's and both share a
-    learning rate (`scale = "moonlight"`), or √max(1, R/C), for rates of about 0.02 (`"original"`). Embeddings and
-    output layers are matrices like others here; the authors leave them to AdamW.
+    learning rate (`scale = "moonlight"`), or √max(1, R/C), for rates of about 0.02 (`"original"`). As with the authors,
+    embeddings and output layers are AdamW's where a model tells the kinds of its parameters, `build(model)`; given as
+    bare parameters they are matrices like others.
     """
 
     stage = Stage.DIRECTION
@@ -53,6 +54,7 @@ class Muon(Component):
     state = {"mean": torch.zeros_like, "second": torch.zeros_like}
     replaces = frozenset({Role.DIRECTION})
     bypasses = frozenset({Stage.MOMENTUM, Stage.DENOMINATOR})
+    kinds = frozenset({"hidden"})
 
     def forward(self, x: Signals) -> Signals:
         return self._of_matrices(x) if x.matrix else self._of_vectors(x)

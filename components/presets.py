@@ -29,6 +29,7 @@ MODERN = (
     "adopt",
     "lion",
     "muon",
+    "neuron_normalization",
     "schedule_free",
     "weight_average",
     "cautious_mask",
@@ -171,6 +172,11 @@ PRESETS: dict[str, Preset] = {
         "Orthogonalized momentum for matrices, AdamW for vectors, at one rate; decay and scale of Moonlight.",
         "arXiv 2502.16982",
         {"weight_decay": 0.1, "components": {"muon": {}}},
+    ),
+    "normuon": Preset(
+        "Muon whose rows move equally far, AdamW for vectors, at one rate; the authors' moments, decay of Moonlight.",
+        "arXiv 2510.05491",
+        {"weight_decay": 0.1, "components": {"muon": {}, "neuron_normalization": {}}},
     ),
     "nadamw": Preset(
         "AdamW with Nesterov's momentum, in the plain form of the AlgoPerf benchmark; AdamW's defaults.",

@@ -51,24 +51,27 @@ class Clock(Progress):
     Args:
         budget: seconds, or None for no limit.
         listener: is told all that the clock is told.
+        began: when the budget began, by `time.monotonic`; now by default.
 
     Attributes:
         rate: candidate-steps per second, as measured.
         scoring: steps of a training that take as long as scoring it once.
         setup: seconds before the first step of a chunk, without what happens only once.
+        writing: seconds that have been spent on writing results. At the end, each trial is written once more.
         refined: whether the leaders' numbers have been refined.
     """
 
-    def __init__(self, budget: float | None, listener: Progress) -> None:
+    def __init__(self, budget: float | None, listener: Progress, began: float | None = None) -> None:
         self.budget, self.listener = budget, listener
+        self.began = time.monotonic() if began is None else began
+        self.writing = 0.0
         if budget is not None:
-            listener.limit(budget)
-        self.began = time.monotonic()
+            listener.limit(budget - self.elapsed)
         self.done, self.counted = 0, 0.0
         self.rounds: list[dict[str, int]] = []
         self.rate, self.scoring, self.setup = 0.0, 0.0, 0.0
+        self.stages = list[tuple[float, float]]()
         self.refined = False
-        self.started = self.began
         self.deadline = float("inf")
 
     @property
@@ -93,7 +96,7 @@ class Clock(Progress):
     @property
     def end(self) -> float:
         """Seconds after which nothing is trained; infinity without a budget."""
-        return float("inf") if self.budget is None else END * self.budget
+        return float("inf") if self.budget is None else END * self.budget - self.writing
 
     @property
     def halfway(self) -> float:
@@ -175,22 +178,37 @@ class Clock(Progress):
         return self.elapsed + (self._left() - self._verdict(plan)) / self._speed()
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
-        """The number of seeds of the verdict: the plan's, halved until there is time for them."""
+        """With how many seeds a verdict begins: the plan's, halved until they take half of the time that is left.
+
+        It goes on with more (`further_seeds`), and has something to say even if the machine gets slower.
+        """
         seeds, each = plan.verdict_seeds, candidates * self._training(plan)
-        while self.budget is not None and seeds > FEWEST_SEEDS and seeds * each > self._left():
+        while self.budget is not None and seeds > FEWEST_SEEDS and 2 * seeds * each > self._left():
             seeds //= 2
         return seeds
 
-    def affords_more(self, plan: Plan, candidates: int, seeds: int) -> bool:
-        """Whether there is time for a verdict on as many seeds again as it has had; without a budget there is not."""
-        if self.budget is None or seeds >= MOST_SEEDS * plan.verdict_seeds:
-            return False
-        return seeds * candidates * (plan.steps + 2 * self.scoring) <= self._left()
+    def further_seeds(self, plan: Plan, candidates: int, seeds: int) -> int:
+        """With how many seeds a verdict goes on: as many again as it has had, or those for which there is time.
+
+        None without a budget, if they are fewer than a quarter, or if it has had `MOST_SEEDS` times the plan's.
+        """
+        if self.budget is None:
+            return 0
+        each = candidates * (plan.steps + 2 * self.scoring)
+        more = min(seeds, MOST_SEEDS * plan.verdict_seeds - seeds, int(self._left() / each))
+        return more if 4 * more >= seeds else 0
 
     def looks(self, steps: int) -> int:
         """How often trainings of the verdict are scored on the way: in `LOOKING` of their time, if that is known."""
         most = min(LOOKS, steps)
         return most if self.scoring <= 0 else min(most, int(LOOKING * steps / self.scoring))
+
+    @contextmanager
+    def written(self) -> Iterator[None]:
+        """Around the writing of results: counts its time."""
+        began = time.monotonic()
+        yield
+        self.writing += time.monotonic() - began
 
     def trained(self, rows: int, splits: int = 1) -> None:
         """Counts the scoring of `rows` trainings on `splits` parts of the data."""
@@ -205,13 +223,17 @@ class Clock(Progress):
         return plan.finalists * FEWEST_SEEDS * self._training(plan)
 
     def _speed(self) -> float:
-        """Candidate-steps per second: as measured, or as seen in the race once there is one."""
-        seen = self.rounds and self.counted
-        return self.counted / (time.monotonic() - self.started) if seen else self.rate
+        """Candidate-steps per second: as measured, or as seen since the stage before this one began, in a race."""
+        began, counted = next(iter(self.stages), (0.0, self.counted))
+        return (self.counted - counted) / (time.monotonic() - began) if self.counted > counted else self.rate
+
+    def _begin(self) -> None:
+        """Begins a stage: a round, or the verdict. The machine may not be as busy as it was in earlier ones."""
+        self.stages = [*self.stages[-1:], (time.monotonic(), self.counted)]
 
     def _left(self) -> float:
         """Candidate-steps for which there is time left."""
-        return (RACE * (self.budget or 0.0) - self.elapsed) * self._speed()
+        return (RACE * (self.budget or 0.0) - self.writing - self.elapsed) * self._speed()
 
     def first(self) -> None:
         """See `Progress`."""
@@ -223,8 +245,7 @@ class Clock(Progress):
 
     def round(self, number: int, of: int, *, candidates: int, rung: Rung, work: int) -> None:
         """See `Progress`."""
-        if number == 1:
-            self.started, self.counted = time.monotonic(), 0.0
+        self._begin()
         self.rounds.append({"candidates": candidates, "steps": rung.steps, "seeds": rung.seeds})
         self.listener.round(number, of, candidates=candidates, rung=rung, work=work)
 
@@ -242,6 +263,7 @@ class Clock(Progress):
 
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """See `Progress`."""
+        self._begin()
         self.listener.verdict(candidates, seeds, work=work)
 
     def training(self, work: int) -> None:

@@ -60,6 +60,7 @@ def search(
     engine: Engine | None = None,
     checkpoints: Checkpoints | None = None,
     progress: Progress | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a task, with its learning rate.
 
@@ -85,6 +86,7 @@ def search(
         checkpoints: of the study's trainings, so that a long one that is interrupted goes on where it was. By default
             it begins anew.
         progress: is told how the search goes.
+        began: when the budget began, by `time.monotonic`; now by default.
 
     Raises:
         ConfigError: if the study exists and is not to be resumed, or does not exist and is; if the task is invalid or
@@ -93,7 +95,7 @@ def search(
         SearchError: if there is nothing to recommend: everything diverged, or there is no time even for a sweep of
             learning rates.
     """
-    clock = Clock(budget, progress or Progress())  # the checks of the task count
+    clock = Clock(budget, progress or Progress(), began)  # the checks of the task count
     outcome = conduct(
         Proxy(task, objective, engine, checkpoints),
         clock,
@@ -233,7 +235,7 @@ def lists(sampler: str | BaseSampler, space: Space, arms: int) -> bool:
 def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSampler, *, refine: bool) -> Plan | None:
     """The standard plan, or with a budget the largest plan that fits it; None if none does.
 
-    The smallest plan is tried if it fits without a reserve: rounds can be left out.
+    The smallest plan is tried if its first round and a verdict fit without a reserve: other rounds can be left out.
 
     Args:
         subject, space, clock, sampler, refine: of the search. With a budget the clock must be calibrated.
@@ -241,15 +243,13 @@ def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSam
     if clock.budget is None:
         return subject.standard(listed=lists(sampler, space, LISTED))
     plans = [plan if refine else replace(plan, refine=None) for plan in subject.plans()]
-    size = space.size, len(subject.lrs)
-    return fitting(plans, *size, clock.affordable, clock.scoring) or fitting(
-        plans[:1], *size, clock.utmost, clock.scoring
-    )
+    fit = fitting(plans, space.size, len(subject.lrs), clock.affordable, clock.scoring)
+    return fit or (plans[0] if cheapest(subject, space, clock) <= clock.utmost else None)
 
 
 def cheapest(subject: Subject, space: Space, clock: Clock) -> int:
-    """Candidate-steps of the cheapest plan that compares anything."""
-    return subject.plans()[0].cost(space.size, len(subject.lrs), scoring=clock.scoring)
+    """Candidate-steps of the least that compares anything: the first round of the cheapest plan, and a verdict."""
+    return subject.plans()[0].shortest.cost(space.size, len(subject.lrs), scoring=clock.scoring)
 
 
 def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:

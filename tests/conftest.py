@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import sys
@@ -33,6 +34,16 @@ keep_freed_memory()  # as the command line does
 
 # Kernels that tests compile stay out of the user's cache, and are there for the next run.
 os.environ["XDG_CACHE_HOME"] = str(Path(__file__).parents[1] / ".pytest_cache" / "compiled")
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what has been imported to itself: looking for a parameter's layer goes through all other objects."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # some libraries complain at the end of objects that nobody has taken away
 
 
 @pytest.fixture

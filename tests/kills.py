@@ -23,8 +23,12 @@ from autoranger.search import study as studies
 from autoranger.search.population import Population
 from autoranger.search.storage.record import Record
 from autoranger.search.storage.storage import open_storage
+from autoranger.terminal import GRACE
 from tests import toy
 from tests.test_search import PLAN, SMALL
+
+STUCK = 99
+"""The status of a process that had to be killed, since it did not end when it was asked to."""
 
 ROWS = 8
 """Rows of a chunk: they split every round of the small plan, so that kills have something to come between."""
@@ -125,11 +129,13 @@ def run(folder: Path, storage: str, after: Sequence[int], draw: random.Random, *
         child.join(draw.uniform(0, 0.1))  # a process is not always killed just after a note
         if child.exitcode is None:
             os.kill(child.pid or 0, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
-            child.join(60)
-            if child.exitcode is None:  # it was asked in a moment in which Python ignores exceptions
+            child.join(GRACE + 60)
+            if child.exitcode is None:
                 child.kill()
                 child.join()
-        statuses.append(child.exitcode if child.exitcode is not None else 99)
+                statuses.append(STUCK)
+                continue
+        statuses.append(child.exitcode or 0)
         if child.exitcode == 0:
             break
     return statuses

@@ -29,6 +29,7 @@ class Modern(extended.Extended):
         self.base = self.theta.copy()
         self.average = self.theta.copy()
         self.squared_rates = 0.0
+        self.of_neurons = 0.0
         self.is_matrix = self.theta.ndim > 1 and self.theta[0].size > 1
 
 
@@ -50,7 +51,8 @@ def trajectory(config: Config, params: Sequence[Array], grads: Gradients, total_
             g = extended.regularize(config, memory.theta, reduce_variance(config, memory, g, beta1))
             extended.second_moment(config, memory, g, beta1)
             memory.gradient = g
-            memory.direction = cautious(config, g, direction(config, memory, g, beta1, eta, t, total_steps))
+            memory.direction = direction(config, memory, g, beta1, eta, t, total_steps)
+            memory.direction = cautious(config, g, normalize_neurons(config, memory))
         numbers = sum(memory.v_hat.size for memory, _ in present)
         mean_of_all = sum(np.sum(memory.v_hat) for memory, _ in present) / max(numbers, 1)
         for memory, _ in present:
@@ -149,6 +151,18 @@ def orthogonalized(x: Array) -> Array:
     return y.T if len(x) > len(x.T) else y
 
 
+def normalize_neurons(config: Config, memory: Modern) -> Array:
+    """NorMuon (2510.05491) from the orthogonalized momentum on; the norm is kept, as in the authors' code."""
+    if "neuron_normalization" not in config.components or not memory.is_matrix:
+        return memory.direction
+    beta, u = config.components["neuron_normalization"]["beta2"], memory.direction.reshape(len(memory.theta), -1)
+    memory.of_neurons = beta * memory.of_neurons + (1 - beta) * np.mean(u**2, axis=1)
+    normalized = u / (np.sqrt(memory.of_neurons) + 1e-10)[:, None]
+    if norm(normalized) > 0:
+        normalized = normalized * norm(u) / norm(normalized)
+    return normalized.reshape(memory.theta.shape)
+
+
 def cautious(config: Config, g: Array, update: Array) -> Array:
     """The mask of cautious optimizers (2411.16085), scaled as in the authors' code."""
     if "cautious_mask" not in config.components:
@@ -216,6 +230,7 @@ REFERENCES_MODERN: dict[str, Trajectory] = dict.fromkeys(
         "mars",
         "muon",
         "nesterov",
+        "neuron_normalization",
         "power_cooldown",
         "schedule_free",
         "signum",

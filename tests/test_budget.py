@@ -296,7 +296,8 @@ def test_a_verdict_takes_more_seeds_while_there_is_time(tmp_path):
             told.append(seconds)
 
     whole = search(toy.Toy(), storage, "s", space=SMALL, plan=PLAN, budget=60.0, progress=Told())
-    assert told == [60.0, *(PLAN.verdict_seeds * n for n in (1, 2, 4, 8))]
+    assert told[0] == pytest.approx(60.0, abs=0.1)
+    assert told[1:] == [PLAN.verdict_seeds * n for n in (1, 2, 4, 8)]
     comparison, noted = whole.evidence.comparison, optuna.load_study(study_name="s", storage=storage).user_attrs
     first, last = comparison.seeds
     assert last - first + 1 == noted["verdict"]["seeds"] == 8 * PLAN.verdict_seeds

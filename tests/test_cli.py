@@ -178,12 +178,13 @@ def test_help_teaches(command, autoranger):
 
 def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
     write_task(steps=100)
-    command = [sys.executable, "-m", "autoranger", "search", "--task", "mine.py", "--study", "s"]
+    search = ["search", "--task", "mine.py", "--study", "s", "--space", ",".join(RANGER21[:5])]
+    command = [sys.executable, "-m", "autoranger", *search]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     for line in process.stderr:
         if line.startswith("round 1"):
             break
-    time.sleep(1.0)
+    time.sleep(0.5)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -195,8 +196,8 @@ def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):
     study = optuna.load_study(study_name="s", storage=open_storage(None))
     assert all(trial.state.is_finished() for trial in study.trials)
     assert TrialState.RUNNING not in {trial.state for trial in study.trials}
-    assert autoranger("search", "--task", "mine.py", "--study", "s")[0] == 2, "it is not overwritten"
-    resume = ("search", "--task", "mine.py", "--study", "s", "--resume")
+    assert autoranger(*search)[0] == 2, "it is not overwritten"
+    resume = (*search, "--resume")
     write_task(steps=4)
     code, _, err = autoranger(*resume)
     assert code == 2
@@ -270,7 +271,8 @@ def test_the_readmes_task_and_component_work(autoranger):
 @pytest.mark.slow
 @pytest.mark.usefixtures("compiler")
 def test_digits_end_to_end(autoranger):
-    code, out, err = autoranger("search", "--task", "digits", "--out", "digits.toml")
+    space = "explore_exploit,linear_warmup,gradient_centralization,positive_negative_momentum,lookahead"
+    code, out, err = autoranger("search", "--task", "digits", "--space", space, "--out", "digits.toml")
     assert code == 0, err
     found = Evidence.read(json.loads(autoranger("show", "digits.toml", "--json")[1])["evidence"]).comparison
     assert found.valid > 0.95

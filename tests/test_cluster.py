@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from contextlib import closing
 
 import numpy as np
@@ -12,6 +10,7 @@ import pytest
 from autoranger import Config, ConfigError
 from autoranger.search.crew.crew import Crew, engine
 from autoranger.search.engine.cluster import Actors, Cluster
+from autoranger.search.engine.engine import Lost
 from autoranger.search.engine.pool import Pool
 from autoranger.search.population import Population
 from autoranger.search.tasks import create
@@ -23,10 +22,10 @@ from tests.test_workers import SLOW, TASK
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 pytestmark = pytest.mark.slow
-CONFIGS = [Config.preset("ranger21", lr=lr) for lr in np.logspace(-4, -1, 12)]
+CONFIGS = [Config.preset("ranger21", lr=lr) for lr in np.logspace(-4, -1, 6)]
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster():
     """A cluster whose head has no CPU for actors, and a node with one."""
     from ray.cluster_utils import Cluster as Nodes
@@ -40,23 +39,31 @@ def cluster():
         nodes.shutdown()
 
 
-def test_a_node_that_is_lost_costs_no_result(cluster, tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+def test_a_node_that_is_lost_costs_no_result(cluster, tmp_path):
     victim = cluster.add_node(num_cpus=1)
     (tmp_path / "slowly.py").write_text(TASK.replace("nn.ReLU()", "Slow()") + SLOW)
     task = create(str(tmp_path / "slowly.py"), "cpu", None)
-    population, done = Population(task, rows=1), list[Config]()
+    population, done, lost = Population(task, rows=1), list[Config](), list[str]()
 
     def report(part, scores):
         if not done:
-            threading.Thread(target=cluster.remove_node, args=(victim,), kwargs={"allow_graceful": False}).start()
+            cluster.remove_node(victim, allow_graceful=False)
         done.extend(part)
 
     with closing(engine(task, "metric", cluster=Cluster(cluster.address))) as pool:
         assert pool.others == 2
-        scores = Crew(population, pool).train(CONFIGS, [0], 20, report=report)["valid"]
+        run = pool.run
+
+        def noted(items, listener):
+            for item, found in run(items, listener):
+                lost.extend([found.why] if isinstance(found, Lost) else [])
+                yield item, found
+
+        pool.run = noted
+        scores = Crew(population, pool).train(CONFIGS, [0], 8, report=report)["valid"]
+    assert len(lost) == 1
     assert sorted(config.lr for config in done) == [config.lr for config in CONFIGS], "each once"
-    np.testing.assert_allclose(scores, population.train(CONFIGS, [0], 20)["valid"], atol=1e-6)
+    np.testing.assert_allclose(scores, population.train(CONFIGS, [0], 8)["valid"], atol=1e-6)
 
 
 def test_trainings_of_a_function_are_done_by_actors(cluster):

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import optuna
 import pytest
+import sqlalchemy
 import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
-from autoranger import Config
+from autoranger import Config, terminal
 from autoranger.components.core.errors import ConfigError, DataError
 from autoranger.components.core.files import write_whole
 from autoranger.search.population import Population
@@ -277,6 +278,101 @@ def test_who_is_asked_to_end_keeps_what_is_in_training_unless_asked_twice():
         with pytest.raises(Interrupted):
             train(*signals)
         assert reached == heard
+
+
+class Finalized:
+    """Is asked to end while Python finalizes it, where exceptions are ignored."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        signal.raise_signal(self.number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_who_is_asked_to_end_hears_it_in_a_finalizer_too(monkeypatch):
+
+    def interrupted() -> None:
+        with patience() as kept:
+            Finalized(signal.SIGINT)
+            kept()
+
+    def reminded() -> None:
+        with patience():
+            signal.raise_signal(signal.SIGTERM)
+            Finalized(signal.SIGTERM)  # as if the first reminder had come here
+            time.sleep(10)
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    monkeypatch.setattr(terminal, "GRACE", 0.05)
+    monkeypatch.setattr(terminal, "AGAIN", 0.05)
+    with pytest.raises(Interrupted):
+        reminded()
+
+
+# writers that are killed
+
+
+def killed(write):
+    """A fork of this process that is killed while it does something."""
+    child = os.fork()
+    if not child:
+        try:
+            write()
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+
+def answered(place: str, trial: int) -> list[str]:
+    """The answers in a trial, for a process that opens the storage now and writes one."""
+    storage = open_storage(place)
+    storage.set_trial_user_attr(trial, "later", "x")
+    return sorted(storage.get_trial(trial).user_attrs)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.999, 1.0])
+def test_a_journal_survives_a_writer_that_is_killed_within_a_write(share, tmp_path, monkeypatch):
+    place = str(tmp_path / "j")
+    storage = open_storage(place)
+    trial = storage.create_new_trial(storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s"))
+    storage.set_trial_user_attr(trial, "before", "x")
+
+    def torn(file, content):
+        file.write(content[: int(share * len(content))])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "write", torn)
+        killed(lambda: storage.set_trial_user_attr(trial, "answer", "y" * 100_000))
+    found = answered(place, trial)
+    assert found == (["answer", "before", "later"] if share == 1.0 else ["before", "later"])
+    assert sorted(storage.get_trial(trial).user_attrs) == found, "for those who had it open, too"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+def test_a_database_survives_a_writer_that_is_killed_within_a_write(tmp_path):
+    """With hardly any memory for pages, so that half of a transaction is in the file when its writer is killed."""
+    path = tmp_path / "s.db"
+    storage = open_storage(f"sqlite:///{path}")
+    trial = storage.create_new_trial(storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s"))
+    storage.set_trial_user_attr(trial, "before", "x")
+    storage.remove_session()
+
+    def torn():
+        again = open_storage(f"sqlite:///{path}")
+        sqlalchemy.event.listen(again.engine, "begin", lambda c: c.exec_driver_sql("PRAGMA cache_size=1"))
+        sqlalchemy.event.listen(again.engine, "commit", lambda c: os.kill(os.getpid(), signal.SIGKILL))
+        again.set_trial_user_attr(trial, "answer", "y" * 100_000)
+
+    size = path.stat().st_size
+    killed(torn)
+    assert path.stat().st_size > size, "a part has been written"
+    assert path.with_name("s.db-journal").exists(), "and is to be taken back"
+    assert answered(f"sqlite:///{path}", trial) == ["before", "later"]
 
 
 # resumed searches

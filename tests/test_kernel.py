@@ -287,6 +287,16 @@ def test_the_next_process_finds_it(compilations: Compilations) -> None:
     assert compilations.count == 1
 
 
+def test_threads_and_processes_at_once_compile_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a distributed training, and workers of a search, all begin with the same step."""
+    compiler_of(monkeypatch, tmp_path, f'echo >> {tmp_path}/calls; sleep 0.2; for x; do last=$x; done; touch "$last"')
+    library = tmp_path / "step.so"
+    with ThreadPoolExecutor(4) as threads:
+        made = [threads.submit(building.make, library, "", [*building.find_compiler()], anew=False) for _ in range(4)]
+    assert [x.result() for x in made] == [""] * 4
+    assert (tmp_path / "calls").read_text() == "\n"
+
+
 def test_a_cache_that_cannot_be_written_is_done_without(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))

@@ -569,28 +569,35 @@ def test_a_notebooks_functions_are_trained_in_copies_of_it(tmp_path):
     assert "Written to" not in done.stdout
 
 
+@pytest.fixture
+def command(tmp_path, monkeypatch, autoranger):
+    """The command line, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "160")
+    return autoranger
+
+
 @needs_fork
-def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
-    text = """
-    import os, sys, autoranger
-    from autoranger.search.space import Space
-    from pathlib import Path
-    from tests import trainings
-    def train(trial):
-        Path("pids").open("a").write(f"{os.getpid()}\\n")
-        return trainings.slow(trial)
-    if __name__ == "__main__":
-        again = "again" in sys.argv
-        autoranger.tune(train, workers=2, study="s", storage="journal", space=Space(("lookahead",)),
-                        resume=again, quiet=True, out="tuned.toml")
-    """
-    path = tmp_path / "script.py"
-    path.write_text(textwrap.dedent(text))
+def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path, command):
+    Path("mine.py").write_text(
+        textwrap.dedent(f"""
+        import os, sys, time
+        sys.path.insert(0, {str(ROOT)!r})
+        from pathlib import Path
+        from tests import trainings
+        def train(trial):
+            Path("pids").open("a").write(f"{{os.getpid()}}\\n")
+            while Path("slowly").exists() and len(Path("pids").read_text().split()) > 3:
+                time.sleep(0.01)
+            return trainings.quick(trial)
+        """)
+    )
+    words = ["tune", "mine.py:train", "--workers", "2", "--space", "lookahead", "--storage", "journal", "--study", "s"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen([sys.executable, str(path)], cwd=tmp_path, env=environment)
-    pids = tmp_path / "pids"
-    deadline = time.monotonic() + 90
-    while not (pids.exists() and len(pids.read_text().split()) >= 10):
+    slowly, pids, deadline = Path("slowly"), Path("pids"), time.monotonic() + 90
+    slowly.touch()
+    first = subprocess.Popen([sys.executable, "-m", "autoranger", *words, "--quiet"], env=environment)
+    while not (pids.exists() and len({*pids.read_text().split()}) == 2 and len(pids.read_text().split()) > 3):
         assert time.monotonic() < deadline
         assert first.poll() is None
         time.sleep(0.05)
@@ -599,22 +606,15 @@ def test_a_killed_search_takes_its_workers_with_it_and_goes_on(tmp_path):
     while any(birth(int(pid)) for pid in {*pids.read_text().split()}):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    done = script(tmp_path, text, "again")
-    assert done.returncode == 0, done.stderr
-    assert autoranger.load(str(tmp_path / "tuned.toml")).lr > 0
+    slowly.unlink()
+    status, _, err = command(*words, "--resume")
+    assert status == 0, err
+    assert autoranger.load("tuned.toml").lr > 0
     states = [trial.user_attrs.get("failed") for trial in runs(tmp_path)]
     assert states.count("interrupted") in (1, 2), "what was in training when it was killed"
 
 
 # the command line
-
-
-@pytest.fixture
-def command(tmp_path, monkeypatch, autoranger):
-    """The command line, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "160")
-    return autoranger
 
 
 def test_the_command_tunes_a_function_of_a_file(command):
@@ -632,6 +632,16 @@ def test_the_command_tunes_a_function_of_a_file(command):
     status, out, _ = command("report", "s")
     assert status == 0
     assert "Shapley value" in out
+    document = json.loads(command("report", "s", "--json")[1])
+    assert len(document["curves"]) == len(document["finalists"])
+    first, last = document["evidence"]["comparison"]["seeds"]
+    for curve in document["curves"]:
+        told = []
+        trainings.stepped(Trial(Job(Config.from_dict(curve["config"]), 0), 0, told.append))
+        steps, values = zip(*(one for one in told if one is not None), strict=True)
+        assert curve["steps"] == list(steps)
+        assert curve["mean"] == pytest.approx(values, rel=1e-5)
+        assert {*curve["seeds"]} == {last - first + 1}
     assert command("tune", "mine.py:train", "--study", "s", "--resume")[0] == 2, "it is finished"
     assert "has the single trainings of another one; report that: s." in command("report", "s-runs")[2]
     assert "it has s." in command("report", "t")[2]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -15,7 +14,7 @@ import numpy as np
 import optuna
 import pytest
 
-from autoranger import Config, ConfigError, Task
+from autoranger import Config, ConfigError, DataError, Task, cli
 from autoranger.search.crew.batch import Batch, Trained, Training
 from autoranger.search.crew.crew import Crew, engine, halves
 from autoranger.search.engine import board as boards
@@ -24,16 +23,16 @@ from autoranger.search.engine.engine import Lost
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.member import Member
 from autoranger.search.engine.pool import Pool
+from autoranger.search.engine.process import can_fork
 from autoranger.search.joining import join
 from autoranger.search.population import Population
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import to_json
 from autoranger.search.space import Space
-from autoranger.search.storage.storage import open_storage
+from autoranger.search.storage.storage import existing_storage, open_storage
 from autoranger.search.study import search
 from autoranger.search.tasks import create
 
-ROOT = Path(__file__).parents[1]
 CONFIGS = [Config.preset(name, lr=lr) for name in ("ranger21", "adamw") for lr in (1e-3, 1e-2, 1e-1, 1e6)]
 SPACE = Space(("gradient_centralization", "lookahead"))
 PLAN = Plan(4, (Rung(5, 1, 2, 99), Rung(10, 2, 1, 2)), 8, 10)
@@ -261,39 +260,67 @@ def test_a_search_is_the_same_whoever_trains(tmp_path, task):
     assert found(tmp_path, task, "processes", workers=2) == alone
 
 
-def attributes(folder):
-    """What is noted of the search."""
-    with suppress(KeyError):
-        return optuna.load_study(study_name="s", storage=open_storage(str(folder / "shared.journal"))).user_attrs
-    return {}
+GATED = """
+class Gated(nn.ReLU):
+    \"\"\"Waits as long as there is a file that the variable HOLD names.\"\"\"
+    def forward(self, x):
+        while Path(os.environ.get("HOLD", "nothing")).exists():
+            time.sleep(0.02)
+        return super().forward(x)
+"""
 
 
-@pytest.mark.slow
-def test_workers_of_the_command_line_join_and_are_killed(tmp_path, task):
+def command(log, hold, *words):
+    """The command line in a fork of this process, which spares it the import of torch."""
+
+    log.touch()
+
+    def run():
+        os.environ["HOLD"] = hold
+        sys.stdout = sys.stderr = log.open("w", buffering=1, encoding="utf-8")
+        sys.argv = ["autoranger", *words]
+        cli.main()
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    return process
+
+
+def until(condition, *processes):
+    """Waits for something, as long as processes run."""
+    while not condition():
+        time.sleep(0.05)
+        assert all(process.is_alive() for process in processes)
+
+
+@pytest.mark.skipif(not can_fork(), reason="forks")
+def test_workers_of_the_command_line_join_and_are_killed(tmp_path, task, monkeypatch, autoranger):
     """A search of the command line, with a worker that is killed and one that stays, finds what it finds alone."""
-
-    def begin(*args):
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "autoranger", *args]
-        return subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True)
-
-    slow = TASK.replace("steps = 8, 10", "steps = 8, 60").replace("blobs", "slowly")
-    slow = slow.replace("nn.ReLU()", "Slow()") + SLOW
-    (tmp_path / "slowly.py").write_text(slow)
+    monkeypatch.chdir(tmp_path)
+    gated = TASK.replace("blobs", "gated").replace("nn.ReLU()", "Gated()")
+    Path("gated.py").write_text("import os\nfrom pathlib import Path\n" + gated + GATED)
+    plain = ("search", "--task", "gated.py", "--space", "lookahead")
     name = ("--study", "s", "--storage", "shared.journal")
-    searching = begin("search", "--task", "slowly.py", *name, "--out", "tuned.toml")
-    assert "study 's'" in searching.stderr.readline()
-    while "settings" not in attributes(tmp_path):
-        time.sleep(0.2)
-        assert searching.poll() is None, searching.stderr.read()
-    victim, stays = begin("worker", *name), begin("worker", *name)
-    assert "joined" in victim.stderr.readline()
-    victim.stderr.readline()  # its first item
-    victim.send_signal(signal.SIGKILL)
-    assert searching.wait(240) == 0, searching.stderr.read()
-    said = stays.communicate(timeout=60)[1]
-    assert stays.returncode == 0, said
-    assert "the search is over" in said
-    alone = begin("search", "--task", "slowly.py", "--out", "alone.toml")
-    assert alone.wait(240) == 0
-    assert Config.load(tmp_path / "tuned.toml") == Config.load(tmp_path / "alone.toml")
+    log, of_victim, of_other = (tmp_path / f"{whose}.log" for whose in ("search", "victim", "other"))
+
+    def begun():
+        with suppress(KeyError, DataError):
+            return "settings" in optuna.load_study(study_name="s", storage=existing_storage(name[-1])).user_attrs
+
+    searching = command(log, "search-held", *plain, *name, "--out", "tuned.toml")
+    until(begun, searching)
+    Path("search-held").touch()
+    victim = command(of_victim, "victim-held", "worker", *name)
+    until(lambda: "joined" in of_victim.read_text(), searching, victim)
+    Path("victim-held").touch()
+    Path("search-held").unlink()
+    until(lambda: "item 1" in of_victim.read_text(), searching, victim)
+    stays = command(of_other, "never", "worker", *name)
+    until(lambda: "joined" in of_other.read_text(), searching, victim, stays)
+    victim.kill()
+    for process, said in ((searching, log), (stays, of_other)):
+        process.join(120)
+        assert process.exitcode == 0, said.read_text()
+    assert "the search is over" in of_other.read_text()
+    assert autoranger(*plain, "--out", "alone.toml")[0] == 0
+    assert Config.load("tuned.toml") == Config.load("alone.toml")

@@ -42,7 +42,7 @@ def report(
     from autoranger.report.reading import read_report
     from autoranger.report.text import print_report
     from autoranger.search.storage.database import shown
-    from autoranger.search.storage.existing import find_study
+    from autoranger.search.storage.existing import find_runs, find_study
     from autoranger.search.storage.storage import JOURNAL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -51,7 +51,7 @@ def report(
     if folder is not None:
         check_folder(folder)
     with err.status("learning what each component contributes"):
-        result = read_report(found, shown(place))
+        result = read_report(found, shown(place), find_runs(found, place))
         written = [] if folder is None else write_report(result, folder)
     if as_json:
         print_json(result.to_dict() | ({"out": [str(path) for path in written]} if written else {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import shlex
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -111,6 +112,7 @@ def search(
         autoranger search --task cifar --budget 10m --data-dir data --out cifar.toml
         autoranger search --task my_task.py:MyTask --add my_component --device cuda
     """
+    began = time.monotonic()
     from autoranger.arguments import pick_device, pick_devices
     from autoranger.search.cost import Cost, memory, step_time
     from autoranger.search.crew.batch import Trained
@@ -153,6 +155,7 @@ def search(
                 checkpoints=session.checkpoints,
                 engine=crew,
                 progress=progress,
+                began=began,
             )
 
     with resumable(session, storage, study):
@@ -204,6 +207,7 @@ def tune(
         autoranger tune train.py:train --budget 2h --workers 2
         autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
     """
+    began = time.monotonic()
     from autoranger.search.race.plan import parse_budget
     from autoranger.search.tune.source import Named, name_of
     from autoranger.search.tune.tune import tune_in
@@ -235,6 +239,7 @@ def tune(
                 refine=refine,
                 resume=resume,
                 progress=progress,
+                began=began,
             ),
             aside,
         )

@@ -54,8 +54,9 @@ def figures(report: Report) -> dict[str, tuple[str, Callable[[], Figure]]]:
         words = f"Finalists: difference in valid {report.metric} to full Ranger21, with intervals."
         found["finalists"] = words, lambda: draw_finalists(known, report.metric)
     if report.curves and len(report.curves[0].steps) > 1:
-        words = f"Learning curves of the finalists: mean valid {report.metric} over the fresh seeds."
-        found["curves"] = words, lambda: draw_curves(report.curves, list(leaders(report)), report.metric)
+        shown = "value that trainings reported" if report.reported else f"valid {report.metric}"
+        words = f"Learning curves of the finalists: mean {shown} over the fresh seeds."
+        found["curves"] = words, lambda: draw_curves(report.curves, list(leaders(report)), shown)
     if report.exported is not None and (shapes := schedules(report.exported)):
         words = f"The learning rate over a training: {', '.join(shapes)}."
         found["schedule"] = words, lambda: draw_schedules(shapes)
@@ -190,20 +191,22 @@ def draw_schedules(shapes: Mapping[str, Values]) -> Figure:
     return figure
 
 
-def draw_curves(curves: Sequence[Curve], names: Sequence[str], metric: str) -> Figure:
-    """Mean metrics on the way through a training, with 95% intervals of the means as bands."""
+def draw_curves(curves: Sequence[Curve], names: Sequence[str], shown: str) -> Figure:
+    """Means of what is `shown` on the way through a training, with 95% intervals of the means as bands."""
     figure, axes = canvas(WIDTH, 4.4)
-    low = np.inf
+    low, high = np.inf, -np.inf
     for curve, name, colour, marker in zip(curves, names, LINES, MARKERS, strict=False):
         mean, seeds = np.array(curve.mean), np.maximum(curve.seeds, 2)
         half = stdtrit(seeds - 1, 0.975) * np.nan_to_num(curve.deviation) / np.sqrt(seeds)
         axes.fill_between(curve.steps, mean - half, mean + half, color=colour, alpha=0.15, linewidth=0)
         axes.plot(curve.steps, mean, color=colour, marker=marker, markersize=4, linewidth=1.6, label=literal(name))
-        low = min(low, np.nanmin(mean[len(mean) // 4 :], initial=np.inf))
-    if np.isfinite(low):
-        axes.set_ylim(bottom=low - 0.02 * (axes.get_ylim()[1] - low or 1))
+        later = mean[len(mean) // 4 :]
+        low, high = min(low, np.nanmin(later, initial=np.inf)), max(high, np.nanmax(later, initial=-np.inf))
+    if np.isfinite([low, high]).all():
+        margin = 0.05 * (high - low or 1)
+        axes.set_ylim(low - margin, high + margin)
     axes.set_xlabel("steps")
-    axes.set_ylabel(literal(f"valid {metric}"))
+    axes.set_ylabel(literal(shown))
     figure.legend(loc="outside lower left", fontsize=8.5, frameon=False, ncols=1)
     return figure
 

@@ -17,7 +17,7 @@ from autoranger.search.attribution import Attribution, from_sample
 from autoranger.search.attribution.sample import Sample, largest_sample, rounds
 from autoranger.search.attribution.worth import MOST_SWITCHES
 from autoranger.search.serialization import from_data, to_json
-from autoranger.search.storage.curves import Curve, known_curves
+from autoranger.search.storage.curves import Curve, known_curves, reported_curves
 from autoranger.search.storage.sittings import State
 from autoranger.search.verdict.outcome import Evidence, Finalist, Settings
 
@@ -85,6 +85,7 @@ class Report:
         standing: whether it runs, how far it is, when and where it ran.
         race: the rounds of the race, with the mean metric of each candidate.
         curves: of the finalists in the verdict, in their order; empty if they are not known.
+        reported: whether the curves are of what a training of one's own reported, whatever that is.
         config: the exported config, as in the file; None without a verdict.
     """
 
@@ -103,6 +104,7 @@ class Report:
     standing: Standing
     race: Race
     curves: Sequence[Curve]
+    reported: bool
     config: Mapping[str, Any] | None
 
     @property
@@ -149,8 +151,13 @@ class Report:
         return found
 
 
-def read_report(study: Study, place: str) -> Report:
+def read_report(study: Study, place: str, runs: Study | None = None) -> Report:
     """Reads a study, and computes the attribution, which takes seconds for a thousand candidates.
+
+    Args:
+        study: of the search.
+        place: its storage, as it may be shown.
+        runs: the study of its single trainings, if they are of a function of one's own.
 
     Raises:
         DataError: if the study's attributes are not what a search of this version writes.
@@ -185,7 +192,8 @@ def read_report(study: Study, place: str) -> Report:
         failure=attributes.failure,
         standing=standing,
         race=race_of(study, attributes.settings.seed),
-        curves=curves_of(study, finalists),
+        curves=curves_of(study, finalists, evidence, runs),
+        reported=runs is not None,
         config=exported_config(study),
     )
 
@@ -196,9 +204,15 @@ def exported_config(study: Study) -> dict[str, Any] | None:
     return outcome and {key: value for key, value in outcome.items() if key != EVIDENCE}
 
 
-def curves_of(study: Study, finalists: Sequence[Finalist]) -> list[Curve]:
+def curves_of(
+    study: Study, finalists: Sequence[Finalist], evidence: Evidence | None, runs: Study | None
+) -> list[Curve]:
     """The finalists' curves, in their order; none unless there is one for each."""
-    known = {identity(curve.config): curve for curve in known_curves(study)}
+    curves = known_curves(study)
+    if runs is not None and evidence is not None and evidence.comparison is not None:
+        first, last = evidence.comparison.seeds
+        curves = reported_curves(runs, range(first, last + 1))
+    known = {identity(curve.config): curve for curve in curves}
     found = [known.get(identity(finalist.config)) for finalist in finalists]
     return [curve for curve in found if curve is not None] if None not in found else []
 

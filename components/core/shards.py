@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.rows import row_shape
+from autoranger.components.core.rows import by_rows, from_rows, row_shape
 
 Group = tuple[Any, int]
 """The processes along one dimension of a device mesh."""
@@ -115,14 +115,13 @@ class Shards:
 
     def on_whole(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """The local part `[1, B, R, C]` of what an operation makes of whole tensors, which every process gathers."""
-        if not self.groups:
+        if not self.groups and not self.conv_groups:
             return operation(x)
-        if self.conv_groups:
-            raise ConfigError("an operation on matrices needs the whole kernel of a transposed convolution.")
         own, made = [len(self._located(dim)) for dim in range(len(self.shape))], []
         for part in x[0]:
             whole = self.wrap(part.reshape(own)).full_tensor()  # type: ignore[attr-defined]
-            made.append(self.part(operation(whole.reshape(1, 1, *self.rows)).view(self.shape)).reshape(part.shape))
+            result = operation(by_rows(whole, self.conv_groups).reshape(1, 1, *self.rows))
+            made.append(self.part(from_rows(result, self.shape, self.conv_groups)).reshape(part.shape))
         return torch.stack(made)[None]
 
     def part(self, x: Tensor) -> Tensor:

@@ -167,6 +167,11 @@ class _SgdMomentum(TypedDict, total=False):
 class _Signum(TypedDict, total=False):
     """Step along the sign of the momentum, with no second moment."""
 
+class _NeuronNormalization(TypedDict, total=False):
+    """Let all rows of a matrix move about equally far, by a second moment for each row of its direction."""
+
+    beta2: float
+
 class _CautiousMask(TypedDict, total=False):
     """Move only the numbers whose direction agrees in sign with the gradient of this step, and those further."""
 
@@ -249,6 +254,7 @@ class Ranger21(ComposedOptimizer):
         muon: bool | _Muon = False,
         sgd_momentum: bool | _SgdMomentum = False,
         signum: bool | _Signum = False,
+        neuron_normalization: bool | _NeuronNormalization = False,
         cautious_mask: bool | _CautiousMask = False,
         cautious_weight_decay: bool | _CautiousWeightDecay = False,
         corrected_weight_decay: bool | _CorrectedWeightDecay = False,

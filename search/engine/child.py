@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from multiprocessing import current_process, parent_process
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -35,7 +36,13 @@ def in_worker() -> bool:
 
 
 def serve(
-    number: int, work: bytes | Work, pipe: Connection, threads: int, log: Path | None, method: str | None
+    number: int,
+    work: bytes | Work,
+    pipe: Connection,
+    threads: int,
+    log: Path | None,
+    method: str | None,
+    environment: Mapping[str, str],
 ) -> None:
     """The whole life of a worker process: it does what it is sent, until that is None.
 
@@ -46,7 +53,10 @@ def serve(
         threads: of torch.
         log: the file to whose end the work's output goes; None discards it.
         method: how processes begin that the work begins, such as a loader's.
+        environment: variables of the process that begins this one, whatever this one is forked from.
     """
+    os.environ.clear()
+    os.environ.update(environment)
     multiprocessing.set_start_method(method, force=True)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the search, which ends its workers
     if hasattr(signal, "pthread_sigmask"):
@@ -59,8 +69,6 @@ def serve(
         do: Work = pickle.loads(work) if isinstance(work, bytes) else work
         do.prepare(number)
     except BaseException as error:
-        if isinstance(error, SystemExit) and error.code == BEGUN_AGAIN:
-            raise
         pipe.send(Refused(f"a worker process cannot import what it is to do ({reason(error)})."))
         return
     pipe.send(Ready())

@@ -47,9 +47,9 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
         OutOfTime: if there is no time for the first round or the last trainings.
     """
     clock = race.clock
-    with clock.until(clock.race_end(plan)):
-        finalists = race.run(opening, plan, fresh)
-        if plan.refine is not None and len(clock.rounds) == len(plan.rungs):
+    finalists = race.run(opening, plan, fresh)
+    if plan.refine is not None and len(clock.rounds) == len(plan.rungs):
+        with clock.until(clock.race_end(plan)):
             finalists = refine(race, finalists, plan, fresh)
     require_reached(race.population)
     configs = [replace(arm, lr=best_lr(by_lr)) for arm, by_lr in finalists.items()]
@@ -59,9 +59,9 @@ def compete(race: Race, opening: Opening, plan: Plan, fresh: Callable[[int], lis
     clock.verdict(len(configs), len(seeds), work=len(configs) * len(seeds) * plan.steps)
     with clock.until(clock.end):
         scores = final(race, configs, seeds, plan.steps)
-    while noted is None and clock.affords_more(plan, len(configs), len(seeds)):
-        more = fresh(len(seeds))
-        clock.verdict(len(configs), 2 * len(seeds), work=len(configs) * len(more) * plan.steps)
+    while noted is None and (extra := clock.further_seeds(plan, len(configs), len(seeds))):
+        more = fresh(extra)
+        clock.verdict(len(configs), len(seeds) + extra, work=len(configs) * extra * plan.steps)
         try:
             with clock.until(clock.end):
                 further = race.population.train(configs, more, plan.steps, splits=SPLITS, progress=clock.advance)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from autoranger.components.core.errors import ConfigError
 
@@ -93,6 +93,11 @@ class Plan:
         """Candidates of the verdict, at most: what the last round keeps, a variant of each leader, the baselines."""
         kept = self.rungs[-1].keep
         return kept + (min(self.refine.leaders, kept) if self.refine else 0) + PROTECTED
+
+    @property
+    def shortest(self) -> Plan:
+        """The plan without the rounds that can be left out, and without a refinement."""
+        return replace(self, rungs=self.rungs[:1], refine=None)
 
     def sizes(self, arms: int, lrs: int, first: int = 0) -> list[int]:
         """Candidates of each round from `first` on, with `arms` entrants and a grid of `lrs` rates, not extended."""

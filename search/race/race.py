@@ -176,7 +176,8 @@ class Race:
         """
         (arms, rates), first, rounds = opening.size, plan.rungs[0], len(plan.rungs)
         self.clock.round(1, rounds, candidates=(arms + ENTRANTS) * rates, rung=first, work=plan.cost(arms, rates))
-        scores = opening(self, plan, seeds(first.seeds))
+        with self.clock.until(self.clock.race_end(plan)):
+            scores = opening(self, plan, seeds(first.seeds))
         require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, before.keep)}
@@ -187,7 +188,8 @@ class Race:
             work = plan.cost(len(entrants), rates, first=number - 1)
             self.clock.round(number, rounds, candidates=candidates, rung=rung, work=work)
             try:
-                scores = self.round(entrants, rung, seeds(rung.seeds))
+                with self.clock.until(self.clock.race_end(plan)):  # at the speed seen by now
+                    scores = self.round(entrants, rung, seeds(rung.seeds))
             except OutOfTime:  # what the rounds before have found stands
                 self.clock.rounds.pop()
                 self.clock.left_out(rounds - number + 1)
@@ -201,9 +203,10 @@ class Race:
 
         def note(configs: Sequence[Config], values: Values) -> None:
             self.record.reasons |= {config: self.failures[config] for config in configs if config in self.failures}
-            for config, row in zip(configs, values, strict=True):
-                self.record.report(config, steps, seeds, row)
-                scores[origin[config]][config.lr] = row
+            with self.clock.written():
+                for config, row in zip(configs, values, strict=True):
+                    self.record.report(config, steps, seeds, row)
+                    scores[origin[config]][config.lr] = row
             arm = max(scores, key=lambda arm: best_value(scores[arm]))
             if np.isfinite(best_value(scores[arm])):
                 self.clock.best(replace(arm, lr=best_lr(scores[arm])), best_value(scores[arm]))

@@ -72,6 +72,13 @@ def find_study(name: str | None, place: str) -> Study:
     return study
 
 
+def find_runs(study: Study, place: str) -> Study | None:
+    """The study of the single trainings of a search; None where those of a population have none of their own."""
+    storage, names = opened(place)
+    name = study.study_name + RUNS
+    return optuna.load_study(study_name=name, storage=storage) if name in names else None
+
+
 def listed(name: str, names: Sequence[str]) -> str:
     """Some names of studies in a storage, in words, those most like `name` first."""
     if not names:

@@ -126,9 +126,10 @@ class Lock:
 
     def __init__(self, path: Path) -> None:
         self.path = path.with_name(path.name + ".lock")
-        self.owner = this_process()
+        self.owner = ""
 
     def __enter__(self) -> None:
+        self.owner = this_process()  # now, since it may be a fork of the one that has opened the file
         began = since = time.monotonic()
         pause, told = 0.001, False
         seen: tuple[int, int] | None = None

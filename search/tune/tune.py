@@ -57,6 +57,7 @@ def tune_in(
     cost: Cost | None = None,
     resume: bool = False,
     progress: Progress | None = None,
+    began: float | None = None,
 ) -> Outcome:
     """Finds the best subset of components for a user's own training, with its learning rate.
 
@@ -66,7 +67,7 @@ def tune_in(
         study: name of the study in it.
         metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
         cluster: of Ray, whose actors call the function instead of worker processes.
-        space, seed, budget, plan, sampler, refine, cost, resume, progress: see `search`.
+        space, seed, budget, plan, sampler, refine, cost, resume, progress, began: see `search`.
 
     Raises:
         ConfigError: if the function cannot be called, its first training fails, or training makes the metric worse;
@@ -89,7 +90,7 @@ def tune_in(
         )
         return conduct(
             subject,
-            Clock(budget, progress or Progress()),
+            Clock(budget, progress or Progress(), began),
             storage,
             study,
             space=space,

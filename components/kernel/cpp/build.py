@@ -12,9 +12,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
+
+from filelock import FileLock
 
 from autoranger.components.core.errors import first_line
 from autoranger.components.kernel.cache import cache
@@ -33,10 +37,19 @@ NATIVE = (("-march=native",), ("-mcpu=native",))
 EXTRAS = (*((*native, "-fopenmp") for native in NATIVE), *NATIVE, ("-fopenmp",), ())
 """What makes it faster, the first that the compiler takes. Some come without OpenMP, for threads."""
 
+PATIENCE = 120.0
+"""How many seconds a process waits for another one that compiles the same."""
+
 
 def build(source: str) -> Callable[[int], None]:
     """The function `step` of a source, which takes its arguments' address; UnavailableError where it cannot be had."""
-    return build_with(find_compiler(), source)
+    compiler = find_compiler()
+    with LOCKS.setdefault(source, Lock()):  # of threads that need the same one compiles it
+        return build_with(compiler, source)
+
+
+LOCKS: dict[str, Lock] = {}
+"""For each source that which a thread holds while it compiles it."""
 
 
 @lru_cache(maxsize=256)
@@ -47,8 +60,7 @@ def build_with(compiler: Command, source: str) -> Callable[[int], None]:
         key = "\n".join([source, identity(compiler), *FLAGS, *extra])
         library = cache() / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.so"
         for again in (False, True):  # what does not load is damaged, or of another system: made anew once
-            missing = again or not library.exists()
-            complaint = compile_to(library, source, [*compiler, *FLAGS, *extra]) if missing else ""
+            complaint = make(library, source, [*compiler, *FLAGS, *extra], anew=again)
             if not complaint:
                 try:
                     step = ctypes.CDLL(str(library)).step
@@ -93,6 +105,19 @@ def identity(compiler: Command) -> str:
     except OSError:
         processor = platform.processor()
     return "\n".join([version, platform.machine(), processor])
+
+
+def make(library: Path, source: str, command: list[str], anew: bool) -> str:
+    """Sees to it that there is a library, which one process compiles for all that want it. Returns as `compile_to`."""
+    if library.exists() and not anew:
+        return ""
+    lock = FileLock(f"{library}.lock", timeout=PATIENCE)
+    with suppress(OSError, NotImplementedError):  # without locks, or patience, all of them compile, which does no harm
+        lock.acquire()
+    try:
+        return compile_to(library, source, command) if anew or not library.exists() else ""
+    finally:
+        lock.release()
 
 
 def compile_to(library: Path, source: str, command: list[str]) -> str:
