@@ -10,8 +10,9 @@ import torch
 
 from autoranger import Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.kernel.cpp import kernel
 from autoranger.components.presets import RANGER21
-from autoranger.search.population import Population
+from autoranger.search.population import Population, chunk
 from autoranger.search.population.chunk import Chunk, in_chunks
 from autoranger.search.vectorization import batch_order, reseed
 from tests import toy
@@ -209,3 +210,21 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(monkeypatch: pytest.Mon
     monkeypatch.setattr(Chunk, "advance", broken)
     with pytest.raises(RuntimeError, match="something else"):
         Population(toy.Toy()).train(CONFIGS, SEEDS, 2)
+
+
+def test_short_trainings_of_many_sets_of_components_share_a_compiled_step(monkeypatch):
+    """Each batch of a sampler's proposals has other sets; what comes out is the same as with steps of their own."""
+    names = ("gradient_centralization", "nesterov", "lookahead")
+    monkeypatch.setattr(chunk, "MODERN", names)
+    batches = [[Config(lr=0.03, components=dict.fromkeys(own, True))] for own in (names[:2], names[1:], names)]
+    sources: list[str] = []
+    build = kernel.build
+    monkeypatch.setattr(kernel, "build", lambda source: sources.append(source) or build(source))
+    population = Population(toy.Toy())
+    shared = [population.train(configs, SEEDS, 12)["valid"] for configs in batches]
+    assert len(sources) == 3
+    assert len(set(sources)) == 1
+    monkeypatch.setattr(chunk, "COMPILED_ALONE", 0)
+    alone = [population.train(configs, SEEDS, 12)["valid"] for configs in batches]
+    assert len(set(sources)) == 4
+    np.testing.assert_allclose(shared, alone, rtol=1e-4)

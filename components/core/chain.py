@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,7 +62,12 @@ class Link:
 
 
 def chains_of(
-    groups: Sequence[Sequence[Config]], dtype: torch.dtype, device: torch.device, *, shared: bool = False
+    groups: Sequence[Sequence[Config]],
+    dtype: torch.dtype,
+    device: torch.device,
+    *,
+    shared: bool = False,
+    switched: Collection[str] = (),
 ) -> tuple[list[Sequence[Link]], list[int]]:
     """The chain of each parameter group, and which one that is: groups in which the same is on have one.
 
@@ -70,23 +75,32 @@ def chains_of(
         groups: for each group the config of every candidate.
         dtype, device: of hyperparameters.
         shared: whether they are those of all steps of the same config, of which there is one candidate.
+        switched: see `chain_of`.
     """
     made: dict[object, tuple[int, Sequence[Link]]] = {}
     numbers = []
     for configs in groups:
         key = tuple(tuple((name, *settings.items()) for name, settings in c.components.items()) for c in configs)
         if key not in made:
-            chain = shared_chain(configs[0], dtype, device) if shared else chain_of(configs, dtype, device)
+            chain = shared_chain(configs[0], dtype, device) if shared else chain_of(configs, dtype, device, switched)
             made[key] = len(made), chain
         numbers.append(made[key][0])
     return [chain for _, chain in made.values()], numbers
 
 
-def chain_of(configs: Sequence[Config], dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
-    """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs."""
+def chain_of(
+    configs: Sequence[Config], dtype: torch.dtype, device: torch.device, switched: Collection[str] = ()
+) -> Sequence[Link]:
+    """AdamW's parts and the components that any candidate has on, in order, without the parts that nobody needs.
+
+    Args:
+        configs: one for each candidate.
+        dtype, device: of hyperparameters.
+        switched: ids of components that are computed and selected even if no candidate has them on, or each has.
+    """
     settings = {cls: [c.components.get(name) for c in configs] for name, cls in registry.items()}
-    chosen = {cls: given for cls, given in settings.items() if any(s is not None for s in given)}
-    return links(len(configs), chosen, dtype, device)
+    chosen = {cls: given for cls, given in settings.items() if cls.id in switched or any(s is not None for s in given)}
+    return links(len(configs), chosen, dtype, device, switched)
 
 
 def shared_chain(config: Config, dtype: torch.dtype, device: torch.device) -> Sequence[Link]:
@@ -109,9 +123,13 @@ def links(
     settings: Mapping[type[Component], Sequence[Settings | None]],
     dtype: torch.dtype,
     device: torch.device,
+    switched: Collection[str] = (),
 ) -> Sequence[Link]:
     """The chain of these components, with the hyperparameters of each candidate that has them on, and AdamW's parts."""
-    chosen = [Link(cls(own, dtype, device), gated=any(s is None for s in own)) for cls, own in settings.items()]
+    chosen = [
+        Link(cls(own, dtype, device), gated=cls.id in switched or any(s is None for s in own))
+        for cls, own in settings.items()
+    ]
     needed = [cls for cls in ADAMW if is_needed(cls, chosen)]
     parts = [Link(cls([{}] * candidates, dtype, device), gated=False) for cls in needed]
     # Sorting is stable: within a stage AdamW's part comes first.

@@ -8,7 +8,7 @@ between candidates is selected with `torch.where` (a product would let NaN throu
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import zip_longest
 from typing import Any
@@ -39,6 +39,8 @@ class Step(nn.Module):
             decay, T and what is on are its own. By default there is one group, of the configs themselves.
         shared: whether its components are those of all other steps of the same configs, each of one candidate.
         state_dtype: see `Stack`.
+        switched: ids of components that are part of it, with a switch for each candidate, whoever has them on. What is
+            recorded and compiled is then the same for other candidates.
 
     Raises:
         ConfigError: where a component needs `total_steps` and there is none.
@@ -62,6 +64,7 @@ class Step(nn.Module):
         groups: Sequence[Sequence[Config]] | None = None,
         shared: bool = False,
         state_dtype: torch.dtype | None = None,
+        switched: Collection[str] = (),
     ) -> None:
         super().__init__()
         require_total_steps(configs, total_steps)
@@ -80,7 +83,7 @@ class Step(nn.Module):
             self.register_buffer(name, column.clone())
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64, device=device))
         self.dtype, self.state_dtype = dtype, state_dtype
-        self.chains, self.chain_of_group = chains_of(groups, dtype, device, shared=shared)
+        self.chains, self.chain_of_group = chains_of(groups, dtype, device, shared=shared, switched=switched)
         """What is on in each parameter group, each chain once, and the number of each group's chain."""
         self.schedules = schedules_of(self.chains, groups)
         cuts = heads(self.chains)

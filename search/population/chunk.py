@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -18,6 +18,7 @@ from autoranger.components.core.transposed import transposed
 from autoranger.components.kernel.compile import compile_step
 from autoranger.components.optimizer.groups import compute_dtype
 from autoranger.components.optimizer.scaling import by_parameter
+from autoranger.components.presets import MODERN
 from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.score import score
@@ -25,6 +26,10 @@ from autoranger.search.tasks.task import Split
 from autoranger.search.vectorization import Tensors, Tree
 
 DIVERGED = "diverged: its loss or a weight is not finite"
+
+
+COMPILED_ALONE = 10_000
+"""Rows × steps of a chunk from which on a step of its own is worth its compilation, some seconds."""
 
 
 class RefusedError(Exception):
@@ -60,7 +65,9 @@ class Chunk:
         of_each = configs_among(self.models.example.model, names, configs, steps, batch_size)
         groups = [*dict.fromkeys(of_each)]
         of_groups = [[c for c in group for _ in seeds] for group in groups]
-        self.optimizer = Step(rows, steps, dtype=dtype, device=device, groups=of_groups)
+        short = self.rows * steps < COMPILED_ALONE
+        switched = in_common(configs) if short else ()
+        self.optimizer = Step(rows, steps, dtype=dtype, device=device, groups=of_groups, switched=switched)
         for theta, p, turns, group in zip(self.thetas, self.params.values(), self.turns, of_each, strict=True):
             self.optimizer.add(theta, matrix=is_matrix(p.shape[1:], turns), group=groups.index(group))
         # Compiling takes about a second for every other set of components, and four on a GPU: next to models that are
@@ -201,6 +208,19 @@ class Chunk:
         for row, reason in sorted(self.models.failures.items()):
             found.setdefault(self.configs[row // len(self.seeds)], reason)
         return found
+
+
+def in_common(configs: Sequence[Config]) -> Collection[str]:
+    """The components of the step that small chunks share, so that it is compiled once; empty where theirs are few.
+
+    A sampler's proposals come in small batches, and nearly every batch has another set of components.
+    """
+    on = {name for c in configs for name in c.components}
+    for names in (MODERN, tuple(registry)):
+        if on.issubset(names) and 3 * len(on) >= 2 * len(names):
+            # Those that are for some kinds of parameters only would be computed for all.
+            return {name for name in names if not registry[name].kinds}
+    return ()
 
 
 def transposed_among(model: nn.Module, names: Iterable[str]) -> list[int]:

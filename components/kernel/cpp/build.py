@@ -16,6 +16,7 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock
 
 from filelock import FileLock
 
@@ -42,7 +43,13 @@ PATIENCE = 120.0
 
 def build(source: str) -> Callable[[int], None]:
     """The function `step` of a source, which takes its arguments' address; UnavailableError where it cannot be had."""
-    return build_with(find_compiler(), source)
+    compiler = find_compiler()
+    with LOCKS.setdefault(source, Lock()):  # of threads that need the same one compiles it
+        return build_with(compiler, source)
+
+
+LOCKS: dict[str, Lock] = {}
+"""For each source that which a thread holds while it compiles it."""
 
 
 @lru_cache(maxsize=256)
