@@ -62,7 +62,7 @@ class Range:
         else:
             value = round(self.low + share * (self.high - self.low), 1 - math.floor(math.log10(self.high - self.low)))
         if self.decay:
-            return round(1 - 1 / value, 6)
+            return round(1 - float(f"{1 / value:.2g}"), 6)
         return round(value) if self.whole else value
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +24,9 @@ LOWEST_LR, HIGHEST_LR = 1e-6, 1e2
 """Bounds up to which the grid of learning rates is extended."""
 
 EXTENDED = "extended"
+
+RECORDED = Path(__file__).with_name("recorded.toml")
+"""The file that `recorded` reads."""
 
 SPACES = {"ranger21": RANGER21, "subsets": RANGER21, "modern": MODERN}
 """Spaces by name, "subsets" being the old name of "ranger21"; besides these there is `EXTENDED`, all that there are."""
@@ -108,10 +114,11 @@ class Space:
 
     @property
     def landmarks(self) -> list[Config]:
-        """The arms with a name: the default, plain AdamW, and the presets in the space."""
+        """What to try first: arms that were best on other tasks, the default, plain AdamW, presets in the space."""
+        known = [self.arm(names) for names in recorded() if {*names} <= {*self.components}]
         presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
         inside = [preset for preset in presets if preset.components.keys() <= set(self.components)]
-        return list(dict.fromkeys([self.default, self.plain, *inside]))
+        return list(dict.fromkeys([*known, self.default, self.plain, *inside]))
 
     @property
     def _enumerable(self) -> bool:
@@ -176,6 +183,13 @@ class Space:
             elif name not in space:
                 space[name] = FloatDistribution(0, max(1.0, value))
         return space
+
+
+@cache
+def recorded() -> tuple[tuple[str, ...], ...]:
+    """The subsets that were best on tasks with a table of all subsets, best first (studies/08_sample_efficiency)."""
+    found = tomllib.loads(RECORDED.read_text(encoding="utf-8"))["subsets"]
+    return tuple(tuple(names) for names in found)
 
 
 def compatible(names: Iterable[str]) -> list[str]:

@@ -91,8 +91,8 @@ def process(log: Path, words: Sequence[str]) -> None:
     Record.report, Record.report_verdict = noted_report, noted_verdict  # type: ignore[method-assign]
     Population._affordable_rows = lambda self: ROWS  # type: ignore[method-assign]
     standard = studies.planned
-    studies.planned = lambda subject, space, clock, sampler: (  # type: ignore[assignment]
-        PLAN if clock.budget is None else standard(subject, space, clock, sampler)
+    studies.planned = lambda subject, space, clock, sampler, **options: (  # type: ignore[assignment]
+        PLAN if clock.budget is None else standard(subject, space, clock, sampler, **options)
     )
     searching.choices = lambda *_: SMALL  # type: ignore[assignment]
     sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

@@ -19,7 +19,7 @@ from autoranger.search.race.explore import Exploration, Explorer
 from autoranger.search.race.plan import ENTRANTS, Plan, Rung
 from autoranger.search.race.race import Race, best_lr
 from autoranger.search.samplers import SAMPLERS, named
-from autoranger.search.space import Space, lr_grid
+from autoranger.search.space import Space, lr_grid, recorded
 from autoranger.search.storage.record import Record
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
@@ -70,6 +70,16 @@ def test_the_first_proposals_are_what_is_known_by_name():
     expected = list(dict.fromkeys(tuple(arm.components) for arm in space.landmarks))
     asked = Explorer(space, LRS, named("random", 0), seed=0).ask(len(expected))
     assert [tuple(config.components) for config in asked] == expected
+
+
+def test_what_tables_say_of_other_tasks_comes_first():
+    """The recorded subsets, as the study that makes the file would write them; in a space that has their components."""
+    every = [frozenset(names) for names in recorded()]
+    assert len(set(every)) == len(every) == 8
+    asked = Explorer(Space(), LRS, named("bayes", 0), seed=0).ask(len(every))
+    assert [config.components.keys() for config in asked] == every
+    small = Space(("lookahead", "explore_exploit"))
+    assert small.landmarks[0] == small.default, "of none of them all components are there"
 
 
 def test_two_explorers_with_one_seed_propose_the_same():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 from contextlib import closing, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import optuna
@@ -78,7 +80,8 @@ def found(tmp_path, task, name, **options):
     with closing(engine(task, "metric", **options)) as crew:
         outcome = search(task, storage(tmp_path), name, space=SPACE, plan=PLAN, engine=crew)
     trials = optuna.load_study(study_name=name, storage=storage(tmp_path)).trials
-    rounds = {trial.user_attrs["name"] + str(trial.params["lr"]): trial.user_attrs["rounds"] for trial in trials}
+    rounds = {json.dumps(trial.user_attrs["config"]): trial.user_attrs["rounds"] for trial in trials}
+    assert len(rounds) == len(trials)
     return outcome.config, to_json(outcome.evidence.to_dict()["comparison"]), rounds
 
 
@@ -231,6 +234,26 @@ def test_what_a_worker_had_that_is_gone_goes_to_another(tmp_path, task, monkeypa
     assert opened.get_trial(lost).state.is_finished()
 
 
+def test_a_worker_that_could_not_be_asked_is_not_gone(tmp_path, monkeypatch):
+    """As where the database has been away for longer than a worker may be silent."""
+    opened, now = storage(tmp_path), [1000.0]
+    running = optuna.trial.create_trial(state=optuna.trial.TrialState.RUNNING, user_attrs={"process": "elsewhere 1 -"})
+    opened.create_new_trial(boards.board(opened, "s"), running)
+    monkeypatch.setattr(boards, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    (mailbox,) = Board(opened, "s", Trained.from_data).recruit(1)
+    assert mailbox.hear() == []
+    now[0] += 2 * boards.SILENT
+    assert mailbox.hear() == []
+    for _ in range(int(boards.SILENT / boards.BEAT) - 2):
+        now[0] += boards.BEAT
+        assert mailbox.hear() == []
+    now[0] += 3 * boards.BEAT
+    mailbox.hear()
+    now[0] += boards.BEAT
+    with pytest.raises(EOFError):
+        mailbox.hear()
+
+
 def test_only_those_who_have_the_task_may_join(tmp_path, task):
     opened = storage(tmp_path)
     with pytest.raises(ConfigError, match="no study 's' to join"):
@@ -257,7 +280,9 @@ def test_only_those_who_have_the_task_may_join(tmp_path, task):
 
 def test_a_search_is_the_same_whoever_trains(tmp_path, task):
     alone = found(tmp_path, task, "alone")
-    assert found(tmp_path, task, "processes", workers=2) == alone
+    others = found(tmp_path, task, "processes", workers=2)
+    assert others[2] == alone[2]
+    assert others == alone
 
 
 GATED = """
