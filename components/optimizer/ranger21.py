@@ -66,7 +66,7 @@ class Ranger21(ComposedOptimizer):
         for name in components:
             if name in WAYS_OF_TORCH:
                 raise ConfigError(
-                    f"{name} is for torch's own optimizers, where it chooses how a step is computed; leave it out: here "
+                    f"{name} is for torch's own optimizers, where it is how a step is computed; leave it out: here "
                     'that is compile, and "auto" takes the fastest way.'
                 )
             Component.named(name, others=own)
