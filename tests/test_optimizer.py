@@ -636,6 +636,7 @@ def test_missing_total_steps_name_who_needs_them(off: dict[str, bool], named: st
         ({"lookahed": False}, "unknown component 'lookahed'; did you mean 'lookahead'"),
         ({"lookahead": {"alhpa": 0.5}}, "unknown hyperparameter of lookahead 'alhpa'; did you mean 'alpha'"),
         ({"zzz": True}, "unknown component 'zzz'; known: .*lookahead"),
+        ({"fused": True}, "fused is for torch's own optimizers.*leave it out"),
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )

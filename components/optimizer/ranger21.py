@@ -10,11 +10,15 @@ from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
 from autoranger.components.core.config import Compile, Config
+from autoranger.components.core.errors import ConfigError
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
 from autoranger.components.presets import RANGER21
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
+
+WAYS_OF_TORCH = frozenset({"foreach", "fused", "capturable", "differentiable"})
+"""Arguments that torch's optimizers have, and frameworks may pass."""
 
 
 class Ranger21(ComposedOptimizer):
@@ -60,6 +64,11 @@ class Ranger21(ComposedOptimizer):
     ) -> None:
         own = ["betas", "eps", "weight_decay", "total_steps", "maximize", "compile", "state_dtype"]
         for name in components:
+            if name in WAYS_OF_TORCH:
+                raise ConfigError(
+                    f"{name} is for torch's own optimizers, where it is how a step is computed; leave it out: here "
+                    'that is compile, and "auto" takes the fastest way.'
+                )
             Component.named(name, others=own)
         chosen: dict[str, Any] = dict.fromkeys(RANGER21, True) | components
         number: Any = float(lr) if isinstance(lr, Tensor) and lr.numel() == 1 else lr

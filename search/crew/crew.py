@@ -99,6 +99,7 @@ class Crew:
             Batch(tuple(rest[k] for k in chunk), tuple(seeds), steps, tuple(splits), curve, folder)
             for chunk in self.population.chunks(rest, seeds, among or configs, self.workers)
         ]
+        batches.sort(key=lambda batch: -batch.work)  # the longest first, so that all workers end at about the same time
         for batch, trained in self._train(batches, progress):
             if trained.error:
                 raise ConfigError(trained.error)
