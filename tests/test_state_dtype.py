@@ -94,7 +94,7 @@ def test_moments_are_short_and_copies_of_weights_are_not(name: str) -> None:
 @pytest.mark.parametrize("name", registry)
 def test_the_bytes_of_a_component_are_what_an_optimizer_keeps(name: str) -> None:
     def kept(components: dict[str, object]) -> int:
-        p = nn.Parameter(torch.ones(10))
+        p = nn.Parameter(torch.ones(2, 5))  # of the kind that every component is for
         optimizer = Config(components=components).build([p], total_steps=9, state_dtype=SHORT)  # type: ignore[arg-type]
         p.grad = torch.ones_like(p)
         optimizer.step()
