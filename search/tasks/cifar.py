@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from autoranger.components.core.errors import DataError, first_line
+from autoranger.components.core.files import write_whole
 from autoranger.search.tasks import files
 from autoranger.search.tasks.task import Split, Task, scaled
 
@@ -91,9 +92,12 @@ def unpacked() -> Path:
     complete = (folder / file for file in FILES)
     if not all(path.exists() and path.stat().st_size == RECORDS * RECORD for path in complete):
         try:
+            folder.mkdir(exist_ok=True)
             with tarfile.open(archive) as tar:
-                tar.extractall(archive.parent, filter="data")
-        except (OSError, tarfile.TarError) as error:
+                for file in FILES:
+                    content = tar.extractfile(f"{FOLDER}/{file}")
+                    write_whole(folder / file, content.read() if content else b"")
+        except (OSError, EOFError, tarfile.TarError) as error:
             raise DataError(f"cannot unpack {archive} ({first_line(error)}); is the disk full?") from None
     return folder
 
