@@ -10,7 +10,7 @@ from typing import Any
 
 import tomli_w
 
-from autoranger.components.core.component import Component, registry
+from autoranger.components.core.component import Component, Role, registry
 
 EXPLAINED = {
     "lr": "learning rate, as found with the proxy; try two or three around it in your training",
@@ -60,9 +60,15 @@ def to_python(config: Plain) -> str:
                 lines += [f"    {comment}", textwrap.indent(f"{key}={shown},", "    ")]
             else:
                 lines.append(f"    {key}={shown},  {comment}".rstrip())
-    needs = [name for name in config.get("components", {}) if (cls := registry.get(name)) and cls.needs_total_steps]
-    total = ", total_steps=epochs * len(loader)" if needs else ""
-    return "\n".join([*lines, ")", f"optimizer = config.build(model.parameters(){total})", ""])
+    known = [registry[name] for name in config.get("components", {}) if name in registry]
+    proxy = "proxy" in config
+    model = "model" if proxy else "model.parameters()"  # the model itself where it is scaled for it
+    total = ", total_steps=epochs * len(loader)" if proxy or any(cls.needs_total_steps for cls in known) else ""
+    size = ", batch_size=loader.batch_size" if proxy else ""
+    lines += [")", f"optimizer = config.build({model}{total}{size})"]
+    if any(Role.EVALUATION in cls.replaces for cls in known):
+        lines += ["# Validate and save inside of: with optimizer.evaluation():"]
+    return "\n".join([*lines, ""])
 
 
 def to_json_text(config: Plain) -> str:

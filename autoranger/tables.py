@@ -19,6 +19,7 @@ from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.hyper import Setting
 from autoranger.components.core.reference import extra_state
 from autoranger.components.core.registry import origin
+from autoranger.components.optimizer.evaluation import tells_apart
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.race.baselines import called
 from autoranger.search.space import in_words
@@ -76,8 +77,15 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
     console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
     if evidence:
         print_evidence(console, evidence)
-    for line in (*imports(config), f'optimizer = autoranger.load("{name}").{build_call(config)}'):
+    for line in recipe(config, name):
         print_code(console, line)
+
+
+def recipe(config: Config, path: str) -> list[str]:
+    """The lines with which a program makes the optimizer of a config file, and evaluates what it has trained."""
+    apart = "with optimizer.evaluation():  # validate and save in here, with the weights that are meant for it"
+    load = f'optimizer = autoranger.load("{path}").{build_call(config)}'
+    return [*imports(config), load, *([apart, "    ..."] if tells_apart(config) else [])]
 
 
 def imports(config: Config) -> list[str]:

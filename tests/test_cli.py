@@ -18,6 +18,7 @@ import torch
 from optuna.trial import TrialState
 
 from autoranger import Config, load
+from autoranger.cli import COMMANDS
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
 from autoranger.components.presets import PRESETS, RANGER21
@@ -174,6 +175,20 @@ def test_help_teaches(command, autoranger):
     if command == "search":
         assert "autoranger search --task digits" in out
         assert len(re.findall("full Ranger21", out)) == 3
+
+
+@pytest.mark.parametrize("command", [command for commands in COMMANDS.values() for command in commands])
+def test_examples_in_help_can_be_copied(command, autoranger, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    examples = re.findall(r"^ {8}(autoranger .*)$", command.__doc__, flags=re.MULTILINE)
+    shown = [line.strip() for line in autoranger(command.__name__, "--help")[1].splitlines()]
+    assert {" ".join(line.split()) for line in examples} <= {*shown}
+
+
+@pytest.mark.parametrize("preset", ["schedule_free_adamw", "adamw"])
+def test_how_to_evaluate_is_said_where_it_matters(preset, autoranger):
+    for words in (("show", preset), ("export", preset, "--format", "python")):
+        assert ("optimizer.evaluation()" in autoranger(*words)[1]) == (preset != "adamw")
 
 
 def test_ctrl_c_leaves_a_readable_study_which_resumes(autoranger):

@@ -117,7 +117,7 @@ def test_a_wider_deeper_longer_training() -> None:
         (tuned(), lambda: gpt(32), {"scale": False}),
         (replace(tuned(), proxy={}), lambda: gpt(32), {}),
         (tuned(), lambda: gpt(8), {"batch_size": 8}),
-        (tuned(), lambda: gpt(32).parameters(), {"batch_size": 64}),
+        (tuned(), lambda: gpt(32).parameters(), {}),
     ],
     ids=["scale=False", "no proxy", "the proxy itself", "bare parameters"],
 )
@@ -183,6 +183,12 @@ def test_the_record_is_kept_in_the_file(tmp_path: Path) -> None:
 def test_records_that_are_none(proxy: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Config(proxy=proxy)
+
+
+def test_a_batch_size_of_bare_parameters_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pass the model itself"):
+        tuned().build(gpt(32).parameters(), total_steps=400, batch_size=64)
+    tuned().build(gpt(32).parameters(), total_steps=400, batch_size=64, scale=False)
 
 
 def test_a_batch_size_that_is_none() -> None:

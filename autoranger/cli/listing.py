@@ -80,7 +80,7 @@ def show(
         typer.Option(
             "--for",
             metavar="FILE:MODEL",
-            help="my_model.py:make, a model or what makes one: what it gets. Code runs.",
+            help="A model, or a function that makes one: show what each of its parameters gets. Runs the file.",
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Length of that model's training, for --for.")] = None,
@@ -132,6 +132,8 @@ def export(
     storage: Place = None,
 ) -> None:
     """Print a config as commented TOML, as Python code, or as JSON.
+
+    The config of an earlier search, whose file is gone, is in its study.
 
     **Examples**
 

@@ -69,8 +69,12 @@ def transfer(
     config: Annotated[str, typer.Argument(metavar="CONFIG", help="A config file, a preset, or the study of a search.")],
     task: Task,
     scale: Annotated[float, typer.Option(min=0.0, help="Width of the real model, times the proxy's.")] = 1.0,
-    steps: Annotated[int | None, typer.Option(min=1, help="Of the real training. Default: the task's full.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Of the real training. Default: the task's.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps of the real training. Default: the task's full length.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Batch size of the real training. Default: the task's.")
+    ] = None,
     seeds: Annotated[int, typer.Option(min=2, help="Seeds of each training.")] = 3,
     out_path: Annotated[Path | None, typer.Option("--out", help="Write the config with that rate here.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,

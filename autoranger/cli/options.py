@@ -19,7 +19,10 @@ def explain_more(verbose: bool) -> bool:
 
 Task = Annotated[str, typer.Option(help="A task of `autoranger tasks`, or my_task.py:MyTask.")]
 Known = Annotated[
-    str | None, typer.Option("--task", help="my_task.py, whose own components are meant, too. Its code runs.")
+    str | None,
+    typer.Option(
+        "--task", help="A task's file, as my_task.py: load the components that it defines, too. Runs the file."
+    ),
 ]
 Device = Annotated[str, typer.Option(help="auto (a GPU if there is one), cpu, cuda, cuda:1 …")]
 DataDir = Annotated[Path | None, typer.Option(help="Folder of data files; default: AUTORANGER_DATA, or a download.")]
@@ -62,7 +65,7 @@ SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
-        help="What to choose from: ranger21 (its eight), modern (21), extended (all), or components as in A,B,C.",
+        help="What to choose from: ranger21 (its eight), modern, extended (all), or components as in A,B,C.",
         metavar="NAME",
     ),
 ]
@@ -72,7 +75,9 @@ Add = Annotated[
 SamplerOption = Annotated[
     str,
     typer.Option(
-        "--sampler", help="What chooses the first round's candidates: grid, bayes, thompson, tpe …", metavar="NAME"
+        "--sampler",
+        help="What chooses the first candidates: grid, bayes, thompson, comband, combucb, tpe, gp, cmaes, random.",
+        metavar="NAME",
     ),
 ]
 Refine = Annotated[
@@ -84,10 +89,13 @@ Workers = Annotated[
     typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: 1; with Ray as many as fit."),
 ]
 EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]
-Address = Annotated[str | None, typer.Option(help="Of a Ray cluster, or auto. Default: a new one on this machine.")]
+Address = Annotated[
+    str | None, typer.Option(help="Address of a Ray cluster, or auto. Default: a new one on this machine.")
+]
 Storage = Annotated[str | None, typer.Option(help="Optuna storage: a journal file or a database URL.")]
 Place = Annotated[
-    str | None, typer.Option("--storage", help="Its Optuna storage, if not autoranger.journal: a file or a URL.")
+    str | None,
+    typer.Option("--storage", help="Optuna storage with the studies: a file or a URL. Default: autoranger.journal."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue an interrupted --study.")]
 

@@ -64,6 +64,8 @@ def report(
 def studies(storage: Place = None, as_json: Json = False) -> None:
     """List the searches in a storage, the latest first: when they began, how they stand, and what they found.
 
+    Other commands take the name of a search where they take a config file.
+
     **Examples**
 
         autoranger studies

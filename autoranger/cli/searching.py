@@ -174,7 +174,7 @@ def tune(
     metric: Annotated[str | None, typer.Option(help="Which number to improve, if it returns a dict of them.")] = None,
     direction: Annotated[
         Direction | None,
-        typer.Option(help="Whether a higher or a lower metric is better. Default: maximize, but asks for a loss."),
+        typer.Option(help="Whether a higher or a lower metric is better. Default: maximize; required for a loss."),
     ] = None,
     lr_range: Annotated[
         tuple[float, float], typer.Option(metavar="LOW HIGH", help="Learning rates to begin with.")

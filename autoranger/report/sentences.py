@@ -6,6 +6,7 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 
+from autoranger.components.presets import RANGER21
 from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
@@ -51,21 +52,27 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
     on = f"on {compared.against_default.seeds} fresh seeds, in trainings of {training_length(evidence)}"
     if DEFAULT in exported.roles:
         return (
-            f"Nothing beats full Ranger21 significantly {on}: ranger21 with lr {exported.lr:g} is kept. Against the "
-            f"best of the other baselines, {called(compared.rival)}, it makes {interval(compared.against_best)}."
+            f"Nothing beats {reference(evidence)} significantly {on}: it is kept, with lr {exported.lr:g}. From the "
+            f"best of the other baselines, {called(compared.rival)}, it differs by {interval(compared.against_best)}."
         )
-    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
+    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, reference(evidence), on)}"
 
 
-def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
-    """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
-    default = f"full Ranger21 by {interval(compared.against_default)}"
+def reference(evidence: Evidence) -> str:
+    """What a winner has to beat, in words: full Ranger21, or what a smaller space has of it."""
+    inside = [name for name in RANGER21 if name in evidence.settings.components]
+    return "full Ranger21" if len(inside) == len(RANGER21) else f"what the space has of Ranger21 ({in_words(inside)})"
+
+
+def beaten(exported: Finalist, compared: Comparison, reference: str, on: str) -> str:
+    """What the winner beats, and by how much: the best of the baselines, or else the reference only."""
+    default = f"{reference} by {interval(compared.against_default)}"
     other, best = "other baselines" if exported.roles else "baselines", interval(compared.against_best)
     rival = called(compared.rival)
     if compared.against_best.low <= 0:
         return f"{default} {on}, but not the best of the {other} significantly, {rival}: {best}."
     if compared.rival == DEFAULT:
-        return f"full Ranger21, the best of the {other}, by {best} {on}."
+        return f"{reference}, the best of the {other}, by {best} {on}."
     return f"the best of the {other}, {rival}, by {best} and {default} {on}."
 
 

@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from autoranger.report import sentences
 from autoranger.report.reading import Report
 from autoranger.search.verdict.outcome import Finalist, Outcome, Settings
-from autoranger.tables import build_call, imports, print_code
+from autoranger.tables import print_code, recipe
 
 STRONGEST = 5
 """Number of pairs of components that are printed."""
@@ -44,9 +44,8 @@ def print_outcome(console: Console, outcome: Outcome, path: Path | None, command
     print_verdict(console, sentences.verdict(outcome.exported, evidence))
     if path is not None:
         console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
-        for line in ("import autoranger", *imports(outcome.config)):
+        for line in ("import autoranger", *recipe(outcome.config, str(path))):
             print_code(console, f"    {line}")
-        print_code(console, f'    optimizer = autoranger.load("{path}").{build_call(outcome.config)}')
     if compared:
         console.print("\nWhat each component contributes:\n", highlight=False)
         print_code(console, f"    {command}")

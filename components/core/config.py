@@ -172,7 +172,7 @@ class Config:
 
         Args:
             params, total_steps, maximize, compile, state_dtype: as there.
-            batch_size: examples in each step of the training.
+            batch_size: examples in each step of the training, to which a model is scaled.
             scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
                 this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
         """

@@ -265,6 +265,11 @@ def build(
     if scale and config.proxy and isinstance(params, nn.Module) and any(True for _ in params.parameters()):
         require_total_steps([config], how["total_steps"])
         params = scaled(params, config, how["total_steps"], batch_size).groups
+    elif scale and config.proxy and batch_size is not None and not isinstance(params, nn.Module):
+        raise ConfigError(
+            "batch_size scales the rates of a model's layers, which parameters do not tell; pass the model itself, or "
+            "leave batch_size out."
+        )
     return ComposedOptimizer(params, config, **how)
 
 
