@@ -287,10 +287,13 @@ def test_a_search_is_the_same_whoever_trains(tmp_path, task):
 
 GATED = """
 class Gated(nn.ReLU):
-    \"\"\"Waits as long as there is a file that the variable HOLD names.\"\"\"
+    \"\"\"Waits as long as there is a file that the variable HOLD names; for a moment if it says "slow".\"\"\"
     def forward(self, x):
-        while Path(os.environ.get("HOLD", "nothing")).exists():
+        held = Path(os.environ.get("HOLD", "nothing"))
+        while held.exists():
             time.sleep(0.02)
+            if held.exists() and held.read_text() == "slow":
+                break
         return super().forward(x)
 """
 
@@ -338,8 +341,9 @@ def test_workers_of_the_command_line_join_and_are_killed(tmp_path, task, monkeyp
     victim = command(of_victim, "victim-held", "worker", *name)
     until(lambda: "joined" in of_victim.read_text(), searching, victim)
     Path("victim-held").touch()
-    Path("search-held").unlink()
+    Path("search-held").write_text("slow")  # or the search ends before it has seen that there is a worker
     until(lambda: "item 1" in of_victim.read_text(), searching, victim)
+    Path("search-held").unlink()
     stays = command(of_other, "never", "worker", *name)
     until(lambda: "joined" in of_other.read_text(), searching, victim, stays)
     victim.kill()
