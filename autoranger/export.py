@@ -61,14 +61,22 @@ def to_python(config: Plain) -> str:
             else:
                 lines.append(f"    {key}={shown},  {comment}".rstrip())
     known = [registry[name] for name in config.get("components", {}) if name in registry]
-    proxy = "proxy" in config
-    model = "model" if proxy else "model.parameters()"  # the model itself where it is scaled for it
-    total = ", total_steps=epochs * len(loader)" if proxy or any(cls.needs_total_steps for cls in known) else ""
-    size = ", batch_size=loader.batch_size" if proxy else ""
-    lines += [")", f"optimizer = config.build({model}{total}{size})"]
+    call = build_call(timed=any(cls.needs_total_steps for cls in known), scaled="proxy" in config)
+    lines += [")", f"optimizer = config.{call}"]
     if any(Role.EVALUATION in cls.replaces for cls in known):
         lines += ["# Validate and save inside of: with optimizer.evaluation():"]
     return "\n".join([*lines, ""])
+
+
+def build_call(*, timed: bool, scaled: bool) -> str:
+    """The call that builds a config's optimizer.
+
+    Args:
+        timed: whether a component needs to know the length of the training.
+        scaled: whether rates are scaled, for which it takes the model itself.
+    """
+    total = ", total_steps=epochs * len(loader)" if timed or scaled else ""
+    return f"build(model{total}, batch_size=loader.batch_size)" if scaled else f"build(model.parameters(){total})"
 
 
 def to_json_text(config: Plain) -> str:

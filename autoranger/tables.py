@@ -20,6 +20,7 @@ from autoranger.components.core.hyper import Setting
 from autoranger.components.core.reference import extra_state
 from autoranger.components.core.registry import origin
 from autoranger.components.optimizer.evaluation import tells_apart
+from autoranger.export import build_call
 from autoranger.report.sentences import interval, training_length
 from autoranger.search.race.baselines import called
 from autoranger.search.space import in_words
@@ -84,7 +85,8 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
 def recipe(config: Config, path: str) -> list[str]:
     """The lines with which a program makes the optimizer of a config file, and evaluates what it has trained."""
     apart = "with optimizer.evaluation():  # validate and save in here, with the weights that are meant for it"
-    load = f'optimizer = autoranger.load("{path}").{build_call(config)}'
+    call = build_call(timed=bool(config.needs_total_steps), scaled=bool(config.proxy))
+    load = f'optimizer = autoranger.load("{path}").{call}'
     return [*imports(config), load, *([apart, "    ..."] if tells_apart(config) else [])]
 
 
@@ -150,11 +152,3 @@ def print_bench(console: Console, bench: Bench) -> None:
 def print_code(console: Console, line: str) -> None:
     """Prints a line of code, neither wrapped nor interpreted."""
     console.print(line, highlight=False, markup=False, soft_wrap=True)
-
-
-def build_call(config: Config) -> str:
-    """The call that builds a config's optimizer."""
-    total = ", total_steps=epochs * len(loader)" if config.needs_total_steps or config.proxy else ""
-    if config.proxy:  # with the model itself, for which it is scaled
-        return f"build(model{total}, batch_size=loader.batch_size)"
-    return f"build(model.parameters(){total})"

@@ -169,8 +169,7 @@ class ParameterLayout:
         """One update of every parameter that has a gradient."""
         self.numbers.read()
         negated, here = self._negated(), self.here()
-        if self.watch:
-            self.begin_anew(here)
+        self.begin_anew(here)
         if self.kernel is not None:
             self._step_compiled(self.kernel, here, negated)
         # The interpreter looks at values, which a step that somebody records must not.

@@ -91,7 +91,10 @@ class Plan:
     @property
     def finalists(self) -> int:
         """Candidates of the verdict, at most: what the last round keeps, a variant of each leader, the baselines."""
-        kept = self.rungs[-1].keep
+        return self._finalists(self.rungs[-1].keep)
+
+    def _finalists(self, kept: int) -> int:
+        """`finalists`, of so many that the race keeps."""
         return kept + (min(self.refine.leaders, kept) if self.refine else 0) + PROTECTED
 
     @property
@@ -116,11 +119,8 @@ class Plan:
         sizes = zip(self.sizes(arms, lrs, first), self.rungs[first:], strict=True)
         race = sum(candidates * rung.seeds * (rung.steps + scoring) for candidates, rung in sizes)
         kept = min([self.arms, arms, *(rung.keep for rung in self.rungs[first:])])
-        varied, refining = 0, 0.0
-        if self.refine is not None:
-            varied, refining = min(self.refine.leaders, kept), self.refine.trainings * (self.steps + scoring)
-        finalists = kept + varied + PROTECTED
-        return round(race + refining + finalists * self.verdict_seeds * (self.steps + 2 * scoring))
+        refining = self.refine.trainings * (self.steps + scoring) if self.refine else 0.0
+        return round(race + refining + self._finalists(kept) * self.verdict_seeds * (self.steps + 2 * scoring))
 
 
 def make_plan(

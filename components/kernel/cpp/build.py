@@ -16,7 +16,6 @@ from contextlib import suppress
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from threading import Lock
 
 from filelock import FileLock
 
@@ -38,18 +37,12 @@ EXTRAS = (*((*native, "-fopenmp") for native in NATIVE), *NATIVE, ("-fopenmp",),
 """What makes it faster, the first that the compiler takes. Some come without OpenMP, for threads."""
 
 PATIENCE = 120.0
-"""How many seconds a process waits for another one that compiles the same."""
+"""How many seconds a process or thread waits for another one that compiles the same."""
 
 
 def build(source: str) -> Callable[[int], None]:
     """The function `step` of a source, which takes its arguments' address; UnavailableError where it cannot be had."""
-    compiler = find_compiler()
-    with LOCKS.setdefault(source, Lock()):  # of threads that need the same one compiles it
-        return build_with(compiler, source)
-
-
-LOCKS: dict[str, Lock] = {}
-"""For each source that which a thread holds while it compiles it."""
+    return build_with(find_compiler(), source)
 
 
 @lru_cache(maxsize=256)
@@ -108,7 +101,7 @@ def identity(compiler: Command) -> str:
 
 
 def make(library: Path, source: str, command: list[str], anew: bool) -> str:
-    """Sees to it that there is a library, which one process compiles for all that want it. Returns as `compile_to`."""
+    """Sees to it that there is a library, which one process or thread compiles for all. Returns as `compile_to`."""
     if library.exists() and not anew:
         return ""
     lock = FileLock(f"{library}.lock", timeout=PATIENCE)
