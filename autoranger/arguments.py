@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, count
 from pathlib import Path
 
 import torch
@@ -47,23 +48,22 @@ def check_out(path: Path) -> None:
                 raise ConfigError("not a file")
         except (ConfigError, DataError):
             raise ConfigError(f"--out {path} exists and is not a config of autoranger; choose another name.") from None
-        if backup(path).is_dir():
-            raise ConfigError(f"{backup(path)} is a folder, where the config in {path} would go; choose another --out.")
     check_writable(path.resolve().parent, path.parent)
 
 
 def keep_previous(path: Path) -> Path | None:
-    """Copies the config that will be replaced to `<name>.bak`, and returns that path; None if there is no config."""
+    """Copies the config that will be replaced to the first of `<name>.bak`, `.bak2`, … that is free, and returns that.
+
+    Returns None if there is no config.
+    """
     try:
         previous = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
         raise DataError(f"cannot read {path}, to keep it: {reason(error)}.") from None
-    write_whole(backup(path), previous)
-    return backup(path)
-
-
-def backup(path: Path) -> Path:
-    """The path to which an existing config is copied before it is replaced."""
-    return path.with_name(path.name + ".bak")
+    names = chain([".bak"], (f".bak{number}" for number in count(2)))
+    places = (path.with_name(path.name + name) for name in names)
+    place = next(place for place in places if not place.exists())
+    write_whole(place, previous)
+    return place

@@ -59,7 +59,7 @@ def model_of(spec: str) -> nn.Module:
         raise ConfigError(f"{spec} names no model; write {spec}:make, with a function or class that makes one.")
     module = load_file(Path(place), "model") if is_file(place) else load_module(place)
     if name not in vars(module):
-        raise unknown(f"name in {place}", name, [n for n, x in vars(module).items() if callable(x)])
+        raise unknown("name", name, [n for n, x in vars(module).items() if callable(x)], f"in {place}")
     found = vars(module)[name]
     if not isinstance(found, nn.Module):
         try:

@@ -74,8 +74,7 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
     )
     for key, settings in config.components.items():
         print_component(console, key, settings)
-    off = [key for key in registry if key not in config.components]
-    console.print(f"off: {', '.join(off) or 'nothing'}\n", highlight=False)
+    console.print()
     if evidence:
         print_evidence(console, evidence)
     for line in recipe(config, name):

@@ -83,9 +83,10 @@ def stages(standing: Standing) -> Table:
 
 
 def leaders(standing: Standing) -> Table:
-    """The subsets that lead the latest round."""
+    """The subsets that lead the latest round, or the finalists of a finished search."""
     numbers = [Column(name, no_wrap=True) for name in ("", "lr", f"valid {standing.settings.metric}")]
-    table = Table(*numbers, Column("leaders of this round", overflow="fold"), box=None, pad_edge=False)
+    title = "finalists" if standing.state is State.FINISHED else "leaders of this round"
+    table = Table(*numbers, Column(title, overflow="fold"), box=None, pad_edge=False)
     for place, leader in enumerate(standing.leaders, start=1):
         table.add_row(f"{place}", f"{leader.lr:g}", f"{leader.value:.4f}", Text(in_words(leader.components)))
     return table

@@ -115,10 +115,10 @@ class Space:
     @property
     def landmarks(self) -> list[Config]:
         """What to try first: arms that were best on other tasks, the default, plain AdamW, presets in the space."""
-        known = [self.arm(names) for names in recorded() if {*names} <= {*self.components}]
+        known = [self.arm(names) for names in recorded()]
         presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
-        inside = [preset for preset in presets if preset.components.keys() <= set(self.components)]
-        return list(dict.fromkeys([*known, self.default, self.plain, *inside]))
+        arms = dict.fromkeys([*known, self.default, self.plain, *presets])
+        return [arm for arm in arms if arm.components.keys() <= set(self.components)]
 
     @property
     def _enumerable(self) -> bool:
@@ -136,8 +136,8 @@ class Space:
 
     @property
     def default(self) -> Config:
-        """The arm with all of Ranger21's components that are in the space."""
-        return self.arm(name for name in RANGER21 if name in self.components)
+        """Full Ranger21, which is compared with the arms of any space, also of one without some of its components."""
+        return self.arm(RANGER21)
 
     @property
     def plain(self) -> Config:

@@ -181,7 +181,7 @@ def conduct(
             if not np.isfinite(finalist.valid):
                 raise SearchError(
                     f"every training of full Ranger21 with lr {best.lr:g} diverged on the fresh seeds, and nothing "
-                    "beats it; name lower rates in the task's lr_range."
+                    "beats it; begin with lower rates (lr_range)."
                 )
             # Rounds and seeds may have been cut short.
             rungs, refined = plan.rungs[: len(clock.rounds)], plan.refine if clock.refined else None

@@ -125,7 +125,7 @@ def test_evidence_is_kept_beside_the_config_and_ignored(tmp_path: Path) -> None:
         ("learning_rate = 0.1", "unknown config key 'learning_rate'"),
         ("weightdecay = 0.1", "unknown config key 'weightdecay'; did you mean 'weight_decay'"),
         ("[components.lookahaed]", "unknown component 'lookahaed'; did you mean 'lookahead'"),
-        ("[components.lookahead]\nkk = 5", "unknown hyperparameter of lookahead 'kk'; did you mean 'k'"),
+        ("[components.lookahead]\nkk = 5", "unknown hyperparameter 'kk' of lookahead; did you mean 'k'"),
         ("[components.lookahead]\nk = 'five'", "lookahead.k is 'five', but must be a whole number from 1"),
         ("[components.lookahead]\nk = true", "lookahead.k is True"),
         (

@@ -79,7 +79,7 @@ def test_what_tables_say_of_other_tasks_comes_first():
     asked = Explorer(Space(), LRS, named("bayes", 0), seed=0).ask(len(every))
     assert [config.components.keys() for config in asked] == every
     small = Space(("lookahead", "explore_exploit"))
-    assert small.landmarks[0] == small.default, "of none of them all components are there"
+    assert small.landmarks[0] == small.plain, "of none of them all components are there, nor of the default"
 
 
 def test_two_explorers_with_one_seed_propose_the_same():

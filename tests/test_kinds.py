@@ -163,7 +163,7 @@ def test_names_decide_before_anything_else() -> None:
     ("kinds", "message"),
     [
         ({"hiden": {"lr_factor": 2}}, "unknown kind of parameters 'hiden'; did you mean 'hidden'"),
-        ({"head": {"weigth_decay": 2}}, "unknown key of kinds.head 'weigth_decay'; did you mean 'weight_decay'"),
+        ({"head": {"weigth_decay": 2}}, "unknown key 'weigth_decay' of kinds.head; did you mean 'weight_decay'"),
         ({"head": {"lr_factor": -1}}, "kinds.head.lr_factor is -1, but must be a number from 0"),
         ({"head": {"names": "a.*"}}, "kinds.head.names is 'a.*', but must be a list of patterns"),
         ({"head": 3}, "kinds.head is 3, but must be a table"),

@@ -634,7 +634,7 @@ def test_missing_total_steps_name_who_needs_them(off: dict[str, bool], named: st
         ({"stable_weight_decay": {"scope": "row"}}, "stable_weight_decay.scope is 'row', .*'tensor' or 'global'"),
         ({"lookahead": 5}, "lookahead is 5"),
         ({"lookahed": False}, "unknown component 'lookahed'; did you mean 'lookahead'"),
-        ({"lookahead": {"alhpa": 0.5}}, "unknown hyperparameter of lookahead 'alhpa'; did you mean 'alpha'"),
+        ({"lookahead": {"alhpa": 0.5}}, "unknown hyperparameter 'alhpa' of lookahead; did you mean 'alpha'"),
         ({"zzz": True}, "unknown component 'zzz'; known: .*lookahead"),
         ({"fused": True}, "fused is for torch's own optimizers.*leave it out"),
     ],

@@ -178,7 +178,7 @@ def test_the_text_says_what_was_found(autoranger):
     words = " ".join(out.split())
     assert (
         "adamw + gain, lr 0.03, beats the best of the other baselines, AdamW with warmup and linear decay, by +0.0111 "
-        "[+0.0011, +0.0211] and what the space has of Ranger21 (adamw) by "
+        "[+0.0011, +0.0211] and full Ranger21 by "
         "+0.0234 [+0.0134, +0.0334] on 32 fresh seeds, in trainings of 100 "
         "steps."
     ) in words
@@ -195,7 +195,7 @@ def test_the_text_says_what_was_found(autoranger):
 @pytest.mark.parametrize(
     ("roles", "best", "rival", "words"),
     [
-        ((), 0.02, "default", "beats what the space has of Ranger21 (adamw), the best of the baselines, by +0.0200 "),
+        ((), 0.02, "default", "beats full Ranger21, the best of the baselines, by +0.0200 "),
         (
             (),
             0.005,

@@ -242,7 +242,7 @@ class Impatient(Deaf):
     [
         ("nowhere.py:train", "there is no file nowhere.py"),
         ("broken.py:train", r"training file broken.py fails to import \(ValueError: at once"),
-        ("good.py:trian", "unknown function in good.py 'trian'; did you mean 'train'"),
+        ("good.py:trian", "unknown function 'trian' in good.py; did you mean 'train'"),
         ("good.py:NUMBER", "good.py:NUMBER is not a function"),
         ("good.py:nothing", "good.py:nothing must take one argument, the trial"),
         ("no.such.module:train", "fails to import"),
@@ -420,7 +420,7 @@ def test_failures_are_trials_with_their_reason_and_not_the_end(tmp_path):
         (lambda trial: trial.build([PARAMETER], 8) and 1.0, r"it never called step\(\) of the optimizer"),
         (
             lambda trial: trainings.stepped(trial) and math.nan,
-            "the metric is nan, both with Ranger21 .* and with AdamW",
+            "the metric is nan, with Ranger21 .* and with AdamW",
         ),
         (lambda trial: {"val_loss": trainings.quick(trial)["score"]}, "lower values of a metric called 'val_loss'"),
     ],

@@ -6,7 +6,7 @@ import enum
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -161,7 +161,7 @@ def search(
     with resumable(session, storage, study):
         outcome = session.run(searched, aside, ", ".join(places) or str(chosen.device))
     session.save(outcome, aside)
-    show_outcome(session, outcome, out_path, as_json)
+    show_outcome(session, outcome, out_path, add or (), as_json)
 
 
 def tune(
@@ -244,7 +244,7 @@ def tune(
             aside,
         )
     session.save(outcome, aside)
-    show_outcome(session, outcome, out_path, as_json)
+    show_outcome(session, outcome, out_path, add or (), as_json)
 
 
 def worker(
@@ -354,11 +354,11 @@ def resumable(session: Session, storage: str | None, study: str | None) -> Itera
         raise typer.Exit(end.status if isinstance(end, Interrupted) else INTERRUPTED) from None
 
 
-def show_outcome(session: Session, outcome: Outcome, out_path: Path, as_json: bool) -> None:
-    """Prints what a search found."""
+def show_outcome(session: Session, outcome: Outcome, out_path: Path, added: Iterable[str], as_json: bool) -> None:
+    """Prints what a search found, also of the components that were added to its space."""
     from autoranger.report.text import outcome_dict, print_outcome
 
     if as_json:
         print_json(outcome_dict(outcome) | {"out": str(out_path), "study": session.name, "storage": session.place})
     else:
-        print_outcome(out, outcome, out_path, session.report_command)
+        print_outcome(out, outcome, out_path, session.report_command, added)

@@ -6,7 +6,6 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 
-from autoranger.components.presets import RANGER21
 from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
@@ -21,6 +20,9 @@ from autoranger.search.verdict.statistics import Difference
 
 ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}
 """Roles of finalists, in words."""
+
+LEAST_P = 1e-6
+"""Smallest p that is shown. Differences of metrics follow a t distribution only roughly; its far tail says little."""
 
 TRIALS = (
     "A trial is a subset of components with a learning rate. Its value is the metric on the fresh seeds of the "
@@ -52,27 +54,21 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
     on = f"on {compared.against_default.seeds} fresh seeds, in trainings of {training_length(evidence)}"
     if DEFAULT in exported.roles:
         return (
-            f"Nothing beats {reference(evidence)} significantly {on}: it is kept, with lr {exported.lr:g}. From the "
+            f"Nothing beats full Ranger21 significantly {on}: it is kept, with lr {exported.lr:g}. From the "
             f"best of the other baselines, {called(compared.rival)}, it differs by {interval(compared.against_best)}."
         )
-    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, reference(evidence), on)}"
+    return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
 
 
-def reference(evidence: Evidence) -> str:
-    """What a winner has to beat, in words: full Ranger21, or what a smaller space has of it."""
-    inside = [name for name in RANGER21 if name in evidence.settings.components]
-    return "full Ranger21" if len(inside) == len(RANGER21) else f"what the space has of Ranger21 ({in_words(inside)})"
-
-
-def beaten(exported: Finalist, compared: Comparison, reference: str, on: str) -> str:
-    """What the winner beats, and by how much: the best of the baselines, or else the reference only."""
-    default = f"{reference} by {interval(compared.against_default)}"
+def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
+    """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
+    default = f"full Ranger21 by {interval(compared.against_default)}"
     other, best = "other baselines" if exported.roles else "baselines", interval(compared.against_best)
     rival = called(compared.rival)
     if compared.against_best.low <= 0:
         return f"{default} {on}, but not the best of the {other} significantly, {rival}: {best}."
     if compared.rival == DEFAULT:
-        return f"{reference}, the best of the {other}, by {best} {on}."
+        return f"full Ranger21, the best of the {other}, by {best} {on}."
     return f"the best of the {other}, {rival}, by {best} and {default} {on}."
 
 
@@ -170,6 +166,20 @@ def origin(report: Report) -> str:
     )
 
 
+def added(name: str, finalists: Sequence[Finalist]) -> str:
+    """How far a component got that was added to a search.
+
+    >>> from types import SimpleNamespace as F
+    >>> added("a", [F(components=names, exported=names == "b") for names in ("b", "ab", "a")])
+    'a is not part of what is exported; the best finalist with it is number 2.'
+    """
+    if any(finalist.exported and name in finalist.components for finalist in finalists):
+        return f"{name} is part of what is exported."
+    places = [place for place, finalist in enumerate(finalists, start=1) if name in finalist.components]
+    best = f"the best finalist with it is number {places[0]}" if places else "no finalist has it"
+    return f"{name} is not part of what is exported; {best}."
+
+
 def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
     """Place, name, rate, valid, test, difference to full Ranger21, its p, that to the best baseline, trials, cost."""
     for place, finalist in enumerate(finalists, start=1):
@@ -181,7 +191,7 @@ def finalist_cells(finalists: Sequence[Finalist]) -> Iterator[tuple[str, ...]]:
             metric(finalist.valid) + (f" ({finalist.diverged} diverged)" if finalist.diverged else ""),
             metric(finalist.test),
             interval(gain),
-            "–" if gain is None or nothing(gain) else f"{gain.p:.2g}",
+            "–" if gain is None or nothing(gain) else chance(gain.p),
             interval(finalist.against_best),
             "?" if finalist.trials is None else f"{finalist.trials}",
             "" if finalist.cost is None else f"{finalist.cost:.3g}{', on the front' if finalist.on_front else ''}",
@@ -233,12 +243,12 @@ def legend(evidence: Evidence | None) -> str:
     compared = evidence.comparison
     inside, beyond = compared.confidence, (1 - compared.confidence) / 2
     return (
-        f"{compared.against_default.seeds} fresh seeds, trainings of {training_length(evidence)}; paired differences "
-        f"with {inside:.0%} intervals ({beyond:.0%} beyond each end) that hold for all {compared.comparisons} "
-        "rows of a column together; p likewise, of being no better than full Ranger21: below "
-        f"{beyond:.2g} where an interval is above 0. The best baseline is the one with the best mean, the row's own "
-        "left out; that interval is above 0 only where every one of them is beaten. Tried: learning rates and numbers "
-        "of the same components."
+        f"Means over {compared.against_default.seeds} fresh seeds, in trainings of {training_length(evidence)}. In "
+        f"brackets: {inside:.0%} intervals of the difference on the same seeds, which hold for all "
+        f"{compared.comparisons} rows together. A row is better where its whole interval is above 0; p, the chance of "
+        f"such a difference by luck, is then below {beyond:.2g}. The best baseline is the one with the best mean, the "
+        "row itself left out; an interval above 0 means that the row beats every one of them. Tried: the learning "
+        "rates and other numbers with which the search has trained these components."
     )
 
 
@@ -326,6 +336,11 @@ def interval(found: Difference | Effect | None) -> str:
     if nothing(found):
         return "–"
     return f"{found.effect:+.4f} [{found.low:+.4f}, {found.high:+.4f}]"
+
+
+def chance(p: float) -> str:
+    """A p-value to two digits."""
+    return f"{p:.2g}" if p >= LEAST_P else f"<{LEAST_P:g}"
 
 
 def nothing(found: Difference | Effect) -> bool:

@@ -18,7 +18,7 @@ from autoranger.search.serialization import from_data, to_json
 from autoranger.search.space import in_words, lr_grid
 from autoranger.search.storage.sittings import Sitting, State, sittings, state
 from autoranger.search.study import SEEDS
-from autoranger.search.verdict.outcome import Settings
+from autoranger.search.verdict.outcome import Finalist, Settings
 
 LEADERS = 5
 """Number of subsets that lead."""
@@ -66,7 +66,7 @@ class Standing:
         settings: of the search.
         sittings: when and where it ran.
         stages: rounds and verdict; empty while it prepares.
-        leaders: of the latest round, best first.
+        leaders: of the latest round, best first; of a finished search the finalists, in the verdict's order.
         seconds: since the present sitting began, or of all sittings of a search that does not run.
         left: seconds, as far as can be told.
     """
@@ -113,9 +113,8 @@ def read_standing(study: Study) -> Standing:
     done = [len(values) for values in trained.values()]
     stages = [] if plan is None else list(planned(plan, settings, done, verdict, over=over))
     seconds = elapsed(parts, running=now is State.RUNNING)
-    standing = Standing(
-        study.study_name, now, settings, parts, stages, leaders(race, settings.components), seconds, None
-    )
+    leading = finalists(facts.get("finalists", ())) if over else leaders(race, settings.components)
+    standing = Standing(study.study_name, now, settings, parts, stages, leading, seconds, None)
     if now is not State.RUNNING or not seconds or not 0 < standing.share < 1 or len(parts) > 1:
         return standing  # of a sitting that goes on with another one's work the speed is not known
     left = seconds * (1 / standing.share - 1)
@@ -185,13 +184,25 @@ def planned(
 
 
 def leaders(race: Race, order: Sequence[str]) -> list[Leader]:
-    """The best subsets of the latest round, each at its best learning rate; components in an order."""
+    """The best subsets of the latest round, each at its best learning rate.
+
+    Args:
+        race: the rounds.
+        order: of the components; those of baselines that are not in it follow.
+    """
     latest = list(race.values())[-1] if race else {}
     ranked = sorted((c for c in latest if np.isfinite(latest[c])), key=lambda c: -latest[c])
     best: dict[frozenset[str], Leader] = {}
     for subset, lr in ranked:
-        best.setdefault(subset, Leader(tuple(name for name in order if name in subset), lr, latest[subset, lr]))
+        names = [*(name for name in order if name in subset), *sorted(subset.difference(order))]
+        best.setdefault(subset, Leader(tuple(names), lr, latest[subset, lr]))
     return list(best.values())[:LEADERS]
+
+
+def finalists(noted: Any) -> list[Leader]:
+    """The finalists of a finished search, from its study, in the verdict's order."""
+    found = [from_data(Finalist, entry, "study.finalists") for entry in noted]
+    return [Leader(finalist.components, finalist.lr, finalist.valid) for finalist in found]
 
 
 def elapsed(parts: Sequence[Sitting], *, running: bool) -> float | None:

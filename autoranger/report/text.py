@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -33,8 +33,18 @@ def outcome_dict(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def print_outcome(console: Console, outcome: Outcome, path: Path | None, command: str) -> None:
-    """Prints the finalists, the verdict, how to use the file (None if there is none), and how to get a report."""
+def print_outcome(
+    console: Console, outcome: Outcome, path: Path | None, command: str, added: Iterable[str] = ()
+) -> None:
+    """Prints the finalists, the verdict, how to use the file, and how to get a report.
+
+    Args:
+        console: to print on.
+        outcome: of the search.
+        path: of the config file; None if there is none.
+        command: that reports the search.
+        added: components that were added to the space by name.
+    """
     evidence = outcome.evidence
     work = f"{outcome.work:,} candidate-steps in {outcome.seconds:.0f} s."
     if compared := sentences.legend(evidence):
@@ -42,6 +52,8 @@ def print_outcome(console: Console, outcome: Outcome, path: Path | None, command
         console.print()
     console.print(f"{compared} {work}".strip(), highlight=False)
     print_verdict(console, sentences.verdict(outcome.exported, evidence))
+    for name in added if compared else ():
+        console.print(escape(sentences.added(name, outcome.finalists)), highlight=False)
     if path is not None:
         console.print(f"\nWritten to [bold]{escape(str(path))}[/]. In your training:\n", highlight=False)
         for line in ("import autoranger", *recipe(outcome.config, str(path))):

@@ -35,9 +35,10 @@ class MyTask(Task):
             "test": (inputs[1400:], targets[1400:]),
         }
 
-    def model(self) -> nn.Module:
-        """A new model in every call, smaller than the real one."""
-        return nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+    def model(self, scale: float = 1.0) -> nn.Module:
+        """A new model in every call, smaller than the real one. Only `autoranger transfer` asks for wider ones."""
+        width = round(32 * scale)
+        return nn.Sequential(nn.Linear(64, width), nn.ReLU(), nn.Linear(width, 10))
 
     def loss(self, output: Tensor, target: Tensor) -> Tensor:
         """The training loss of a batch."""

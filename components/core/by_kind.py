@@ -58,7 +58,7 @@ def check(kinds: object) -> dict[str, dict[str, Any]]:
             )
         for name in table:
             if name not in FIELDS:
-                raise unknown(f"key of kinds.{check_kind(kind)}", name, FIELDS)
+                raise unknown("key", name, FIELDS, f"of kinds.{check_kind(kind)}")
         found[check_kind(kind)] = {
             name: read(table[name], f"kinds.{kind}.{name}") for name, read in FIELDS.items() if name in table
         }

@@ -150,7 +150,7 @@ class Component(nn.Module):
         """All hyperparameters, `given` ones checked and the rest at their defaults; ConfigError on a wrong one."""
         for name in given:
             if name not in cls.hypers:
-                raise unknown(f"hyperparameter of {cls.id}", name, cls.hypers)
+                raise unknown("hyperparameter", name, cls.hypers, f"of {cls.id}")
         return {
             name: hyper.check(given.get(name, hyper.default), f"{cls.id}.{name}") for name, hyper in cls.hypers.items()
         }

@@ -60,9 +60,16 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> ConfigError:
-    """The error for a name that does not exist: says which known name is nearest, or lists them all."""
+def unknown(kind: str, name: str, known: Iterable[str], of: str = "") -> ConfigError:
+    """The error for a name that does not exist: says which known name is nearest, or lists them all.
+
+    Args:
+        kind: what it is a name of.
+        name: the name.
+        known: those that exist.
+        of: where it was looked for, such as "in train.py".
+    """
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(known) or 'none'}."
-    return ConfigError(f"unknown {kind} '{name}'; {hint}")
+    return ConfigError(f"unknown {kind} '{name}'{of and f' {of}'}; {hint}")

@@ -233,11 +233,11 @@ def require_finite(scores: Standings, steps: int, failures: Mapping[Config, str]
     """Raises SearchError if every candidate failed on some seed, with a reason if one is known."""
     if not any(np.isfinite(best_value(by_lr)) for by_lr in scores.values()):
         rates = sorted({lr for by_lr in scores.values() for lr in by_lr})
-        why = f" One of them: {next(iter(failures.values()))}." if failures else ""
+        why = next(iter(failures.values()), "diverged")
         raise SearchError(
-            f"every training of {steps} steps diverged, with learning rates from {rates[0]:g} to {rates[-1]:g}; see "
-            "whether loss, metric and data are finite for an untrained model, and name lower rates in the task's "
-            f"lr_range.{why}"
+            f"every training of {steps} steps failed, with learning rates from {rates[0]:g} to {rates[-1]:g} (one of "
+            f"them: {why}); see whether loss, metric and data are finite for an untrained model, and begin with lower "
+            "rates (lr_range)."
         )
 
 

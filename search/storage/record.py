@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.arrays import Values
-from autoranger.search.commands import program
+from autoranger.search.commands import program, resuming
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
 from autoranger.search.serialization import from_data, to_json
@@ -111,12 +111,14 @@ class Record:
         if not isinstance(before, Mapping) or before.keys() != settings.keys():
             raise ConfigError(f"study '{name}' was made by another version of autoranger; choose another --study.")
         others = [
-            f"{k} {dumps(before[k])}, not {dumps(v)}"
-            for k, v in settings.items()
-            if before[k] != v and k != FINGERPRINT
+            f"{key} {worded(before[key])}, not {worded(value)}"
+            for key, value in settings.items()
+            if before[key] != value and key != FINGERPRINT
         ]
         if others:
-            raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same.")
+            known = sittings(self.study)
+            again = f": {resuming(known[0].command, name)}" if known else "."
+            raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same{again}")
         if FINGERPRINT in settings and (words := changed(before[FINGERPRINT], settings[FINGERPRINT])):
             raise ConfigError(
                 f"the task is not the one that study '{name}' began with: {words} changed; undo that, or choose "
@@ -287,3 +289,8 @@ class Record:
             self._finish(config, entry, TrialState.PRUNED, entry.last)
         self._sittings[-1] = replace(self._sittings[-1], ended=now())
         self.note(**{SITTINGS: noted(self._sittings), SEARCHING: None})
+
+
+def worded(setting: Any) -> str:
+    """A setting in a message."""
+    return "none" if setting is None else dumps(setting)

@@ -75,12 +75,13 @@ def find(spec: str) -> type[Task]:
     if not attribute and not in_file:
         raise unknown("task", spec, {*known, *others})
     module = load_file(Path(place)) if in_file else load_module(place)
-    tasks = tasks_in(module)
-    if attribute and attribute not in tasks:
-        raise unknown(f"task class in {place}", attribute, tasks)
+    every = task_classes(module)
+    tasks = tasks_in(module) or every
+    if attribute and attribute not in every:
+        raise unknown("task class", attribute, every, f"in {place}")
     if not attribute and len(tasks) != 1:
         raise ConfigError(f"{place} has {len(tasks)} task classes; name one, as in {place}:MyTask.")
-    chosen = tasks[attribute or next(iter(tasks))]
+    chosen = every[attribute or next(iter(tasks))]
     chosen.name = chosen.name or chosen.__name__
     return chosen
 
@@ -135,8 +136,13 @@ def load_entry(entry: EntryPoint) -> type[Task]:
 
 def tasks_in(module: ModuleType) -> dict[str, type[Task]]:
     """The task classes that a module defines, by class name."""
+    return {name: task for name, task in task_classes(module).items() if task.__module__ == module.__name__}
+
+
+def task_classes(module: ModuleType) -> dict[str, type[Task]]:
+    """The task classes that a module defines or imports, by the name that they have there."""
     classes = inspect.getmembers(module, inspect.isclass)
-    return {name: c for name, c in classes if issubclass(c, Task) and c is not Task and c.__module__ == module.__name__}
+    return {name: task for name, task in classes if issubclass(task, Task) and task is not Task}
 
 
 def load_file(path: Path, kind: str = "task") -> ModuleType:

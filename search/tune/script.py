@@ -235,7 +235,12 @@ class Script:
         tried = replace(default, lr=self.lrs[len(self.lrs) // 2]), replace(plain, lr=self.lrs[0])
         results, (seed,) = list[Result](), seeds(1)
         for config in tried:
-            results += [result for _, result in self._run([Job(config, seed)])]
+            try:
+                results += [result for _, result in self._run([Job(config, seed)])]
+            except OutOfTime:
+                if results:  # what made the first one fail says more
+                    raise self._unable(tried, results) from None
+                raise
             if not results[-1].failure:
                 break
         result = next((result for result in results if not result.failure), None)
@@ -251,10 +256,11 @@ class Script:
         if not all(result.diverged for result in results):
             failure = next(result.failure for result in results if not result.diverged)
             return ConfigError(f"{self.about.name}: the first training fails: {failure}.")
-        high, low = (config.lr for config in tried)
+        names = "Ranger21", "AdamW"
+        with_ = " and with ".join(f"{name} at lr {c.lr:g}" for name, c, _ in zip(names, tried, results, strict=False))
         return ConfigError(
-            f"{self.about.name}: {results[-1].failure}, both with Ranger21 at lr {high:g} and with AdamW at "
-            f"lr {low:g}; look at the data, the loss and the metric, or begin with lower rates (lr_range)."
+            f"{self.about.name}: {results[-1].failure}, with {with_}; look at the data, the loss and the metric, or "
+            "begin with lower rates (--lr-range, or lr_range=…)."
         )
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:

@@ -52,7 +52,7 @@ class Named:
         found: Any = getattr(module, attribute, None)
         if found is None:
             functions = [name for name, _ in inspect.getmembers(module, inspect.isfunction)]
-            raise unknown(f"function in {place}", attribute, functions)
+            raise unknown("function", attribute, functions, f"in {place}")
         return checked(found, self.spec)
 
     def __call__(self, trial: Trial) -> Any:

@@ -61,8 +61,8 @@ class Finalist:
         roles: of the baselines, those that it is (see `baselines`).
         valid, test: mean metric over the fresh seeds. Test data are used only here, and decide nothing.
         diverged: seeds on which the training diverged.
-        against_default, against_adamw: paired differences of the validation metric to the space's default (full
-            Ranger21) and to AdamW, each at its own best learning rate; None without a comparison.
+        against_default, against_adamw: paired differences of the validation metric to full Ranger21 and to AdamW, each
+            at its own best learning rate; None without a comparison.
         against_best: likewise to the best of the baselines, itself left out (see `statistics.against_best`).
         rival: the role of that one.
         cost: of its optimizer; None if the search does not look at it.

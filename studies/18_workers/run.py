@@ -2,10 +2,11 @@
 
     python studies/18_workers/run.py
 
-First, the candidate-steps a second of the `digits` task: one process on one core, one process on all cores (its
-threads), and as many worker processes as there are cores. The runs alternate. Then, what the searching process itself
-takes for a chunk: a `Pool` hands chunks to simulated workers, which take as long as chunks of `digits` did. Last, the
-time for one look into the mailbox of a worker that has joined, and for one chunk handed out, by storage.
+First, the candidate-steps a second of the `digits` task in the first round of a standard search: one process on one
+core, one process on all cores (its threads), and as many worker processes as there are cores; and, as the most that the
+machine has, so many processes that know nothing of each other. The runs alternate. Then, what the searching process
+itself takes for a chunk: a `Pool` hands chunks to simulated workers, which take as long as chunks of `digits` did.
+Last, the time for one look into the mailbox of a worker that has joined, and for one chunk handed out, by storage.
 """
 
 from __future__ import annotations
@@ -20,20 +21,21 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
+from operator import truediv
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-RUNS, STEPS = 5, 150
+RUNS, STEPS = 9, 150
+ALONE = "one process, one core"
 SIMULATED = (1, 10, 100, 1000)
 
 
 def configs() -> list[Any]:
-    """Candidates as a first round has them: subsets, each with several rates."""
+    """Candidates as the first round of a standard search has them: all subsets, each with five rates."""
     from autoranger.search.space import Space
 
-    arms = Space().arms(64, 0)
-    return [replace(arm, lr=lr) for arm in arms for lr in (1e-3, 1e-2, 1e-1)]
+    return [replace(arm, lr=lr) for arm in Space().arms(256, 0) for lr in (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)]
 
 
 def throughput(workers: int) -> float:
@@ -52,11 +54,12 @@ def throughput(workers: int) -> float:
         return len(candidates) * STEPS / (time.perf_counter() - began)
 
 
-def measured(workers: int, threads: int) -> float:
-    """`throughput` in a process of its own, with so many threads of torch."""
+def measured(workers: int, threads: int, apart: int = 1) -> float:
+    """The sum of `throughput` of so many processes apart, each with so many threads of torch."""
     command = [sys.executable, __file__, "--throughput", str(workers)]
     environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
-    return float(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
+    runs = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(apart)]
+    return sum(float(run.communicate()[0]) for run in runs)
 
 
 def saturation(seconds: float) -> list[dict[str, float]]:
@@ -149,21 +152,25 @@ def main() -> None:
 
     cores = os.cpu_count() or 1
     ways = {
-        "one process, one core": (1, 1),
+        ALONE: (1, 1),
         "one process, all cores": (1, cores),
         "a process for each core": (cores, cores),
+        "processes apart": (1, 1, cores),
     }
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(RUNS):
-        for name, (workers, threads) in ways.items():
-            rates[name].append(measured(workers, threads))
+        for name, way in ways.items():
+            rates[name].append(measured(*way))
             print(name, f"{rates[name][-1]:,.0f}", flush=True)
     record = {
         "date": time.strftime("%Y-%m-%d"),
         "cores": cores,
         "torch": torch.__version__,
         "runs": RUNS,
-        "candidate-steps a second": rates,
+        "candidate-steps a second": {name: [round(rate) for rate in values] for name, values in rates.items()},
+        "times one process on one core, median of runs": {
+            name: statistics.median(map(truediv, values, rates[ALONE])) for name, values in rates.items()
+        },
         "simulated": saturation(2.0),
         "mailbox, ms": mailboxes(),
     }
