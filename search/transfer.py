@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeVar
@@ -118,11 +119,7 @@ def transfer(
         raise ConfigError("this is the task's own scale; name another by --scale, --steps or --batch-size.")
     if scale != 1 and "scale" not in inspect.signature(task.model).parameters:
         raise ConfigError(f"{about(task)}: its model has no scale; write `def model(self, scale=1.0)`.")
-    noted = bool(config.proxy)
-    if not noted:
-        with forked(task.device):
-            reseed(task.device, seed)
-            config = replace(config, proxy=proxy_of(task.model(), task.batch_size, task.steps))
+    noted, config = bool(config.proxy), with_proxy(config, task, seed)
     clock = Clock(None, progress or Progress())
     numbers, stops = list(range(seed * 1_000_000, seed * 1_000_000 + seeds)), list[Stop]()
     for share in SHARES:
@@ -135,6 +132,34 @@ def transfer(
     low, best, high = (float(config.lr * 10 ** (centre + z * spread)) for z in (-NORMAL, 0.0, NORMAL))
     holds = abs(drift[0]) < max(0.25, NORMAL * drift[1])
     return Transfer(best, low, high, drift, holds, *target, stops, noted)
+
+
+def with_proxy(config: Config, task: Task, seed: int) -> Config:
+    """The config, with the task's model and training as its proxy if it does not say what its proxy was."""
+    if config.proxy:
+        return config
+    with forked(task.device):
+        reseed(task.device, seed)
+        return replace(config, proxy=proxy_of(task.model(), task.batch_size, task.steps))
+
+
+def predicted_at_full_length(
+    task: Task, configs: Mapping[str, Config], *, seed: int = 0, progress: Progress | None = None
+) -> dict[str, Config]:
+    """The configs with the learning rates that are predicted for the task at full length.
+
+    Args:
+        task: at the scale of the proxy.
+        configs: by name.
+        seed: of all random numbers.
+        progress: is told how it goes.
+
+    Raises:
+        ConfigError, SearchError: as `transfer`.
+    """
+    known = {name: with_proxy(config, task, seed) for name, config in configs.items()}
+    found = {name: transfer(task, config, seed=seed, progress=progress) for name, config in known.items()}
+    return {name: replace(config, lr=found[name].lr) for name, config in known.items()}
 
 
 def on_the_way(task: T, target: tuple[float, int, int], share: float) -> tuple[T, float]:

@@ -13,6 +13,7 @@ from torch import nn
 from autoranger import Component, Config, ConfigError, Ranger21, Signals, Stage
 from autoranger.components.core.component import registry
 from autoranger.components.core.kinds import kinds_of
+from autoranger.components.core.proxy import proxy_of
 from autoranger.components.presets import RANGER21
 from autoranger.search.population.population import Population
 from autoranger.search.tasks.shakespeare import Transformer
@@ -376,3 +377,42 @@ def alone(task: Any, config: Config, steps: int) -> float:
     x, y = task.data()["valid"]
     with torch.no_grad():
         return float(task.metric(model.eval()(x), y))
+
+
+def beit_layer(name: str, blocks: int) -> int:
+    """The layer of a parameter as BEiT's code for fine-tuning has it (arXiv 2106.08254), for the names of `Own`."""
+    if name.startswith(("wte", "pos")):
+        return 0
+    if name.startswith("h."):
+        return int(name.split(".")[1]) + 1
+    return blocks + 1
+
+
+@pytest.mark.parametrize("proxy", [{}, proxy_of(wrapped(Own()), 8, 100)], ids=["as it is", "scaled"])
+def test_rates_fall_from_layer_to_layer(proxy: dict[str, Any]) -> None:
+    model, config = wrapped(Own(blocks=3)), Config(lr=0.1, components={"lookahead": {}}, proxy=proxy)
+    names = {p: name.removeprefix("module.") for name, p in model.named_parameters()}
+    plain, decayed = (
+        {names[p]: group for group in config.build(model, 200, layer_decay=decay).param_groups for p in group["params"]}
+        for decay in (None, 0.5)
+    )
+    assert decayed.keys() == {*names.values()}
+    for name, group in decayed.items():
+        assert group["lr"] == pytest.approx(plain[name]["lr"] * 0.5 ** (4 - beit_layer(name, 3))), name
+        assert group["kind"] == plain[name]["kind"]
+        assert group["weight_decay"] == plain[name]["weight_decay"]
+    assert decayed["h.1.up.weight"]["laws"]["layer"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("params", "decay", "words"),
+    [
+        (nn.Linear(2, 2), 0.5, "this model has none"),
+        ([nn.Parameter(torch.ones(2))], 0.5, "pass the model"),
+        (Own(), 1.5, "layer_decay is 1.5, but must be a factor above 0 and at most 1"),
+        (Own(), True, "layer_decay is True"),
+    ],
+)
+def test_a_decay_by_layer_that_cannot_be(params: Any, decay: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        Config().build(params, layer_decay=decay)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import nn
 
 from autoranger import Config, ConfigError, load
 from autoranger.search import transfer as module
+from autoranger.search.space import lr_grid
 from autoranger.search.tasks import shipped
 from autoranger.search.transfer import Stop, extrapolate, on_the_way, summit, transfer
 from tests.toy import Toy
@@ -117,3 +119,32 @@ def test_the_command(autoranger: Any, tmp_path: Path, monkeypatch: pytest.Monkey
     assert "Best rate for width × 1, batch size 8, 24 steps: lr" in shown
     assert load(tmp_path / "real.toml").lr != 0.02
     assert autoranger(*words, "--scale", "0.5", "--steps", "0")[0] == 2
+
+
+def test_a_comparison_at_full_length_takes_the_rates_that_transfer_predicts(
+    autoranger: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SHARES", (0.0, 0.5))
+    root = Path(__file__).parents[1]
+    code = f"import sys\nsys.path.insert(0, {str(root)!r})\nfrom tests.test_transfer import Wide\n"
+    (tmp_path / "mine.py").write_text(code + "class Mine(Wide):\n    name, steps, full_steps = 'mine', 6, 24\n")
+    task = f"{tmp_path / 'mine.py'}:Mine"
+    Config(lr=0.02).save(tmp_path / "tuned.toml")
+
+    def told(*words: str) -> Any:
+        status, shown, error = autoranger(*words, "--task", task, "--json")
+        assert status == 0, error
+        return json.loads(shown)
+
+    compared = ("compare", str(tmp_path / "tuned.toml"), "adamw_cosine", "--seeds", "2", "--full")
+    full = told(*compared)
+    assert full["steps"] == 24
+    assert full["rates_predicted"]
+    for side in full["sides"]:
+        assert side["config"]["lr"] == told("transfer", side["name"])["lr"]
+    own = told(*compared, "--no-sweep")
+    assert not own["rates_predicted"]
+    assert {side["config"]["lr"] for side in own["sides"]} == {0.02, Config.preset("adamw_cosine").lr}
+    swept = told(*compared, "--sweep")
+    assert not swept["rates_predicted"]
+    assert {side["config"]["lr"] for side in swept["sides"]} <= set(lr_grid(1e-6, 1e2))

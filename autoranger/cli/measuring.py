@@ -19,7 +19,10 @@ def compare(
     ],
     task: Task,
     seeds: Annotated[int, typer.Option(min=2, help="Number of common seeds.")] = 16,
-    sweep: Annotated[bool, typer.Option(help="First find the best learning rate of each, at equal budget.")] = True,
+    sweep: Annotated[
+        bool | None,
+        typer.Option(help="First find the best learning rate of each; without, each has its own. Default: see below."),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed and machine give the same result.")] = 0,
     device: Device = "auto",
     data_dir: DataDir = None,
@@ -33,7 +36,8 @@ def compare(
 ) -> None:
     """Compare configs on a task: paired on common seeds, with intervals.
 
-    Each config first gets the best learning rate of its own sweep, so that none has the advantage of a good rate.
+    Each config first gets the best learning rate of its own sweep, so that none has the advantage of a good rate. With
+    --full it gets the rate that short trainings predict, as transfer does; --sweep finds it at full length.
 
     **Examples**
 
@@ -47,6 +51,7 @@ def compare(
     from autoranger.display import Display
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
+    from autoranger.search.transfer import predicted_at_full_length
     from autoranger.search.verdict.comparison import compare_configs
     from autoranger.sources import read_source
     from autoranger.tables import comparison_dict, print_comparison
@@ -56,12 +61,21 @@ def compare(
     chosen = create(task, pick_device(device), data_dir)  # whose file may define components
     sides = {name: read_source(name, storage)[0] for name in configs}
     with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
+        if predicted := full and sweep is None:
+            sides = predicted_at_full_length(chosen, sides, seed=seed, progress=display)
         comparison = compare_configs(
-            chosen.full() if full else chosen, sides, seeds=seeds, sweep=sweep, seed=seed, progress=display
+            chosen.full() if full else chosen,
+            sides,
+            seeds=seeds,
+            sweep=not full if sweep is None else sweep,
+            seed=seed,
+            progress=display,
         )
     if as_json:
-        print_json(comparison_dict(comparison))
+        print_json(comparison_dict(comparison) | {"rates_predicted": predicted})
     else:
+        if predicted:
+            out.print("learning rates that shorter trainings predict (see autoranger transfer)", highlight=False)
         print_comparison(out, comparison, chosen)
 
 

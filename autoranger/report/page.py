@@ -96,6 +96,7 @@ def page(report: Report) -> str:
         contributions=list(sentences.contribution_cells(report)),
         pairs=list(sentences.pair_cells(report)),
         reading=sentences.READING,
+        elsewhere=sentences.elsewhere(),
         config=to_toml(shown) if shown else "",
         code=to_python(shown) if shown else "",
         sittings=report.standing.sittings,

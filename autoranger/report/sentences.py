@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
+from autoranger.search.attribution.ledger import ledger
 from autoranger.search.commands import program, resuming
 from autoranger.search.numbers import unusual
 from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS, called
@@ -314,12 +315,21 @@ def basis(report: Report) -> str:
     )
 
 
-def contribution_cells(report: Report) -> Iterator[tuple[str, str, str]]:
-    """Component, Shapley value, main effect; the largest Shapley value first."""
+def contribution_cells(report: Report) -> Iterator[tuple[str, str, str, str]]:
+    """Component, Shapley value, main effect, and what it did on shipped tasks; the largest Shapley value first."""
     if report.attribution is not None:
         pairs = zip(report.attribution.shapley, report.attribution.main, strict=True)
         for shapley, main in sorted(pairs, key=lambda pair: -pair[0].effect):
-            yield shapley.components[0], interval(shapley), interval(main)
+            (name,) = shapley.components
+            yield name, interval(shapley), interval(main), ledger().of(name)
+
+
+def elsewhere() -> str:
+    """What the last of `contribution_cells` is."""
+    return (
+        f"Elsewhere: what the component did on {', '.join(ledger().tasks)} when it was added to AdamW with warmup and "
+        "cosine, as far as intervals can tell (studies/21_ledger)."
+    )
 
 
 def pair_cells(report: Report) -> Iterator[tuple[str, str]]:

@@ -104,8 +104,11 @@ def print_report(console: Console, report: Report) -> None:
     if report.attribution is None:
         return
     table = Table("component", "Shapley value", "main effect", box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name, *effects in sentences.contribution_cells(report):
-        table.add_row(f"[bold]{escape(name)}[/]", *map(escape, effects))
+    others = Table("component", Column("elsewhere", overflow="fold"), box=None, pad_edge=False)
+    for name, shapley, main, elsewhere in sentences.contribution_cells(report):
+        table.add_row(f"[bold]{escape(name)}[/]", escape(shapley), escape(main))
+        if elsewhere:
+            others.add_row(f"[bold]{escape(name)}[/]", elsewhere)
     console.print()
     console.print(table)
     columns = Column("strongest pairs", overflow="fold"), Column("interaction", no_wrap=True)
@@ -116,3 +119,7 @@ def print_report(console: Console, report: Report) -> None:
         console.print()
         console.print(pairs)
     console.print(f"\n[dim]{sentences.READING}[/]", highlight=False)
+    if others.rows:
+        console.print()
+        console.print(others)
+        console.print(f"\n[dim]{sentences.elsewhere()}[/]", highlight=False)

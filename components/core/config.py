@@ -164,6 +164,7 @@ class Config:
         *,
         batch_size: int | None = None,
         scale: bool = True,
+        layer_decay: float | None = None,
         maximize: bool = False,
         compile: Compile = "auto",
         state_dtype: torch.dtype | None = None,
@@ -175,11 +176,13 @@ class Config:
             batch_size: examples in each step of the training, to which a model is scaled.
             scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
                 this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
+            layer_decay: factor between the rate of each layer of a model and that of the next one, as in fine-tuning;
+                0.65 to 0.9 is usual. The output layer has the whole rate. Default: all layers have it.
         """
         from autoranger.components.optimizer.optimizer import build
 
         how = {"total_steps": total_steps, "maximize": maximize, "compile": compile, "state_dtype": state_dtype}
-        return build(params, self, batch_size, scale=scale, **how)
+        return build(params, self, batch_size, scale=scale, layer_decay=layer_decay, **how)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

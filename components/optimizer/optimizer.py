@@ -25,6 +25,7 @@ from autoranger.components.optimizer.evaluation import (
     tells_apart,
 )
 from autoranger.components.optimizer.groups import Numbers, check_group, check_numbers, check_state_dtype, chosen
+from autoranger.components.optimizer.layers import by_layer
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
@@ -258,18 +259,30 @@ class ComposedOptimizer(Optimizer):
 
 
 def build(
-    params: ParamsT | nn.Module, config: Config, batch_size: int | None, *, scale: bool, **how: Any
+    params: ParamsT | nn.Module,
+    config: Config,
+    batch_size: int | None,
+    *,
+    scale: bool,
+    layer_decay: float | None,
+    **how: Any,
 ) -> ComposedOptimizer:
     """See `Config.build`."""
     require_batch_size(batch_size)
-    if scale and config.proxy and isinstance(params, nn.Module) and any(True for _ in params.parameters()):
+    model = params if isinstance(params, nn.Module) else None
+    if scale and config.proxy and model is not None and any(True for _ in model.parameters()):
         require_total_steps([config], how["total_steps"])
-        params = scaled(params, config, how["total_steps"], batch_size).groups
-    elif scale and config.proxy and batch_size is not None and not isinstance(params, nn.Module):
+        params = scaled(model, config, how["total_steps"], batch_size).groups
+    elif scale and config.proxy and batch_size is not None and model is None:
         raise ConfigError(
             "batch_size scales the rates of a model's layers, which parameters do not tell; pass the model itself, or "
             "leave batch_size out."
         )
+    if layer_decay is not None:
+        if model is None:
+            raise ConfigError("layer_decay goes by a model's layers, which parameters do not tell; pass the model.")
+        groups: Any = arrange(model, config) if params is model else params
+        params = by_layer(groups, model, layer_decay)
     return ComposedOptimizer(params, config, **how)
 
 
