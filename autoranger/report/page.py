@@ -89,6 +89,7 @@ def page(report: Report) -> str:
         figures={name: Markup(svg) for name, svg in drawn.items()},
         heading=sentences.heading(report),
         verdict=sentences.verdict(exported, report.evidence, sentences.pending(report)),
+        outlook=sentences.outlook(report.evidence),
         finalists=list(sentences.finalist_cells(report.finalists)),
         legend=sentences.legend(report.evidence),
         spent=sentences.spent(report),

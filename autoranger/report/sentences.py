@@ -61,6 +61,29 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
     return f"{described(exported)}, lr {exported.lr:g}, beats {beaten(exported, compared, on)}"
 
 
+def outlook(evidence: Evidence | None) -> str:
+    """What is to be expected of longer trainings, in a sentence or two; empty if nothing is known."""
+    found = None if evidence is None or evidence.comparison is None else evidence.comparison.forecast
+    if evidence is None or found is None:
+        return ""
+    steps, chance = evidence.plan.steps, f"{min(max(found.chance, 0.01), 0.99):.0%}"
+    words = f"In trainings of {found.steps:,} steps it is better than {called(found.rival)} with a chance of {chance}"
+    if found.trusted >= found.steps:
+        return f"{words}, and than every other baseline with a larger one."
+    if not found.trusted:
+        return f"{words}, the least of all baselines."
+    needed = about_steps(steps * found.steps / found.trusted)
+    return (
+        f"{words}, the least of all baselines. The result can be trusted up to about {about_steps(found.trusted):,} "
+        f"steps; for {found.steps:,} steps search with a proxy of {needed:,}."
+    )
+
+
+def about_steps(steps: float) -> int:
+    """A number of steps to two digits."""
+    return int(float(f"{steps:.1e}"))
+
+
 def beaten(exported: Finalist, compared: Comparison, on: str) -> str:
     """What the winner beats, and by how much: the best of the baselines, or else full Ranger21 only."""
     default = f"full Ranger21 by {interval(compared.against_default)}"

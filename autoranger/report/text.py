@@ -14,7 +14,7 @@ from rich.table import Column, Table
 
 from autoranger.report import sentences
 from autoranger.report.reading import Report
-from autoranger.search.verdict.outcome import Finalist, Outcome, Settings
+from autoranger.search.verdict.outcome import Evidence, Finalist, Outcome, Settings
 from autoranger.tables import print_code, recipe
 
 STRONGEST = 5
@@ -52,6 +52,7 @@ def print_outcome(
         console.print()
     console.print(f"{compared} {work}".strip(), highlight=False)
     print_verdict(console, sentences.verdict(outcome.exported, evidence))
+    print_outlook(console, evidence)
     for name in added if compared else ():
         console.print(escape(sentences.added(name, outcome.finalists)), highlight=False)
     if path is not None:
@@ -88,12 +89,19 @@ def print_verdict(console: Console, words: str) -> None:
     console.print(escape(words), style="bold", highlight=False)
 
 
+def print_outlook(console: Console, evidence: Evidence | None) -> None:
+    """Prints what is to be expected of longer trainings, if anything is known."""
+    if words := sentences.outlook(evidence):
+        console.print(escape(words), highlight=False)
+
+
 def print_report(console: Console, report: Report) -> None:
     """Prints a report: the verdict, the finalists, the cost, and what each component contributes."""
     console.print(escape(sentences.heading(report)), highlight=False)
     if origin := sentences.origin(report):
         console.print(escape(origin), highlight=False, soft_wrap=True)
     print_verdict(console, sentences.verdict(report.exported, report.evidence, sentences.pending(report)))
+    print_outlook(console, report.evidence)
     if sentences.goes_on(report):
         print_code(console, f"\n    {sentences.next_command(report.standing, report.storage)}\n")
     if compared := sentences.legend(report.evidence):

@@ -52,9 +52,7 @@ def paired_difference(
         alternative: "two-sided" tests whether a and b differ, "greater" whether a is better. With the latter each end
             of the interval by itself is wrong with probability `level`, and the test uses the lower end alone.
     """
-    both = np.stack([a, b])
-    worst = np.nanmin(both) if np.isfinite(both).any() else 0.0
-    difference = np.nan_to_num(a, nan=worst) - np.nan_to_num(b, nan=worst)
+    difference = differences(a, b)
     effect, count = float(difference.mean()), len(difference)
     tails = 2 if alternative == "two-sided" else 1
     if count < 2:
@@ -67,6 +65,14 @@ def paired_difference(
     away = abs(effect) if tails == 2 else effect
     p = min(1.0, comparisons * tails * float(stdtr(count - 1, -away / error)))
     return Difference(effect, effect - half, effect + half, p, count)
+
+
+def differences(a: Values, b: Values) -> Values:
+    """a − b over seeds `[S]`; a training that has diverged (NaN) counts as the worst of both."""
+    both = np.stack([a, b])
+    worst = np.nanmin(both) if np.isfinite(both).any() else 0.0
+    found: Values = np.nan_to_num(a, nan=worst) - np.nan_to_num(b, nan=worst)
+    return found
 
 
 def against(finalists: Values, other: Values, comparisons: int, level: float = LEVEL) -> list[Difference]:
