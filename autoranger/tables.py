@@ -21,7 +21,7 @@ from autoranger.components.core.reference import extra_state
 from autoranger.components.core.registry import origin
 from autoranger.components.optimizer.evaluation import tells_apart
 from autoranger.export import build_call
-from autoranger.report.sentences import interval, training_length
+from autoranger.report.sentences import interval, outlook, training_length
 from autoranger.search.race.baselines import called
 from autoranger.search.space import in_words
 from autoranger.search.tasks.task import Task
@@ -122,6 +122,7 @@ def print_evidence(console: Console, table: object) -> None:
             trained = f"trainings of {training_length(evidence)}, {gain.seeds} fresh seeds"
             text += f"against {other}: {interval(gain)}, {trained}\n"
         text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} finalists together\n"
+        text += f"{outlook(evidence)}\n" if compared.forecast else ""
     console.print(escape(text), highlight=False)
 
 
