@@ -189,7 +189,7 @@ def conduct(
             done = replace(plan, rungs=rungs, refine=refined, verdict_seeds=len(finals.seeds))
             ahead = None
             if subject.scale and not isinstance(trainer, Reaching):
-                ahead = forecast_of(race, finals, best, subject.scale, plan.steps)
+                ahead = forecast_of(race, finals, best, subject.scale, plan.steps, fresh)
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()), ahead)
             merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:

@@ -155,8 +155,12 @@ def predicted_at_full_length(
         progress: is told how it goes.
 
     Raises:
-        ConfigError, SearchError: as `transfer`.
+        ConfigError: if the full length is the proxy's; and as `transfer`.
+        SearchError: as `transfer`.
     """
+    full = task.full()
+    if (full.steps, full.batch_size) == (task.steps, task.batch_size):
+        raise ConfigError(f"{about(task)}: its full length is that of the proxy; leave out --full.")
     known = {name: with_proxy(config, task, seed) for name, config in configs.items()}
     found = {name: transfer(task, config, seed=seed, progress=progress) for name, config in known.items()}
     return {name: replace(config, lr=found[name].lr) for name, config in known.items()}

@@ -106,9 +106,9 @@ def test_a_search_says_how_it_would_be_in_longer_trainings(tmp_path) -> None:  #
 @pytest.mark.parametrize(
     ("trusted", "words"),
     [
-        (200, "and than every other baseline with a larger one."),
+        (200, "and than every other baseline with at least that."),
         (0, "with a chance of 75%, the least of all baselines."),
-        (57, "The result can be trusted up to about 57 steps; for 200 steps search with a proxy of 70."),
+        (57, "Up to about 57 steps it is 90% or more, so for 200 steps search with a proxy of 70."),
     ],
 )
 def test_what_is_said(tmp_path, trusted: int, words: str) -> None:  # type: ignore[no-untyped-def]

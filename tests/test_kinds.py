@@ -35,6 +35,17 @@ class Own(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, 1, 8))
 
 
+class Seeing(nn.Module):
+    """The parameters of a vision transformer, by the names that timm gives them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_token, self.pos_embed = nn.Parameter(torch.zeros(1, 1, 8)), nn.Parameter(torch.zeros(1, 5, 8))
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, 8, 4)})
+        self.blocks = nn.ModuleList(map(block, range(2)))
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, 2)
+
+
 def block(_: int) -> nn.Module:
     layers = {"attn": nn.MultiheadAttention(8, 2), "ln": nn.LayerNorm(8), "up": nn.Linear(8, 16)}
     return nn.ModuleDict(layers | {"down": nn.Linear(16, 8)})
@@ -402,6 +413,18 @@ def test_rates_fall_from_layer_to_layer(proxy: dict[str, Any]) -> None:
         assert group["kind"] == plain[name]["kind"]
         assert group["weight_decay"] == plain[name]["weight_decay"]
     assert decayed["h.1.up.weight"]["laws"]["layer"] == 0.25
+
+
+def test_rates_of_a_vision_transformer() -> None:
+    """BEiT's rule: class token, positions and patches are layer 0, then the blocks, and the rest is the last layer."""
+    model = Seeing()
+    names = {p: name for name, p in model.named_parameters()}
+    for group in Config(lr=0.1).build(model, layer_decay=0.5).param_groups:
+        for p in group["params"]:
+            name = names[p]
+            below = name.startswith(("cls_token", "pos_embed", "patch_embed"))
+            layer = 0 if below else int(name.split(".")[1]) + 1 if name.startswith("blocks") else 3
+            assert group["lr"] == pytest.approx(0.1 * 0.5 ** (3 - layer)), name
 
 
 @pytest.mark.parametrize(

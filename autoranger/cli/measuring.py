@@ -37,7 +37,8 @@ def compare(
     """Compare configs on a task: paired on common seeds, with intervals.
 
     Each config first gets the best learning rate of its own sweep, so that none has the advantage of a good rate. With
-    --full it gets the rate that short trainings predict, as transfer does; --sweep finds it at full length.
+    --full it gets the rate that short trainings predict, as transfer does; --sweep finds it at full length. Where the
+    full model is another one than the proxy, the scale laws carry the predicted rate over.
 
     **Examples**
 
@@ -52,7 +53,7 @@ def compare(
     from autoranger.search.population.memory import keep_freed_memory
     from autoranger.search.tasks import create
     from autoranger.search.transfer import predicted_at_full_length
-    from autoranger.search.verdict.comparison import compare_configs
+    from autoranger.search.verdict.comparison import compare_configs, require_different
     from autoranger.sources import read_source
     from autoranger.tables import comparison_dict, print_comparison
 
@@ -62,6 +63,7 @@ def compare(
     sides = {name: read_source(name, storage)[0] for name in configs}
     with Display(Aside(stderr=True, quiet=quiet, verbose=verbose)) as display:
         if predicted := full and sweep is None:
+            require_different(sides)
             sides = predicted_at_full_length(chosen, sides, seed=seed, progress=display)
         comparison = compare_configs(
             chosen.full() if full else chosen,

@@ -65,7 +65,8 @@ SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
-        help="What to choose from: ranger21 (its eight), modern, extended (all), or components as in A,B,C.",
+        help="What to choose from: ranger21 (its eight), modern, extended (all), or components as in A,B,C. "
+        "Full Ranger21 is compared with in any case.",
         metavar="NAME",
     ),
 ]

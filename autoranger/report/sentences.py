@@ -69,13 +69,13 @@ def outlook(evidence: Evidence | None) -> str:
     steps, chance = evidence.plan.steps, f"{min(max(found.chance, 0.01), 0.99):.0%}"
     words = f"In trainings of {found.steps:,} steps it is better than {called(found.rival)} with a chance of {chance}"
     if found.trusted >= found.steps:
-        return f"{words}, and than every other baseline with a larger one."
+        return f"{words}, and than every other baseline with at least that."
     if not found.trusted:
         return f"{words}, the least of all baselines."
     needed = about_steps(steps * found.steps / found.trusted)
     return (
-        f"{words}, the least of all baselines. The result can be trusted up to about {about_steps(found.trusted):,} "
-        f"steps; for {found.steps:,} steps search with a proxy of {needed:,}."
+        f"{words}, the least of all baselines. Up to about {about_steps(found.trusted):,} steps it is 90% or more, so "
+        f"for {found.steps:,} steps search with a proxy of {needed:,}."
     )
 
 
@@ -348,7 +348,9 @@ def contribution_cells(report: Report) -> Iterator[tuple[str, str, str, str]]:
 
 
 def elsewhere() -> str:
-    """What the last of `contribution_cells` is."""
+    """What the last of `contribution_cells` is; empty if no task has been looked at."""
+    if not ledger().tasks:
+        return ""
     return (
         f"Elsewhere: what the component did on {', '.join(ledger().tasks)} when it was added to AdamW with warmup and "
         "cosine, as far as intervals can tell (studies/21_ledger)."

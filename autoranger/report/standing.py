@@ -113,7 +113,7 @@ def read_standing(study: Study) -> Standing:
     done = [len(values) for values in trained.values()]
     stages = [] if plan is None else list(planned(plan, settings, done, verdict, over=over))
     seconds = elapsed(parts, running=now is State.RUNNING)
-    leading = finalists(facts.get("finalists", ())) if over else leaders(race, settings.components)
+    leading = (finalists(facts.get("finalists", ())) if over else []) or leaders(race, settings.components)
     standing = Standing(study.study_name, now, settings, parts, stages, leading, seconds, None)
     if now is not State.RUNNING or not seconds or not 0 < standing.share < 1 or len(parts) > 1:
         return standing  # of a sitting that goes on with another one's work the speed is not known
@@ -200,9 +200,11 @@ def leaders(race: Race, order: Sequence[str]) -> list[Leader]:
 
 
 def finalists(noted: Any) -> list[Leader]:
-    """The finalists of a finished search, from its study, in the verdict's order."""
+    """The finalists of a finished search, from its study, in the verdict's order; none without a comparison."""
     found = [from_data(Finalist, entry, "study.finalists") for entry in noted]
-    return [Leader(finalist.components, finalist.lr, finalist.valid) for finalist in found]
+    return [
+        Leader(finalist.components, finalist.lr, finalist.valid) for finalist in found if np.isfinite(finalist.valid)
+    ]
 
 
 def elapsed(parts: Sequence[Sitting], *, running: bool) -> float | None:

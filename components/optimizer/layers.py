@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.kinds import kinds_of
+from autoranger.components.core.kinds import TABLE, kinds_of
 from autoranger.components.optimizer.groups import Group
 
 BLOCK = re.compile(r"^(?:[^.]+\.)*?\d+(?=\.)")
@@ -38,8 +38,9 @@ def distances(model: nn.Module) -> dict[str, int]:
     top, reached, found = len(order) + 1, 0, dict[str, int]()
     for name in kinds:
         reached = order[blocks[name]] if name in blocks else top if reached else 0
-        # torch lists a container's own parameters first, wherever they act.
-        own = top if owner[name] == name and name not in blocks else reached
+        own = reached
+        if owner[name] == name and name not in blocks:  # torch lists a container's own first, wherever they act
+            own = 0 if TABLE.search(name.rpartition(".")[2]) else top
         found[name] = top - {"embedding": 0, "head": top}.get(ends.get(owner[name], ""), own)
     return found
 

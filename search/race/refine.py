@@ -40,14 +40,18 @@ def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], 
     Args:
         race: trains.
         finalists: with their scores in the last round, best first. Baselines with numbers of their own stay as they
-            are, and full Ranger21 does, too; if it leads it gets variants besides.
+            are, and full Ranger21 does, too; if it leads, and is in the space, it gets variants besides.
         plan: of the race; it must have a refinement.
         seeds: gives that many seeds that have not been used before.
     """
     how = plan.refine
     assert how is not None
     usual = replace(race.families[DEFAULT][0], components={})
-    ahead = [arm for arm in finalists if np.isfinite(best_value(finalists[arm])) and not unusual(arm.to_dict(), usual)]
+    ahead = [
+        arm
+        for arm in finalists
+        if np.isfinite(best_value(finalists[arm])) and arm in race.record.space and not unusual(arm.to_dict(), usual)
+    ]
     leaders = {arm: best_lr(finalists[arm]) for arm in ahead[: how.leaders]}
     if not leaders or not race.clock.affords(how.trainings * plan.steps, plan):
         race.clock.unrefined()

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.arrays import Values
-from autoranger.search.commands import program, resuming
+from autoranger.search.commands import program, resuming, this_command
 from autoranger.search.race.plan import Plan
 from autoranger.search.race.rounds import Round
 from autoranger.search.serialization import from_data, to_json
@@ -116,8 +116,8 @@ class Record:
             if before[key] != value and key != FINGERPRINT
         ]
         if others:
-            known = sittings(self.study)
-            again = f": {resuming(known[0].command, name)}" if known else "."
+            known = [resuming(sitting.command, name) for sitting in sittings(self.study)[:1]]
+            again = ": " + known[0] if known and known[0] != this_command() else "."
             raise ConfigError(f"study '{name}' was made with other settings: {'; '.join(others)}. Use the same{again}")
         if FINGERPRINT in settings and (words := changed(before[FINGERPRINT], settings[FINGERPRINT])):
             raise ConfigError(

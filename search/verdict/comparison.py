@@ -126,12 +126,7 @@ def sweep_rates(
 ) -> dict[str, Config]:
     """The configs with their best learning rates; raises ConfigError if two differ only in the rate."""
     arms = {name: replace(config, lr=1.0) for name, config in configs.items()}
-    for a, b in combinations(arms, 2):
-        if arms[a] == arms[b]:
-            raise ConfigError(
-                f"{a} and {b} differ at most in the learning rate, which is swept for each: there is nothing to "
-                f"compare. With --no-sweep it would be {configs[a].lr:g} against {configs[b].lr:g}."
-            )
+    require_different(configs)
     task, grid = population.task, lr_grid(*population.task.lr_range)
     rung = Rung(steps=task.steps, seeds=len(seeds), keep=len(arms), lrs=len(grid))
     work = Plan(len(arms), (rung,), 0, task.steps).cost(len(arms), len(grid))
@@ -139,3 +134,13 @@ def sweep_rates(
     record = Record(InMemoryStorage(), "sweep", Space(tuple(registry)), {}, resume=False)
     scores = Race(population, record, {}, clock).round({arm: list(grid) for arm in arms.values()}, rung, seeds)
     return {name: replace(arm, lr=best_lr(scores[arm])) for name, arm in arms.items()}
+
+
+def require_different(configs: Mapping[str, Config]) -> None:
+    """Raises ConfigError if two configs differ only in the rate, of which each gets the best."""
+    for (a, one), (b, other) in combinations(configs.items(), 2):
+        if replace(one, lr=1.0) == replace(other, lr=1.0):
+            raise ConfigError(
+                f"{a} and {b} differ at most in the learning rate, of which each gets its best: there is nothing to "
+                f"compare. With --no-sweep it would be {one.lr:g} against {other.lr:g}."
+            )

@@ -3,7 +3,7 @@
 A search sees differences at a quarter, a half and the whole length of the proxy, paired on seeds. The forecast goes on
 along their trend, in logarithms of the length, but only for part of the way, and the further the less certain:
 
-    D(r) = D + share · G · r + ε,     ε ~ t(freedom) · √(error of the mean² + (spread · D · r)²)
+    D(r) = D + share · G · r + ε,     ε ~ t(freedom) · √(error of D + share · G · r)² + (spread · r)² · (D² + G²)
 
 D is the difference at the proxy's length, G its growth with each doubling of the length, and r the number of doublings.
 `Model` has the three numbers, which were fitted to trainings of ten times the length (studies/22_forecast).
@@ -73,13 +73,13 @@ class Model:
         """Mean and scale of the difference so many doublings of the length beyond the proxy."""
         way = self.share * doublings
         noise = found.error**2 + 2 * way * found.related + (way * found.uncertain) ** 2
-        scale = math.sqrt(max(noise, 0.0) + (self.spread * found.effect * doublings) ** 2)
+        scale = math.sqrt(max(noise, 0.0) + (self.spread * doublings) ** 2 * (found.effect**2 + found.growth**2))
         return found.effect + way * found.growth, max(scale, 1e-12)
 
-    def chance(self, found: Trend, doublings: float) -> float:
-        """The chance that the difference is above 0 then."""
+    def chance(self, found: Trend, doublings: float, error: float = 0.0) -> float:
+        """The chance that the difference is above 0 then, as measured with a standard error."""
         mean, scale = self.at(found, doublings)
-        return float(stdtr(self.freedom, mean / scale))
+        return float(stdtr(self.freedom, mean / math.hypot(scale, error)))
 
     def interval(self, found: Trend, doublings: float, level: float, error: float = 0.0) -> tuple[float, float]:
         """An interval that holds the difference with probability `level`, as measured with a standard error."""
@@ -90,7 +90,7 @@ class Model:
     def trusted(self, found: Trend, most: float) -> float:
         """The doublings, `most` at most, up to which the chance is `SURE` or more; −1 if it is less at once."""
         steps = np.linspace(0.0, most, 65)
-        unsure = [k for k, r in enumerate(steps) if self.chance(found, r) < SURE]
+        unsure = [k for k, r in enumerate(steps) if not self.chance(found, r) >= SURE]
         return most if not unsure else float(steps[unsure[0] - 1]) if unsure[0] else -1.0
 
 

@@ -1,67 +1,68 @@
-"""Trains what a forecast needs: what is exported and the baselines, at shorter lengths than the verdict's."""
+"""Trains what a forecast needs: what is exported and the baselines, at several lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from autoranger.components.core.config import Config
+from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.arrays import Values
 from autoranger.search.clock import OutOfTime
+from autoranger.search.race.baselines import RANDOM
 from autoranger.search.race.compete import Finals
 from autoranger.search.race.race import Race
 from autoranger.search.verdict.forecast import forecast
 from autoranger.search.verdict.outcome import Forecast
 
-SHORTER = (0.25, 0.5)
-"""Shares of the verdict's length at which finalists train for a forecast."""
+SHARES = (0.25, 0.5, 1.0)
+"""Lengths of the trainings of a forecast, as shares of the verdict's."""
 
-MOST_SEEDS = 32
+MOST_SEEDS = 16
 """Most seeds of a forecast."""
 
 
-def forecast_of(race: Race, finals: Finals, best: Config, proxy: Mapping[str, Any], steps: int) -> Forecast | None:
-    """The forecast for what is exported; None if there is no time for it, or if nothing can be compared.
+def forecast_of(
+    race: Race,
+    finals: Finals,
+    best: Config,
+    proxy: Mapping[str, Any],
+    steps: int,
+    fresh: Callable[[int], list[int]],
+) -> Forecast | None:
+    """The forecast for what is exported; None if there is no time for it, or nothing to compare.
+
+    It has seeds of its own: on those of the verdict the exported config was chosen as the best one.
 
     Args:
         race: has the clock and the trainer.
-        finals: with the baselines.
+        finals: with the baselines. The best of random subsets is left out, since nobody would use it.
         best: what is exported.
         proxy: what its trainings are, which the laws scale rates from.
         steps: their length.
+        fresh: gives that many seeds that have not been used before.
     """
-    own = finals.configs.index(best)
-    rows = list(dict.fromkeys([own, *finals.roles.values()]))
-    baselines = {role: rows.index(place) for role, place in finals.roles.items() if place != own}
-    found = shorter(race, [replace(finals.configs[row], proxy=proxy) for row in rows], finals.seeds, steps)
-    if not found or not baselines:
+    others = {role: place for role, place in finals.roles.items() if role != RANDOM and finals.configs[place] != best}
+    rows = [finals.configs.index(best), *dict.fromkeys(others.values())]
+    configs = [replace(finals.configs[row], proxy=proxy) for row in rows]
+    lengths = [round(steps * share) for share in SHARES]
+    count = race.clock.forecast_seeds(len(rows), sum(lengths), MOST_SEEDS)
+    if not others or not count or not lengths[0]:
         return None
-    count = next(iter(found.values())).shape[1]
-    return forecast(steps, found | {steps: finals.scores["valid"][rows, :count]}, baselines)
-
-
-def shorter(race: Race, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> dict[int, Values]:
-    """The validation metric `[F, S]` of some finalists at shorter lengths, in order; none if there is no time for it.
-
-    Args:
-        race: has the clock and the trainer.
-        configs: of the finalists, with their `proxy`, so that the laws scale their rates.
-        seeds: those of the verdict, of which the first ones are used.
-        steps: the length of the verdict's trainings.
-    """
-    clock, lengths = race.clock, [round(steps * share) for share in SHORTER]
-    count = clock.forecast_seeds(len(configs), sum(lengths), min(len(seeds), MOST_SEEDS))
-    if count == 0 or lengths[0] < 1:
-        return {}
-    work, found = len(configs) * count * sum(lengths), dict[int, Values]()
-    clock.forecast(len(configs), count, work=work)
-    clock.training(work)
     try:
-        with clock.until(clock.end):
-            for length in lengths:
-                scores = race.population.train(configs, list(seeds[:count]), length, progress=clock.advance)
-                found[length] = scores["valid"]
-    except OutOfTime:
-        return {}
-    return found
+        values = train(race, configs, fresh(count), lengths)
+    except (OutOfTime, ConfigError, SearchError):  # the verdict stands without it
+        return None
+    return forecast(steps, values, {role: rows.index(place) for role, place in others.items()})
+
+
+def train(race: Race, configs: Sequence[Config], seeds: Sequence[int], lengths: Sequence[int]) -> dict[int, Values]:
+    """The validation metric `[F, S]` of configs by length; the laws scale the rates of those with a `proxy`."""
+    clock, work = race.clock, len(configs) * len(seeds) * sum(lengths)
+    clock.forecast(len(configs), len(seeds), work=work)
+    clock.training(work)
+    with clock.until(clock.end):
+        return {
+            length: race.population.train(configs, seeds, length, progress=clock.advance)["valid"] for length in lengths
+        }

@@ -45,14 +45,19 @@ def cases(record: Sequence[dict[str, Any]]) -> Iterator[Case]:
     for row in record:
         lengths, roles = row["lengths"], row["baselines"]
         values = [np.array(rows, dtype=float) for rows in row["values"]]
+        # Two or three seeds do not tell their spread, all pairs of a length together do.
+        spreads = [
+            np.mean([differences(one, rows[b]).var(ddof=1) for one in rows[len(roles) :] for b in range(len(roles))])
+            for rows in values
+        ]
         for k in range(len(roles), len(row["configs"])):
             for b, role in enumerate(roles):
                 pairs = [differences(rows[k], rows[b]) for rows in values]
                 found = trend(lengths[: PROXY + 1], pairs[: PROXY + 1])
                 if found.effect <= 0:
                     continue
-                for length, pair in zip(lengths[PROXY + 1 :], pairs[PROXY + 1 :], strict=True):
-                    error = float(pair.std(ddof=1)) / len(pair) ** 0.5
+                for length, pair, spread in list(zip(lengths, pairs, spreads, strict=True))[PROXY + 1 :]:
+                    error = float((spread / len(pair)) ** 0.5)
                     doublings = float(np.log2(length / lengths[PROXY]))
                     name = f"{row['task']}, {row['steps']} steps"
                     yield Case(row["task"], name, role, found, doublings, float(pair.mean()), error)
@@ -82,7 +87,8 @@ def checked(model: Model, some: Sequence[Case]) -> list[tuple[float, bool, bool]
     found = []
     for case in some:
         low, high = model.interval(case.trend, case.doublings, 0.9, case.error)
-        found.append((model.chance(case.trend, case.doublings), case.effect > 0, low <= case.effect <= high))
+        chance = model.chance(case.trend, case.doublings, case.error)
+        found.append((chance, case.effect > 0, low <= case.effect <= high))
     return found
 
 

@@ -64,7 +64,7 @@ def measured(name: str, data_dir: Path | None, steps: int, sweeping: int, seeds:
     task = create(name, "cpu", data_dir)
     task.steps = steps
     population, numbers = Population(task), count(500_000_000)
-    sweep, common = list(islice(numbers, sweeping)), list(islice(numbers, seeds))
+    sweep, common, later = (list(islice(numbers, size)) for size in (sweeping, seeds, last))
     baselines = {}
     for role, arms in families(Space()).items():
         baselines[role] = next(iter(best_rates(population, arms, sweep, steps)))
@@ -76,7 +76,7 @@ def measured(name: str, data_dir: Path | None, steps: int, sweeping: int, seeds:
     lengths = [max(1, round(steps * share)) for share in SHARES]
     values = []
     for length in lengths:
-        some = common[:last] if length == lengths[-1] else common
+        some = common if length <= steps else later  # what is forecast has nothing in common with what it is told by
         values.append(np.round(population.train(configs, some, length)["valid"], 5).tolist())
     return {
         "task": name,
