@@ -171,6 +171,16 @@ class Clock(Progress):
         """Whether there is time for this work and a verdict on the fewest seeds, at the speed seen so far."""
         return self.budget is None or work + self._verdict(plan) <= self._left()
 
+    def refines(self, rounds: int, work: int, plan: Plan) -> bool:
+        """Whether there is time for a refinement, after so many of them: for more than one only with a budget.
+
+        The first one leaves time for a verdict on the fewest seeds, further ones for one on the plan's.
+        """
+        if rounds == 0:
+            return self.affords(work, plan)
+        verdict = plan.finalists * plan.verdict_seeds * self._training(plan)
+        return self.budget is not None and work + verdict <= self._left()
+
     def race_end(self, plan: Plan) -> float:
         """Seconds after which too little time is left for a verdict on the fewest seeds; infinity without a budget."""
         if self.budget is None:
@@ -228,7 +238,7 @@ class Clock(Progress):
 
     def _verdict(self, plan: Plan) -> float:
         """Candidate-steps of a verdict on the fewest seeds."""
-        return plan.finalists * FEWEST_SEEDS * self._training(plan)
+        return plan.finalists * min(FEWEST_SEEDS, plan.verdict_seeds) * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen since the stage before this one began, in a race."""

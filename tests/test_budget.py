@@ -172,11 +172,17 @@ def test_plans_pay_for_scoring():
 def test_a_race_ends_so_that_there_is_time_for_a_verdict():
     clock = Clock(100.0, Progress())
     clock.rate, clock.scoring = 100.0, 5.0
-    plan = PLAN
-    verdict = (2 + 5) * FEWEST_SEEDS * (20 + 2 * 5) / 100.0
-    assert clock.race_end(plan) == pytest.approx(90.0 - verdict, abs=0.1)
-    assert clock.affords(100 * 70, plan)
-    assert not clock.affords(100 * 80, plan)
+    for seeds, fewest in ((4, 4), (32, FEWEST_SEEDS)):
+        plan = replace(PLAN, verdict_seeds=seeds)
+        verdict = (2 + 5) * fewest * (20 + 2 * 5) / 100.0
+        assert clock.race_end(plan) == pytest.approx(90.0 - verdict, abs=0.1)
+        assert clock.affords(int(100 * (89.5 - verdict)), plan)
+        assert not clock.affords(int(100 * (90.5 - verdict)), plan)
+    plan, left = replace(PLAN, verdict_seeds=32), 90.0 - (2 + 5) * 32 * (20 + 2 * 5) / 100.0
+    assert clock.refines(1, int(100 * (left - 0.5)), plan), "again, where that leaves time for all seeds of the plan"
+    assert not clock.refines(1, int(100 * (left + 0.5)), plan)
+    assert clock.refines(0, int(100 * (left + 0.5)), plan), "the first time"
+    assert not Clock(None, Progress()).refines(1, 1, plan), "without a budget once"
     assert Clock(None, Progress()).race_end(plan) == float("inf")
 
 

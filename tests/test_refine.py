@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import optuna
@@ -151,6 +152,31 @@ def test_a_better_variant_of_a_leader_is_a_finalist_beside_it(record):
     rates = {c.lr for c in seen if c.components.keys() == {"lookahead"}}
     assert record.tried(leader) == len(rates)
     assert record.tried(best) == len(rates) + 6
+
+
+def test_with_time_left_it_goes_on_from_the_best_so_far(tmp_path, monkeypatch):
+    """And a resumed search refines as often as the one that it goes on with, whatever time it has."""
+    path, clock = str(tmp_path / "j"), Clock(None, Progress())
+    monkeypatch.setattr(clock, "refines", lambda rounds, work, plan: rounds < 4)
+    table = Decaying()
+    record = Record(open_storage(path), "s", SMALL, {}, resume=False)
+    finals = run(table, record, clock=clock)
+    record.close()
+    varied = [c for i, c in enumerate(finals.configs) if c not in SMALL and i not in finals.roles.values()]
+    assert len(varied) <= 2, "one for each leader, however often"
+    rounds = [configs for configs, seeds, _ in table.calls if len(seeds) == 2 and len(configs) > 10]
+    assert len(rounds) == 4
+    starts = [set(configs[:2]) for configs in rounds]
+    assert any(a != b for a, b in pairwise(starts)), "from what was found before"
+    once = run(Decaying(), Record(open_storage(path), "t", SMALL, {}, resume=False))
+    best, first = (
+        max(Decaying(noise=0.0).value(c, 0) for c in found.configs if c.components.keys() == {"lookahead"})
+        for found in (finals, once)
+    )
+    assert best >= first
+    again = run(table := Decaying(), Record(open_storage(path), "s", SMALL, {}, resume=True))
+    assert not [configs for configs, _, _ in table.calls if configs]
+    assert again.configs == finals.configs
 
 
 def test_baselines_with_numbers_of_their_own_stay_as_published(record):

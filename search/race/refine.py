@@ -8,6 +8,7 @@ noise becomes a finalist beside it. The best of many variants is partly lucky, t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,6 +38,8 @@ class Variant:
 def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
     """The finalists, and variants of those that lead; only the former if there is no time.
 
+    With a budget that leaves time it goes on, from the best variant of each leader so far.
+
     Args:
         race: trains.
         finalists: with their scores in the last round, best first. Baselines with numbers of their own stay as they
@@ -52,22 +55,31 @@ def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], 
         for arm in finalists
         if np.isfinite(best_value(finalists[arm])) and arm in race.record.space and not unusual(arm.to_dict(), usual)
     ]
-    leaders = {arm: best_lr(finalists[arm]) for arm in ahead[: how.leaders]}
-    if not leaders or not race.clock.affords(how.trainings * plan.steps, plan):
+    leaders = {arm: Variant(arm, best_lr(finalists[arm]), arm) for arm in ahead[: how.leaders]}
+    work, rounds, noted = how.trainings * plan.steps, 0, race.record.refinements
+    best, scores = dict(leaders), dict[Variant, Values]()
+    with suppress(OutOfTime):
+        while leaders and (rounds < noted if noted is not None else race.clock.refines(rounds, work, plan)):
+            found = trained(race, {one.arm: one.lr for one in best.values()}, plan, how, seeds)
+            rounds += 1
+            for leader, present in best.items():
+                if (better := improved(Variant(present.arm, present.lr, present.arm), found)) is not None:
+                    best[leader], scores[better] = better, found[better]
+    race.record.note(refinements=rounds)
+    race.clock.refined = rounds > 0
+    if not rounds:
         race.clock.unrefined()
-        return finalists
-    try:
-        found = trained(race, leaders, plan, how, seeds)
-    except OutOfTime:
-        race.clock.unrefined()
-        return finalists
-    race.clock.refined = True
-    better: dict[Config, Variant] = {}
+    changed = [one for leader, one in best.items() if one != leaders[leader]]
+    return finalists | {one.arm: {one.lr: scores[one]} for one in changed}
+
+
+def improved(present: Variant, found: Mapping[Variant, Values]) -> Variant | None:
+    """The best variant of one that is better than it by more than noise; None if there is none."""
     for one in sorted(found, key=lambda one: -value(found[one])):
-        gains = found[one] - found[Variant(one.leader, leaders[one.leader], one.leader)]
-        if gains.mean() > ERRORS * gains.std(ddof=1) / len(gains) ** 0.5:
-            better.setdefault(one.leader, one)
-    return finalists | {one.arm: {one.lr: found[one]} for one in better.values()}
+        gains = found[one] - found[present]
+        if one.leader == present.arm and gains.mean() > ERRORS * gains.std(ddof=1) / len(gains) ** 0.5:
+            return one
+    return None
 
 
 def trained(

@@ -278,6 +278,12 @@ class Record:
         seeds: int | None = self.study.user_attrs.get(VERDICT, {}).get("seeds")
         return seeds
 
+    @property
+    def refinements(self) -> int | None:
+        """The number of refinements before the verdict of an earlier session; None if it did not get there."""
+        rounds: int | None = self.study.user_attrs.get("refinements")
+        return rounds
+
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
         with writing():
