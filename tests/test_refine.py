@@ -164,7 +164,7 @@ def test_with_time_left_it_goes_on_from_the_best_so_far(tmp_path, monkeypatch):
     record.close()
     varied = [c for i, c in enumerate(finals.configs) if c not in SMALL and i not in finals.roles.values()]
     assert len(varied) <= 2, "one for each leader, however often"
-    rounds = [configs for configs, seeds, _ in table.calls if len(seeds) == 2 and len(configs) > 10]
+    rounds = [configs for configs, seeds, _ in table.calls if len(configs) > 10 and seeds[0] >= 3]
     assert len(rounds) == 4
     starts = [set(configs[:2]) for configs in rounds]
     assert any(a != b for a, b in pairwise(starts)), "from what was found before"
