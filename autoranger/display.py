@@ -110,10 +110,6 @@ class Display(Progress):
         """The verdict begins, or goes on with more seeds."""
         self._say(f"verdict: {candidates} finalists on {seeds} fresh seeds", work)
 
-    def forecast(self, candidates: int, seeds: int, *, work: int) -> None:
-        """The trainings for a forecast."""
-        self._say(f"forecast: {candidates} finalists in shorter trainings, {count_seeds(seeds)}", work)
-
     def advance(self, work: int) -> None:
         """Work is done."""
         self.bar.advance(self.all, work)

@@ -122,7 +122,7 @@ def print_evidence(console: Console, table: object) -> None:
             trained = f"trainings of {training_length(evidence)}, {gain.seeds} fresh seeds"
             text += f"against {other}: {interval(gain)}, {trained}\n"
         text += f"{compared.confidence:.0%} intervals that hold for all {compared.comparisons} finalists together\n"
-        text += f"{outlook(evidence)}\n" if compared.forecast else ""
+        text += f"{outlook(evidence)}\n"
     console.print(escape(text), highlight=False)
 
 

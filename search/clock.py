@@ -208,14 +208,6 @@ class Clock(Progress):
         more = min(seeds, MOST_SEEDS * plan.verdict_seeds - seeds, int(self._left() / each))
         return more if 4 * more >= seeds else 0
 
-    def forecast_seeds(self, candidates: int, steps: int, most: int) -> int:
-        """The seeds, `most` at most, for which there is time to train candidates for so many steps; 0 if too few."""
-        if self.budget is None:
-            return most
-        left = (self.end - self.elapsed) / 2 * self._speed()  # the speed may have been another one
-        seeds = min(most, int(left / (candidates * (steps + 2 * self.scoring))))
-        return seeds if seeds >= FEWEST_SEEDS else 0
-
     def looks(self, steps: int) -> int:
         """How often trainings of the verdict are scored on the way: in `LOOKING` of their time, if that is known."""
         most = min(LOOKS, steps)
@@ -283,11 +275,6 @@ class Clock(Progress):
         """See `Progress`."""
         self._begin()
         self.listener.verdict(candidates, seeds, work=work)
-
-    def forecast(self, candidates: int, seeds: int, *, work: int) -> None:
-        """See `Progress`."""
-        self._begin()
-        self.listener.forecast(candidates, seeds, work=work)
 
     def training(self, work: int) -> None:
         """See `Progress`."""

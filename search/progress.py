@@ -51,9 +51,6 @@ class Progress:
     def verdict(self, candidates: int, seeds: int, *, work: int) -> None:
         """The verdict begins, or goes on with more seeds: `work` candidate-steps."""
 
-    def forecast(self, candidates: int, seeds: int, *, work: int) -> None:
-        """Some finalists train for shorter lengths, for a forecast: `work` candidate-steps."""
-
     def training(self, work: int) -> None:
         """A population begins to train: `work` candidate-steps."""
 

@@ -24,7 +24,7 @@ from autoranger.search.proxy import Proxy
 from autoranger.search.race.baselines import families
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
-from autoranger.search.race.objectives import METRIC, Reaching
+from autoranger.search.race.objectives import METRIC
 from autoranger.search.race.plan import LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
@@ -35,7 +35,6 @@ from autoranger.search.subject import Subject
 from autoranger.search.tasks.task import Task
 from autoranger.search.verdict.evidence import compared, judge, uncompared
 from autoranger.search.verdict.outcome import Outcome, Settings
-from autoranger.search.verdict.outlook import forecast_of
 
 AUTO, GRID = "auto", "grid"
 """Openings besides the samplers: a grid if the plan has room for every subset, and a grid in any case."""
@@ -187,10 +186,7 @@ def conduct(
             # Rounds and seeds may have been cut short.
             rungs, refined = plan.rungs[: len(clock.rounds)], plan.refine if clock.refined else None
             done = replace(plan, rungs=rungs, refine=refined, verdict_seeds=len(finals.seeds))
-            ahead = None
-            if subject.scale and not isinstance(trainer, Reaching):
-                ahead = forecast_of(race, finals, best, subject.scale, plan.steps, fresh)
-            evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()), ahead)
+            evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
             merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:
             require_reached(trainer)

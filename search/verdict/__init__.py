@@ -1,6 +1,5 @@
 """The verdict: which finalist wins on fresh seeds, by paired differences, corrected for the number of comparisons.
 
 `statistics` has the intervals and tests, `outcome` what a search returns and writes, and `evidence` makes that of the
-finalists' results. `forecast` says how it goes on in longer trainings, and `outlook` trains what that needs.
-`comparison` compares configs that the user names.
+finalists' results. `comparison` compares configs that the user names.
 """

@@ -19,7 +19,6 @@ from autoranger.search.verdict.outcome import (
     Comparison,
     Evidence,
     Finalist,
-    Forecast,
     Settings,
     Sweep,
 )
@@ -77,7 +76,6 @@ def compared(
     opening: str,
     seeds: Sequence[int],
     finalists: Sequence[Finalist],
-    forecast: Forecast | None = None,
 ) -> Evidence:
     """The evidence of a search with a comparison.
 
@@ -87,7 +85,6 @@ def compared(
         opening: name of the first round's opening.
         seeds: the fresh seeds.
         finalists: their results.
-        forecast: for longer trainings, if there is one.
     """
     best = next(finalist for finalist in finalists if finalist.exported)
     assert best.against_default is not None
@@ -116,7 +113,6 @@ def compared(
             against_adamw=best.against_adamw,
             against_best=best.against_best,
             rival=best.rival,
-            forecast=forecast,
         ),
     )
 

@@ -111,28 +111,6 @@ class Baseline:
 
 
 @dataclass(frozen=True)
-class Forecast:
-    """Whether the exported config stays ahead of the baselines in longer trainings, as its trend says (see `forecast`).
-
-    Args:
-        steps: length of the longer trainings.
-        chance: of being better than a baseline then; the least of all baselines.
-        rival: the role of that one.
-        low, high: 90 % interval of the difference to it.
-        trusted: the steps up to which every chance is at least 0.9; 0 if some chance is less at the proxy's length.
-        seeds: on which the trend was measured.
-    """
-
-    steps: int
-    chance: float
-    rival: str
-    low: float
-    high: float
-    trusted: int
-    seeds: int
-
-
-@dataclass(frozen=True)
 class Comparison:
     """How the exported config compares with the other finalists on fresh seeds.
 
@@ -146,7 +124,6 @@ class Comparison:
         against_default, against_adamw: how much better the exported config is than these.
         against_best: how much better it is than the best of the baselines, itself left out.
         rival: the role of that one.
-        forecast: for longer trainings; None if there was no time for it, or the search is not of a proxy.
     """
 
     opening: str
@@ -160,7 +137,6 @@ class Comparison:
     against_adamw: Difference
     against_best: Difference
     rival: str
-    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,8 @@
 
     python studies/22_forecast/fit.py [--figure studies/22_forecast/calibration.svg]
 
-A case is a subset that is ahead of a baseline at the proxy's length. The forecast (`search/verdict/forecast.py`) says
-by how much it is ahead at three and ten times that length.
+A case is a subset that is ahead of a baseline at the proxy's length. The forecast (`model.py`) says by how much it
+is ahead at three and ten times that length.
 """
 
 from __future__ import annotations
@@ -16,15 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from model import Model, Trend, trend, typical
 from scipy.optimize import minimize
 from scipy.stats import t as student
 
-from autoranger.search.verdict.forecast import Model, Trend, trend
 from autoranger.search.verdict.statistics import differences
 
 HERE = Path(__file__).parent
 PROXY = 2
 """Index of the proxy's own length."""
+
+FREEDOM = 4.0
+HALF = (FREEDOM + 1) / 2
+"""Degrees of freedom of the errors, chosen beforehand: some deviations are large. With their exponent."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +54,12 @@ def cases(record: Sequence[dict[str, Any]]) -> Iterator[Case]:
             np.mean([differences(one, rows[b]).var(ddof=1) for one in rows[len(roles) :] for b in range(len(roles))])
             for rows in values
         ]
+        leaders = sorted(range(len(roles), len(row["configs"])), key=lambda k: -np.nan_to_num(values[PROXY][k].mean()))
+        size = typical(values[PROXY][[leaders[0], *range(len(roles))]])
         for k in range(len(roles), len(row["configs"])):
             for b, role in enumerate(roles):
                 pairs = [differences(rows[k], rows[b]) for rows in values]
-                found = trend(lengths[: PROXY + 1], pairs[: PROXY + 1])
+                found = trend(lengths[: PROXY + 1], pairs[: PROXY + 1], size)
                 if found.effect <= 0:
                     continue
                 for length, pair, spread in list(zip(lengths, pairs, spreads, strict=True))[PROXY + 1 :]:
@@ -64,22 +70,37 @@ def cases(record: Sequence[dict[str, Any]]) -> Iterator[Case]:
 
 
 def fitted(some: Sequence[Case]) -> Model:
-    """The model with the greatest likelihood, every setting and baseline having the same weight."""
+    """The model with the greatest likelihood, but for its spread, which is that of the task that needs the largest.
+
+    Tasks differ: on some, everything changes places in long trainings. Every setting and baseline has the same weight.
+    """
     sizes: dict[tuple[str, str], int] = {}
     for case in some:
         sizes[case.setting, case.role] = sizes.get((case.setting, case.role), 0) + 1
 
     def loss(theta: Any) -> float:
-        model, total = Model(theta[0], float(np.exp(theta[1])), 2 + float(np.exp(theta[2]))), 0.0
+        tried, total = Model(float(theta[0]), float(theta[1]), float(np.exp(theta[2])), FREEDOM), 0.0
         for case in some:
-            mean, scale = model.at(case.trend, case.doublings)
+            mean, scale = tried.at(case.trend, case.doublings)
             scale = float(np.hypot(scale, case.error))
-            weight = 1 / sizes[case.setting, case.role]
-            total -= weight * float(student.logpdf((case.effect - mean) / scale, model.freedom) - np.log(scale))
+            deviation = (case.effect - mean) / scale
+            total += (HALF * float(np.log1p(deviation**2 / FREEDOM)) + np.log(scale)) / sizes[case.setting, case.role]
         return total
 
-    found = minimize(loss, [0.3, -1.0, 1.0], method="Nelder-Mead").x
-    return Model(round(float(found[0]), 3), round(float(np.exp(found[1])), 3), round(2 + float(np.exp(found[2])), 1))
+    keep, share, _ = minimize(loss, [0.9, 0.1, -2.0], method="Nelder-Mead", options={"maxiter": 300}).x
+    found = Model(round(float(keep), 3), round(float(share), 3), 0.0, FREEDOM)
+    spreads = [needed(found, [case for case in some if case.task == task]) for task in {case.task for case in some}]
+    return Model(found.keep, found.share, round(max(spreads), 3), FREEDOM)
+
+
+def needed(model: Model, some: Sequence[Case]) -> float:
+    """The spread with which 90 % intervals hold 90 % of some cases."""
+    wanted = []
+    for case in some:
+        mean, scale = model.at(case.trend, case.doublings)
+        more = ((case.effect - mean) / student.ppf(0.95, FREEDOM)) ** 2 - scale**2 - case.error**2
+        wanted.append(float(np.sqrt(max(0.0, more))) / (case.doublings * case.trend.size))
+    return float(np.quantile(wanted, 0.9))
 
 
 def checked(model: Model, some: Sequence[Case]) -> list[tuple[float, bool, bool]]:
