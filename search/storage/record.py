@@ -111,7 +111,7 @@ class Record:
         if not isinstance(before, Mapping) or before.keys() != settings.keys():
             raise ConfigError(f"study '{name}' was made by another version of autoranger; choose another --study.")
         others = [
-            f"{key} {worded(before[key])}, not {worded(value)}"
+            f"{key} {dumps(before[key])}, not {dumps(value)}".replace("null", "none")
             for key, value in settings.items()
             if before[key] != value and key != FINGERPRINT
         ]
@@ -295,8 +295,3 @@ class Record:
             self._finish(config, entry, TrialState.PRUNED, entry.last)
         self._sittings[-1] = replace(self._sittings[-1], ended=now())
         self.note(**{SITTINGS: noted(self._sittings), SEARCHING: None})
-
-
-def worded(setting: Any) -> str:
-    """A setting in a message."""
-    return "none" if setting is None else dumps(setting)

@@ -62,7 +62,7 @@ EFFORTS = {
     "diabetes": Effort(4, 64, 12, 5),
     "fashion": Effort(2, 32, 8, 4),
     "cifar": Effort(2, 32, 6, 4),
-    "shakespeare": Effort(2, 12, 6, 4),
+    "shakespeare": Effort(1, 8, 5, 3),
 }
 
 WITHOUT = "without "
