@@ -11,6 +11,9 @@ import tomli_w
 
 Record = Mapping[str, Any]
 
+LEAST = 0.1
+"""Smallest effect, in standard deviations between seeds, that reports speak of."""
+
 MOST = 3.0
 """Effect, in standard deviations between seeds, whose colour is the strongest."""
 
@@ -83,7 +86,8 @@ def write_ledger(record: Record, path: Path) -> None:
     for name in sorted(names_of(record)):
         for verdict, sign in (("helps", 1), ("hurts", -1)):
             entries = {task: part["alone"][name] for task, part in record.items() if name in part["alone"]}
-            where = [task for task, entry in entries.items() if sure(entry) and sign * entry["effect"] > 0]
+            least = {task: LEAST * record[task]["base"]["sd"] for task in entries}
+            where = [task for task, e in entries.items() if sure(e) and sign * e["effect"] >= least[task]]
             if where and " " not in name:
                 found[verdict][name] = where
     about = (

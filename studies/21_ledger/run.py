@@ -61,7 +61,7 @@ EFFORTS = {
     "digits": Effort(4, 64, 12, 5),
     "diabetes": Effort(4, 64, 12, 5),
     "fashion": Effort(2, 32, 8, 4),
-    "cifar": Effort(2, 12, 5, 3),
+    "cifar": Effort(2, 12, 6, 4),
     "shakespeare": Effort(1, 8, 5, 3),
 }
 
