@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -65,11 +66,13 @@ def draw(record: Record, path: Path) -> None:
             entry = found["alone"].get(name)
             if entry is not None:
                 strong = sure(entry)
-                colour = "white" if abs(sizes[row, column]) > 0.7 * MOST else "black" if strong else "0.45"
+                colour = "white" if abs(sizes[row, column]) > 0.7 * MOST else "black" if strong else "0.3"
                 weight = "bold" if strong else "normal"
-                text = f"{entry['effect']:+.3g}"
+                text = f"{entry['effect']:+.4f}"
                 axes.text(column, row, text, ha="center", va="center", color=colour, weight=weight, size=8)
-    axes.set_xticks(range(len(record)), [f"{task}\n{found['metric']}" for task, found in record.items()], size=8)
+    axes.set_xticks(
+        range(len(record)), [f"{task}\n{fill(found['metric'], 14)}" for task, found in record.items()], size=8
+    )
     axes.set_yticks(range(len(names)), names)
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
