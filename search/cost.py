@@ -11,6 +11,7 @@ import torch
 
 from autoranger.components.core.chain import state_per_number
 from autoranger.components.core.config import Config
+from autoranger.search.race.baselines import families
 from autoranger.search.space import Space
 from autoranger.search.tasks.task import Task
 from autoranger.search.timing import take_turns
@@ -41,9 +42,9 @@ def memory() -> Cost:
 def step_time(task: Task, space: Space) -> Cost:
     """The cost in time: milliseconds of a step on a task's proxy model, on its device.
 
-    When the first cost is asked for, AdamW and AdamW with each component of the space step in turns; another
-    measurement will differ a little. The cost of a subset is AdamW's plus what each of its components adds, which is
-    too high where components share passes over memory.
+    When the first cost is asked for, AdamW and AdamW with each component of the space and of the baselines step in
+    turns; another measurement will differ a little. The cost of a subset is AdamW's plus what each of its components
+    adds, which is too high where components share passes over memory.
     """
 
     @cache
@@ -52,12 +53,14 @@ def step_time(task: Task, space: Space) -> Cost:
             params = [p for p in task.model().to(task.device).parameters() if p.requires_grad]
             for p in params:
                 p.grad = 1e-3 * torch.randn_like(p)
-        arms = {"": space.plain} | {name: space.arm([name]) for name in space.components}
+        baselines = [arm for family in families(space).values() for arm in family]
+        names = dict.fromkeys([*space.components, *(name for arm in baselines for name in arm.components)])
+        arms = {"": space.plain} | {name: space.arm([name]) for name in names}
         optimizers = {name: arm.build(params, 1_000_000) for name, arm in arms.items()}
         seconds = take_turns(optimizers, params, ROUNDS)
         plain = seconds[""]
         # Differences within a round, so that a slow moment of the machine drops out.
-        extra = {name: float(np.median(seconds[name] - plain)) for name in space.components}
+        extra = {name: float(np.median(seconds[name] - plain)) for name in names}
         return float(np.median(plain)), extra
 
     def milliseconds(config: Config) -> float:

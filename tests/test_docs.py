@@ -51,7 +51,7 @@ def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         "epochs": 2,
         "loader": DataLoader(dataset, batch_size=3),
         "loss": nn.functional.cross_entropy,
-        "model": nn.Linear(2, 2),
+        "model": nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 2)),
         "nn": nn,
         "torch": torch,
         "trial": Trial(Job(Config(lr=0.1), seed=0), number=0, tell=lambda told: None),
