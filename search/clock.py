@@ -178,8 +178,7 @@ class Clock(Progress):
         """
         if rounds == 0:
             return self.affords(work, plan)
-        verdict = plan.finalists * plan.verdict_seeds * self._training(plan)
-        return self.budget is not None and work + verdict <= self._left()
+        return self.budget is not None and work + self._verdict(plan, plan.verdict_seeds) <= self._left()
 
     def race_end(self, plan: Plan) -> float:
         """Seconds after which too little time is left for a verdict on the fewest seeds; infinity without a budget."""
@@ -228,9 +227,9 @@ class Clock(Progress):
         """Candidate-steps of one training of a verdict, with its looks and the scoring of two splits at its end."""
         return plan.steps + (2 + self.looks(plan.steps)) * self.scoring
 
-    def _verdict(self, plan: Plan) -> float:
-        """Candidate-steps of a verdict on the fewest seeds."""
-        return plan.finalists * min(FEWEST_SEEDS, plan.verdict_seeds) * self._training(plan)
+    def _verdict(self, plan: Plan, seeds: int = FEWEST_SEEDS) -> float:
+        """Candidate-steps of a verdict on so many seeds, or on the plan's if these are fewer."""
+        return plan.finalists * min(seeds, plan.verdict_seeds) * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen since the stage before this one began, in a race."""

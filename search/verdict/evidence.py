@@ -71,11 +71,7 @@ def judge(
 
 
 def compared(
-    settings: Settings,
-    plan: Plan,
-    opening: str,
-    seeds: Sequence[int],
-    finalists: Sequence[Finalist],
+    settings: Settings, plan: Plan, opening: str, seeds: Sequence[int], finalists: Sequence[Finalist]
 ) -> Evidence:
     """The evidence of a search with a comparison.
 
