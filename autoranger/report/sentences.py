@@ -338,9 +338,7 @@ def contribution_cells(report: Report) -> Iterator[tuple[str, str, str, str]]:
 
 
 def elsewhere() -> str:
-    """What the last of `contribution_cells` is; empty if no task has been looked at."""
-    if not ledger().tasks:
-        return ""
+    """What the last of `contribution_cells` is."""
     return (
         f"Elsewhere: what the component did on {', '.join(ledger().tasks)} when it was added to AdamW with warmup and "
         "cosine, as far as intervals can tell (studies/21_ledger)."
