@@ -72,7 +72,7 @@ def tune(
             of numbers, in which "test" is the metric on test data. torch, NumPy and Python are seeded with
             `trial.seed` before each call.
         budget: time limit, in seconds or as in "90s", "30m", "2h". Trainings that are running at the end are
-            stopped. Default: no limit, and about 110 full trainings.
+            stopped. Default: no limit, and about 150 full trainings.
         workers: number of processes that train at once. 0 trains in this process, for a debugger.
         out: file for the config. Default: none is written.
         metric: which number of the returned dict to improve. Default: the first. It names a single number, too.

@@ -43,6 +43,7 @@ ORDER = (
     "muon",
     "sgd_momentum",
     "signum",
+    "soap",
     "neuron_normalization",
     "cautious_mask",
     # the weight decay

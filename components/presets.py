@@ -178,6 +178,11 @@ PRESETS: dict[str, Preset] = {
         "arXiv 2510.05491",
         {"weight_decay": 0.1, "components": {"muon": {}, "neuron_normalization": {}}},
     ),
+    "soap": Preset(
+        "Adam in the eigenbasis of the gradients' covariances; the authors' moments, decay and rate.",
+        "arXiv 2409.11321",
+        {"lr": 3e-3, "betas": (0.95, 0.95), "weight_decay": 0.01, "components": {"soap": {}}},
+    ),
     "nadamw": Preset(
         "AdamW with Nesterov's momentum, in the plain form of the AlgoPerf benchmark; AdamW's defaults.",
         "https://openreview.net/forum?id=OM0jvwB8jIp57ZJjtNEZ",

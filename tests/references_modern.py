@@ -126,6 +126,8 @@ def direction(
         if on["muon"]["scale"] == "original":
             scale = math.sqrt(max(1, rows / columns))
         return scale * orthogonalized(ahead).reshape(g.shape)
+    if "soap" in on:  # 2409.11321
+        return in_eigenbasis(config, memory, g, beta1)
     if "laprop" in on:  # 2002.04839
         memory.momentum = beta1 * memory.momentum + (1 - beta1) * g / extended.denominator(config, memory)
         return memory.momentum / (1 - beta1**n)
@@ -140,6 +142,57 @@ def direction(
         m_hat = memory.m / (1 - beta1**n) + done * on["ademamix"]["alpha"] * memory.slow_momentum
         return m_hat / extended.denominator(config, memory)
     return extended.direction(config, memory, g, beta1, eta, t)
+
+
+def in_eigenbasis(config: Config, memory: Modern, g: Array, beta1: float) -> Array:
+    """SOAP (2409.11321, algorithm 3, and the authors' code, which begins with an update that moves nothing)."""
+    beta2, t = config.betas[1], memory.updates - 1
+    x = g.reshape(len(g), -1) if memory.is_matrix else g.reshape(1, -1)
+    rows, columns = x.shape
+    sides = [x, x.T] if memory.is_matrix else []
+    lengths = [n <= 1024 or n <= min(10_000, 16 * other) for n, other in ((rows, columns), (columns, rows))]
+    sides = [side if turned else None for side, turned in zip(sides, lengths, strict=False)]
+    if t == 0:
+        memory.covariances = [None if s is None else (1 - beta2) * s @ s.T for s in sides]
+        memory.bases = [None if c is None else eigenvectors(c) for c in memory.covariances]
+        memory.turned_m, memory.turned_v = np.zeros_like(x), np.zeros_like(x)
+        return np.zeros_like(g)
+    turned = into(x, memory.bases)
+    memory.turned_m = beta1 * memory.turned_m + (1 - beta1) * turned
+    memory.turned_v = beta2 * memory.turned_v + (1 - beta2) * turned**2
+    found = back(memory.turned_m / (np.sqrt(memory.turned_v) + config.eps), memory.bases)
+    memory.covariances = [
+        None if s is None else beta2 * c + (1 - beta2) * s @ s.T for c, s in zip(memory.covariances, sides, strict=True)
+    ]
+    if t % config.components["soap"]["every"] == 0:
+        m = back(memory.turned_m, memory.bases)
+        for axis, (c, q) in enumerate(zip(memory.covariances, memory.bases, strict=True)):
+            if q is not None:
+                order = np.argsort(-np.diag(q.T @ c @ q))
+                memory.turned_v = memory.turned_v.take(order, axis)
+                memory.bases[axis] = np.linalg.qr(c @ q[:, order])[0]
+        memory.turned_m = into(m, memory.bases)
+    return found.reshape(g.shape) * math.sqrt(1 - beta2**t) / (1 - beta1**t)
+
+
+def into(x: Array, bases: list[Array | None]) -> Array:
+    """A matrix in bases of its rows and columns; those that are missing are as they are."""
+    for axis, q in enumerate(bases):
+        if q is not None:
+            x = q.T @ x if axis == 0 else x @ q
+    return x
+
+
+def back(x: Array, bases: list[Array | None]) -> Array:
+    """The inverse of `into`."""
+    return into(x, [None if q is None else q.T for q in bases])
+
+
+def eigenvectors(x: Array) -> Array:
+    """Those of large eigenvalues first; for eigenvalues of zero what completes an orthogonal matrix."""
+    values, vectors = np.linalg.eigh(x)
+    rank = int((values > len(x) * np.finfo(float).eps * values[-1]).sum())
+    return np.linalg.qr(vectors[:, ::-1][:, :rank], mode="complete")[0]
 
 
 def orthogonalized(x: Array) -> Array:
@@ -176,7 +229,7 @@ def decay(config: Config, memory: Modern, mean_of_all: float, eta: float, part: 
     on = config.components
     if {"l2_decay", "lars_trust_ratio", "hyperball"} & on.keys() or extended.resting(config, memory):
         return np.zeros_like(memory.theta)
-    if "adopt" in on and memory.updates == 1:
+    if {"adopt", "soap"} & on.keys() and memory.updates == 1:
         return np.zeros_like(memory.theta)
     term = decay_term(config, memory, mean_of_all, eta)
     if "cautious_weight_decay" in on:  # 2510.12402
@@ -234,6 +287,7 @@ REFERENCES_MODERN: dict[str, Trajectory] = dict.fromkeys(
         "power_cooldown",
         "schedule_free",
         "signum",
+        "soap",
         "square_root_cooldown",
         "update_clipping",
         "weight_average",

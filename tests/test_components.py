@@ -31,6 +31,7 @@ from tests.conftest import (
     follow,
     populate,
 )
+from tests.recorded import tolerance
 from tests.references import reference
 
 each_component = pytest.mark.parametrize("cls", [pytest.param(cls, id=name) for name, cls in registry.items()])
@@ -100,13 +101,13 @@ def expected(c: Config, problem: Problem) -> list[Array]:
 def test_it_follows_its_paper(cls: type[Component], settings: str) -> None:
     c = config(**{cls.id: others(cls) if settings == "other" else {}})
     problem = PROBLEM if settings == "default" else MEDIUM
-    assert_close(follow(c, problem), expected(c, problem))
+    assert_close(follow(c, problem), expected(c, problem), tolerance(c))
 
 
 @each_component
 def test_it_follows_its_paper_with_all_eight(cls: type[Component]) -> None:
     c = config(**eight(cls) | {cls.id: others(cls)})
-    assert_close(follow(c, MEDIUM), expected(c, MEDIUM))
+    assert_close(follow(c, MEDIUM), expected(c, MEDIUM), tolerance(c))
 
 
 def test_all_eight_together_follow_their_papers() -> None:

@@ -44,6 +44,7 @@ from tests.recorded import (
     run,
     run_in_groups,
     shared,
+    tolerance,
     trained,
     transposed,
     with_eight,
@@ -72,7 +73,7 @@ def compared(make: Callable[[], list[Tensor]], tolerance: float = 1e-9) -> None:
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_it_computes_what_the_operations_do(config: Config) -> None:
     """On everything that is awkward: single numbers, single columns, zeros, gradients that come and go."""
-    compared(lambda: run(config, PROBLEM.without("large").first(7), compile=False))
+    compared(lambda: run(config, PROBLEM.without("large").first(7), compile=False), tolerance(config))
 
 
 def test_large_tensors_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,7 @@ from tests.recorded import (
     run,
     run_in_groups,
     shared,
+    tolerance,
     trained,
     transposed,
     with_eight,
@@ -74,7 +75,7 @@ pytestmark = [
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_it_computes_what_the_operations_do(config: Config) -> None:
     """On everything that is awkward: single numbers, single columns, zeros, gradients that come and go."""
-    assert_agree(run(config, PROBLEM, compile=True), run(config, PROBLEM, compile=False), 1e-9)
+    assert_agree(run(config, PROBLEM, compile=True), run(config, PROBLEM, compile=False), tolerance(config))
 
 
 def test_it_computes_what_the_papers_say() -> None:

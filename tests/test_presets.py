@@ -344,6 +344,28 @@ def test_muon_is_torchs(scale: str, theirs: str) -> None:
         assert np.abs(x - y).max() < 0.05 * np.abs(y - start).max()
 
 
+@pytest.mark.parametrize(("every", "tolerance"), [(100, 1e-9), (3, 1e-4)], ids=["first basis", "new bases"])
+def test_soap_is_that_of_pytorch_optimizer(every: int, tolerance: float) -> None:
+    """Of square matrices: the rest of the first basis is arbitrary for others. It computes new bases in float32.
+
+    Without weight decay, with which it multiplies what it has already stepped.
+    """
+    rng, shapes = np.random.default_rng(2), [(6, 6), (7,), (4, 4)]
+    problem = Problem(
+        [rng.normal(size=shape) for shape in shapes],
+        [[rng.normal(size=shape) for shape in shapes] for _ in range(12)],
+        12,
+    )
+    mine, others = problem.leaves(), problem.leaves()
+    config = Config.preset("soap", weight_decay=0.0, components={"soap": {"every": every}})
+    advance(config.build(mine), mine, problem.grads)
+    theirs = package("pytorch_optimizer").SOAP(
+        others, lr=3e-3, betas=(0.95, 0.95), weight_decay=0.0, precondition_frequency=every
+    )
+    advance(theirs, others, problem.grads)
+    assert_close(arrays(mine), arrays(others), tolerance)
+
+
 def test_presets_are_described() -> None:
     for name, preset in PRESETS.items():
         assert preset.summary.endswith(".")

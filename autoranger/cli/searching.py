@@ -198,7 +198,7 @@ def tune(
     """Find the best optimizer for a training of your own, and export it.
 
     The function gets a trial, calls `trial.build(model, total_steps)` for its optimizer, and returns the metric of its
-    validation data. Without a --budget it is called for about 110 full trainings. `trial.length` is the share
+    validation data. Without a --budget it is called for about 150 full trainings. `trial.length` is the share
     of a full training that is wanted. Trainings run in worker processes: one that crashes, hangs, runs out of memory
     or returns NaN has failed, and the search goes on. `autoranger new script FILE` writes one to begin with.
 

@@ -13,6 +13,7 @@ from autoranger.components.core.adamw import ADAMW, Part
 from autoranger.components.core.component import Component, Role, Settings, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.hyper import Setting
+from autoranger.components.core.matrices import is_of_pairs
 from autoranger.components.core.private import is_intercepted
 from autoranger.components.core.rows import can_look
 
@@ -137,13 +138,19 @@ def links(
 
 
 def state_per_number(config: Config) -> int:
-    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW."""
+    """How many numbers of state an optimizer keeps for each number of a parameter: 2 for AdamW.
+
+    Here and below, state of pairs of rows or columns (see `matrices`) counts as for a square matrix.
+    """
     return len(states(config))
 
 
 def bytes_per_number(config: Config, state_dtype: torch.dtype = torch.float32) -> int:
     """Bytes of state for each number of a parameter, which is of single or half precision."""
-    return sum((torch.float32 if initial is torch.clone else state_dtype).itemsize for initial in states(config))
+    return sum(
+        (torch.float32 if initial is torch.clone or is_of_pairs(initial) else state_dtype).itemsize
+        for initial in states(config)
+    )
 
 
 def states(config: Config) -> list[Callable[[Tensor], Tensor]]:

@@ -113,16 +113,30 @@ class Shards:
             part, self.mesh, self.placements, run_check=False, shape=self.shape, stride=self.stride
         )
 
-    def on_whole(self, operation: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """The local part `[1, B, R, C]` of what an operation makes of whole tensors, which every process gathers."""
+    def on_whole(self, operation: Callable[..., Any], x: Tensor, *more: Sequence[Tensor]) -> Any:
+        """The local part `[1, B, R, C]` of what an operation makes of whole tensors, which every process gathers.
+
+        `more` is what an operation `with_memory` is given besides, whose state of another shape all processes have.
+        """
         if not self.groups and not self.conv_groups:
-            return operation(x)
-        own, made = [len(self._located(dim)) for dim in range(len(self.shape))], []
-        for part in x[0]:
-            whole = self.wrap(part.reshape(own)).full_tensor()  # type: ignore[attr-defined]
-            result = operation(by_rows(whole, self.conv_groups).reshape(1, 1, *self.rows))
-            made.append(self.part(from_rows(result, self.shape, self.conv_groups)).reshape(part.shape))
-        return torch.stack(made)[None]
+            return operation(x, *more)
+        if not more:
+            return self._part_of(operation(self._whole(x)), x.shape)
+        alike, *others = more
+        made = operation(self._whole(x), [*map(self._whole, alike)], *others)
+        parts = [self._part_of(whole, x.shape) for whole in made[: 1 + len(alike)]]
+        return [*parts, *made[1 + len(alike) :]]
+
+    def _whole(self, x: Tensor) -> Tensor:
+        """All of tensors of which `[1, B, R, C]` is here."""
+        own = [len(self._located(dim)) for dim in range(len(self.shape))]
+        every = [self.wrap(part.reshape(own)).full_tensor() for part in x[0]]  # type: ignore[attr-defined]
+        return torch.stack([by_rows(whole, self.conv_groups).reshape(self.rows) for whole in every])[None]
+
+    def _part_of(self, x: Tensor, shape: torch.Size) -> Tensor:
+        """What is here of whole tensors, in the shape `[1, B, R, C]` that it has here."""
+        here = [self.part(from_rows(whole, self.shape, self.conv_groups)).reshape(shape[2:]) for whole in x[0]]
+        return torch.stack(here)[None]
 
     def part(self, x: Tensor) -> Tensor:
         """What this process holds of a tensor of the whole parameter's shape, however that is spread."""

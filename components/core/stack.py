@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from autoranger.components.core.component import Component
+from autoranger.components.core.matrices import is_of_pairs
 from autoranger.components.core.private import buffers
 from autoranger.components.core.rounding import salt_of, stochastic
 from autoranger.components.core.shards import Shards
@@ -44,10 +45,16 @@ class Stack(nn.Module):
         self.register_buffer("count", torch.zeros(*theta.shape[:2], 1, 1, dtype=torch.int64, device=theta.device))
         self.owners = [c for c in chain if c.state]
         theta = theta.to(held_in(theta.dtype))
+        rows = (shards.rows if shards else theta.shape[2:]) if matrix else (0, 0)
+        whole = theta.new_empty(()).expand(*theta.shape[:2], *rows)
         for owner in self.owners:
             for name, initial in owner.state.items():
-                dtype = theta.dtype if state_dtype is None or initial is torch.clone else state_dtype
-                self.register_buffer(key(owner, name), initial(theta).to(dtype))
+                pairs = is_of_pairs(initial)
+                short = state_dtype is not None and not pairs and initial is not torch.clone
+                made = initial(whole if pairs else theta)
+                self.register_buffer(key(owner, name), made.to(state_dtype) if short else made)
+        self.of_pairs = {f"{c.id}.{name}" for c in self.owners for name, made in c.state.items() if is_of_pairs(made)}
+        """The names of state that is not of the tensors' shape; see `matrices`."""
         self.copies = any(map(copies_weights, self.owners))
 
     @property

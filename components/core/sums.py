@@ -85,7 +85,7 @@ class Answers(TorchFunctionMode):
             if over in (ROW, TENSOR) and order == 2:
                 return self._reduce(name, args[0], over)
         if is_matrix_operation(func):
-            return self.shards.on_whole(func, args[0])
+            return self.shards.on_whole(func, *args)
         result = func(*args, **kwargs)
         if name == "ones_like":
             self._ones.append(result)

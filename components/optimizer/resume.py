@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from autoranger.components.core.chain import shared_chain
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.matrices import is_of_pairs
 from autoranger.components.core.shards import local
 from autoranger.components.optimizer.evaluation import MODE, TRAINED, tells_apart
 from autoranger.components.optimizer.groups import chosen
@@ -59,6 +60,7 @@ class Resume:
             state_names(config) | ({TRAINED} if group.get(MODE) and tells_apart(config) else set())
             for config, group in zip(configs, state_dict["param_groups"], strict=False)
         ]
+        of_pairs = {name for config in configs for name in names_of_pairs(config)}  # `adopt` looks at their shapes
         every = [own for own, group in zip(by_group, optimizer.param_groups, strict=False) for _ in group["params"]]
         for number, ((p, entry), names) in enumerate(zip(self._pairs(), every, strict=False)):
             if entry and (missing := names - entry.keys()):
@@ -66,7 +68,7 @@ class Resume:
                     f"the state of parameter {number} lacks {', '.join(sorted(missing))}: it is of another version of "
                     "autoranger, or was cut; begin anew, or add what is missing in a load_state_dict pre-hook."
                 )
-            for name in names & entry.keys():
+            for name in (names & entry.keys()) - of_pairs:
                 shape, wanted = tuple(torch.as_tensor(entry[name]).shape), () if name == "step" else tuple(p.shape)
                 # The kernel of a transposed convolution in groups has state with an axis for them.
                 fitting = math.prod(shape) == 1 if name == "step" else wanted in (shape, in_one(shape))
@@ -110,6 +112,13 @@ def state_names(config: Config) -> set[str]:
     """What an optimizer of this config keeps for each parameter."""
     links = shared_chain(config, torch.float32, torch.device("cpu"))
     return {"step", *(f"{link.component.id}.{name}" for link in links for name in link.component.state)}
+
+
+def names_of_pairs(config: Config) -> set[str]:
+    """Those of them that are not of the parameter's shape; see `matrices`."""
+    links = shared_chain(config, torch.float32, torch.device("cpu"))
+    own = ((link.component, name, initial) for link in links for name, initial in link.component.state.items())
+    return {f"{component.id}.{name}" for component, name, initial in own if is_of_pairs(initial)}
 
 
 def own_memory(state_dict: StateDict) -> StateDict:

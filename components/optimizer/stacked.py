@@ -40,7 +40,7 @@ class StackedParameters:
 
 
 def views(stack: Stack, b: int) -> Iterator[tuple[str, Tensor]]:
-    """The state of one tensor of a stack, by name: `[R, C]` each, and the count of its updates."""
+    """The state of one tensor of a stack, by name: `[R, C]` for what is of its shape, and the count of its updates."""
     yield "step", stack.count[0, b, 0, 0]
     for name, buffer in stack.named_state().items():
         yield name, buffer[0, b]
@@ -50,12 +50,12 @@ def adopt(stack: Stack, b: int, p: Tensor, state: State, conv_groups: int) -> di
     """Copies state that exists into a stack, and makes `state` hold views of the stack, which are returned."""
     shards, shape = stack.shards, local(p).shape
     own: dict[str, Tensor] = {}
-    entry = state.setdefault(p, {})
+    entry, apart = state.setdefault(p, {}), {"step", *stack.of_pairs}
     for name, view in views(stack, b):
-        mine = view if name == "step" else from_rows(view, shape, conv_groups)
+        mine = view if name in apart else from_rows(view, shape, conv_groups)
         if name in entry:
             given = torch.as_tensor(entry[name], device=p.device)
-            if shards and name != "step" and math.prod(given.shape) == math.prod(p.shape):
+            if shards and name not in apart and math.prod(given.shape) == math.prod(p.shape):
                 given = shards.part(given)
             if given.shape not in (mine.shape, shape if conv_groups else mine.shape) and (
                 name != "step" or given.numel() != 1
@@ -65,6 +65,6 @@ def adopt(stack: Stack, b: int, p: Tensor, state: State, conv_groups: int) -> di
                     "give it the parameter's, or delete the parameter from optimizer.state to begin anew."
                 )
             mine.copy_(given.reshape(mine.shape))
-        own[name] = shards.wrap(mine) if shards and name != "step" else mine
+        own[name] = shards.wrap(mine) if shards and name not in apart else mine
     entry |= own
     return own

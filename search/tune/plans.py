@@ -10,7 +10,7 @@ LEAST = 8
 """Seeds of the verdict in the cheap plans."""
 
 REFINEMENT = Refinement(leaders=2, draws=8, seeds=1, keep=4, more=1)
-"""Of the first plans that have room for it: 24 trainings, and up to two more finalists."""
+"""Of the first plans: 24 trainings, and up to two more finalists; left out if a budget has no room for it."""
 
 STANDARD = 2
 """Index in `plans` of the plan for a search without a budget."""
@@ -19,7 +19,7 @@ STANDARD = 2
 def plans(steps: int, *, shortened: bool) -> list[Plan]:
     """The plans, cheapest first.
 
-    The first five have one or two rounds. With four learning rates they take about 40, 70, 110, 190 and 290 full
+    The first five have one or two rounds. With four learning rates they take about 70, 100, 150, 190 and 290 full
     trainings, if those of the first round can be shortened; 30 to 60 of them are for the baselines.
 
     Args:
@@ -29,9 +29,9 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
     first = max(1, steps // 2) if shortened else steps
     last = Rung(steps, seeds=2, keep=3, lrs=3)
     few = [
-        Plan(3, (Rung(first, seeds=1, keep=1, lrs=99),), LEAST // 2, steps),
-        Plan(5, (Rung(first, seeds=1, keep=1, lrs=99),), LEAST, steps),
-        Plan(8, (Rung(first, seeds=1, keep=3, lrs=99), Rung(steps, seeds=1, keep=2, lrs=3)), LEAST, steps),
+        Plan(3, (Rung(first, seeds=1, keep=1, lrs=99),), LEAST // 2, steps, REFINEMENT),
+        Plan(5, (Rung(first, seeds=1, keep=1, lrs=99),), LEAST, steps, REFINEMENT),
+        Plan(8, (Rung(first, seeds=1, keep=3, lrs=99), Rung(steps, 1, keep=2, lrs=3)), LEAST, steps, REFINEMENT),
         Plan(12, (Rung(first, seeds=1, keep=4, lrs=99), last), LEAST, steps, REFINEMENT),
         Plan(16, (Rung(first, seeds=1, keep=6, lrs=99), last), 2 * LEAST, steps, REFINEMENT),
     ]

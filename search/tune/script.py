@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -85,6 +86,8 @@ class Script:
         self._open_runs = open_runs
         self.sanity = Sanity(name, self.sign, given=self._given)
         self.full: Full | None = None
+        self._seconds = list[float]()
+        """How long trainings took, at full length."""
         if full is not None:
             self.know(full)
 
@@ -190,6 +193,7 @@ class Script:
         if kept:
             self.runs.ended(job, result, self.sign * self.value(result))
             if not result.failure:
+                self._seconds.append(result.seconds / job.length)
                 self.sanity.look(job, result, self.value(result), self.about.steps)
         return result
 
@@ -264,8 +268,13 @@ class Script:
         )
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
-        """Measures the metric of an untrained model, by a training at learning rate 0."""
+        """Measures the metric of an untrained model, by a training at learning rate 0.
+
+        By now it is known how long trainings take once a worker has begun: less than the first one.
+        """
         length = HALF if self.shortened else 1.0
+        if self._seconds:
+            clock.learn(self.engine.size * self.about.steps, max(median(self._seconds), 1e-3))
         if clock.budget is not None and LOOKS * self.about.steps > clock.affordable:
             return
         with clock.until(clock.halfway), suppress(OutOfTime):

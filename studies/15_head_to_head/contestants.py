@@ -44,7 +44,7 @@ Choice = Mapping[str, Any]
 def build(choice: Choice, model: nn.Module, total_steps: int) -> Optimizer:
     """The optimizer of a choice, which steps its own schedule."""
     if choice["by"] == AUTORANGER:
-        return Config.from_dict(choice["config"]).build(model.parameters(), total_steps)
+        return Config.from_dict(choice["config"]).build(model, total_steps)  # the model, for the laws of length
     if choice["by"] == "AdamW":
         numbers = {key: choice[key] for key in ("lr", "weight_decay", "betas") if key in choice}
         optimizer: Optimizer = torch.optim.AdamW(model.parameters(), **numbers)

@@ -57,7 +57,7 @@ class CppKernel(Kernel):
         self._kept = step.lr.new_empty(self.arguments.slots * candidates * rows)
         self._parts = step.lr.new_empty(self.arguments.totals * candidates * count)
         self._crossing = crossing(step, self.recording.schedules, self._kept, self._parts)
-        self._between = work_between(step, self.recording.schedules, across=True) if self.recording.has_matrices else []
+        self._between = work_between(self.recording, across=True) if self.recording.has_matrices else []
         self._firsts = [*accumulate((stack.shape[1] for stack in step.stacks), initial=0)]
         self._addresses: tuple[list[int], list[int]] = [], []
         self._call = Call(

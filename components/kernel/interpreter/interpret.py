@@ -15,7 +15,7 @@ from autoranger.components.kernel.errors import UntraceableError
 from autoranger.components.kernel.interpreter.blocks import Blocks
 from autoranger.components.kernel.interpreter.scalars import Scalar, Scalars, bare
 from autoranger.components.kernel.recording.between import work_between
-from autoranger.components.kernel.recording.inputs import SIGNAL, STATE
+from autoranger.components.kernel.recording.inputs import STATE
 from autoranger.components.kernel.recording.program import Level, Node
 from autoranger.components.kernel.recording.recording import Recording
 from autoranger.components.kernel.recording.schedule import Schedule
@@ -38,14 +38,15 @@ class Interpreter:
     def __init__(self, step: Step, thetas: Sequence[Tensor]) -> None:
         self.step = step
         self.states = {stack: {STATE + k: x for k, x in stack.named_state().items()} for stack in step.stacks}
-        if any(x.shape != stack.shape for stack, state in self.states.items() for x in state.values()):
-            raise UntraceableError("a state is not of its parameter's shape")
+        for stack, state in self.states.items():
+            if any(x.shape != stack.shape for k, x in state.items() if k.removeprefix(STATE) not in stack.of_pairs):
+                raise UntraceableError("a state is not of its parameter's shape")
         rounded = any(x.dtype != step.dtype for x in (*thetas, *(x for s in self.states.values() for x in s.values())))
         self.recording = Recording(step, step.dtype, rounded=rounded)
         found = self.recording.schedules
         self.plans = {kind: plan(schedule, step.dtype) for kind, schedule in found.items()}
         self.sweeps = max((len(schedule.sweeps) for schedule in found.values()), default=0)
-        self.between = work_between(step, found, across=False)
+        self.between = work_between(self.recording, across=False)
         self.registers = Registers(step)
 
     @torch.no_grad()
@@ -80,9 +81,7 @@ class Interpreter:
         """The values that all tensors of a kind and of a parameter group have in common."""
 
         def read(slot: int) -> Scalar:
-            name = scalars.reads[slot].name
-            x = self.recording.scalars[name]
-            return bare(x[:, group : group + 1] if name.startswith(("step: ", SIGNAL)) else x)
+            return bare(self.recording.scalar(scalars.reads[slot].name, group))
 
         scalars = self.plans[kind].scalars
         values = [*scalars.beginning]

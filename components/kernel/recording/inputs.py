@@ -45,6 +45,8 @@ def check(step: Step, thetas: Sequence[Tensor], types: Container[torch.dtype]) -
     dtype = dtypes.pop()
     for stack in step.stacks:
         for name, buffer in stack.named_state().items():
+            if name in stack.of_pairs:
+                continue
             if buffer.shape != stack.shape or not buffer.is_contiguous():
                 raise UntraceableError(f"the state {name} is not of its parameter's shape")
             if buffer.dtype != step.dtype and buffer.dtype != step.state_dtype:

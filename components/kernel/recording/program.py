@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from autoranger.components.kernel.errors import UntraceableError
@@ -28,12 +28,16 @@ class Node:
         args: operands; plain numbers are constants.
         level: what there is one of.
         name: of an input, or of an operation on matrices.
+        alike, memory: the names of the state that an operation on matrices changes besides; see `with_memory`. Its
+            arguments are then the matrices and scalars.
     """
 
     op: str
     args: tuple[Operand, ...]
     level: Level
     name: str = ""
+    alike: tuple[str, ...] = ()
+    memory: tuple[str, ...] = ()
 
     @property
     def operands(self) -> Iterator[Node]:
@@ -130,11 +134,22 @@ class Program:
         self.totals.append(node)
         return node
 
-    def matrix(self, name: str, x: Operand) -> Node:
+    def matrix(
+        self,
+        name: str,
+        x: Operand,
+        alike: Sequence[Operand] = (),
+        memory: Sequence[Operand] = (),
+        numbers: Sequence[Operand] = (),
+    ) -> Node:
         """What an operation on matrices makes of an element's value; see `core.matrices`."""
         if not isinstance(x, Node) or x.level != Level.ELEMENT:
             raise UntraceableError(f"{name} of a value that is no matrix")
-        return self._known.setdefault(("matrix", name, x), Node("matrix", (x,), Level.ELEMENT, name))
+        if not all(isinstance(value, Node) and value.op == "input" for value in (*alike, *memory, *numbers)):
+            raise UntraceableError(f"{name} with numbers or state that somebody has computed with")
+        names = [tuple(value.name for value in of if isinstance(value, Node)) for of in (alike, memory)]
+        key = "matrix", name, x, *alike, *memory, *numbers
+        return self._known.setdefault(key, Node("matrix", (x, *numbers), Level.ELEMENT, name, *names))
 
     def fill(self, value: float, like: Operand) -> Operand:
         """A constant of the level of another value."""
@@ -153,7 +168,8 @@ class Program:
             if node not in names:
                 args = ", ".join([name(a) for a in node.args])
                 names[node] = f"%{len(names)}"
-                lines.append(f"{names[node]} = {node.op} {node.name}({args})")
+                remembered = ", ".join((*node.alike, *node.memory))
+                lines.append(f"{names[node]} = {node.op} {node.name}({args}) {remembered}")
             return names[node]
 
         stores = [f"{target.name} <- {name(value)}" for target, value in self.stores.items()]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from autoranger.components.core.chain import Link, head_of
-from autoranger.components.core.matrices import is_matrix_operation
+from autoranger.components.core.matrices import is_matrix_operation, is_of_pairs
 from autoranger.components.core.private import TorchDispatchMode
 from autoranger.components.core.signals import SCALARS, Signals
 from autoranger.components.core.step import Step
@@ -49,8 +49,9 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
     recorder = Recorder(shape, (dtype, step.dtype))
     recorder.program.are_rows_cut, recorder.program.is_cut = bool(kind & 2), bool(kind & 4)
 
-    def example(name: str, dtype: torch.dtype) -> Tensor:
-        return recorder.input(torch.ones(candidates, 1, *shape, dtype=dtype, device=device), name)
+    def example(name: str, dtype: torch.dtype, initial: Callable[[Tensor], Tensor] = torch.clone) -> Tensor:
+        x = torch.ones(candidates, 1, *shape, dtype=dtype, device=device)
+        return recorder.remembered(initial(x), name) if is_of_pairs(initial) else recorder.input(x, name)
 
     for name, buffer in scalar_inputs(step, rates).items():
         recorder.input(buffer, name)
@@ -61,12 +62,11 @@ def record_at(step: Step, kind: int, dtype: torch.dtype, shape: tuple[int, int],
         x = step.scalars()
         for name in SCALARS:
             recorder.input(getattr(x, name), SIGNAL + name)
-    held = {
-        link.component.id: {
-            name: example(f"state {link.component.id}.{name}", step.dtype) for name in link.component.state
-        }
-        for link in step.chains[kind >> 3]
-    }
+    held: dict[str, dict[str, Tensor]] = {}
+    for component in (link.component for link in step.chains[kind >> 3]):
+        own = held.setdefault(component.id, {})
+        for name, initial in component.state.items():
+            own[name] = example(f"state {component.id}.{name}", step.dtype, initial)
     theta, grad = example("theta", dtype), example("grad", dtype)
     updates = recorder.input(torch.ones(candidates, 1, 1, 1, dtype=step.dtype, device=device), "updates")
     with recorder:
@@ -108,12 +108,19 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Makes a tensor an input of the program."""
         return self._note(tensor, self.program.input(name, self.level(tensor)))
 
+    def remembered(self, tensor: Tensor, name: str) -> Tensor:
+        """Makes state that is not of the matrices' shape an input, which only an operation on them may be given."""
+        return self._note(tensor, Node("input", (), Level.ELEMENT, name))
+
     def store(self, target: Tensor, value: Tensor) -> None:
         """Notes that `target`, an input, becomes `value` in the end."""
-        buffer = self._nodes[id(target)]
+        buffer, new = self._nodes[id(target)], self._node(value)
         assert isinstance(buffer, Node)
-        if self._nodes[id(value)] is not buffer:
-            self.program.stores[buffer] = self._nodes[id(value)]
+        if isinstance(new, Node) and new.op == "remembered":
+            if new.name != buffer.name:
+                raise UntraceableError("a component keeps what an operation on matrices remembers in another place")
+        elif new is not buffer:
+            self.program.stores[buffer] = new
 
     def require_kept(self) -> None:
         """UntraceableError where a component does not keep what an operation on matrices has made."""
@@ -137,10 +144,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
         if is_matrix_operation(func):
-            return self._note(result, self.program.matrix(name, self._node(args[0])))
+            return self._matrix(name, *args)
+        result = func(*args, **kwargs)
         if name not in RULES or not isinstance(result, Tensor):
             raise UntraceableError(f"{func} has no rule")
         if name == "_to_copy" and result.dtype not in self.types:
@@ -154,6 +161,17 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Node) and self.level(result) < value.level:
             raise UntraceableError(f"{func} gives a value of shape {tuple(result.shape)}")
         return self._note(result, value)
+
+    def _matrix(self, name: str, x: Tensor, *more: list[Tensor]) -> Tensor | list[Tensor]:
+        """Notes an operation on matrices, which is not performed: examples of scalars may have another shape."""
+        alike, memory, numbers = more or ([], [], [])
+        nodes = ([*map(self._node, of)] for of in (alike, memory, numbers))
+        made = self.program.matrix(name, self._node(x), *nodes)
+        result = self._note(torch.empty_like(x), made)
+        if not more:
+            return result
+        states = zip((*alike, *memory), (*made.alike, *made.memory), strict=True)
+        return [result, *(self._note(torch.empty_like(s), Node("remembered", (), Level.ELEMENT, n)) for s, n in states)]
 
     def _node(self, tensor: Tensor) -> Operand:
         if id(tensor) not in self._nodes:

@@ -60,6 +60,11 @@ class Recording:
         """Whether there are operations on matrices to perform between sweeps; see `between`."""
         return any(schedule.matrices for schedule in self.schedules.values())
 
+    def scalar(self, name: str, group: int) -> Tensor:
+        """What a parameter group reads as the input of this name."""
+        x = self.scalars[name]
+        return x[:, group : group + 1] if name.startswith(("step: ", SIGNAL)) else x
+
     def compute_signals(self) -> None:
         """Computes what comes out of the rate stage where that is not recorded, once a step has been counted."""
         if self._signals:
