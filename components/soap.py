@@ -66,7 +66,7 @@ def begin(chosen: Tensor, covariances: Sequence[Tensor], bases: Sequence[Tensor]
 
 
 def renew(chosen: Tensor, mean: Tensor, second: Tensor, covariances: Sequence[Tensor], bases: Sequence[Tensor]) -> None:
-    """Moves bases towards the eigenvectors, and moments along, by a step of power iteration; `chosen` as for `begin`."""
+    """Moves bases towards the eigenvectors, and moments along, by power iteration; `chosen` is as for `begin`."""
     m, v = (x[chosen] for x in (mean, second))
     before = [basis[chosen] for basis in bases]
     m, now = turn(m, [basis.mT for basis in before]), []
@@ -88,12 +88,12 @@ def renew(chosen: Tensor, mean: Tensor, second: Tensor, covariances: Sequence[Te
 class Soap(Component):
     """Adam in the basis in which the gradients' covariances, of rows and of columns, are diagonal.
 
-    For matrices L ← β2·L + (1 − β2)·g·gᵀ and R ← β2·R + (1 − β2)·gᵀ·g, with the eigenvectors Q and P. Adam's moments are
-    those of QᵀgP, and its direction is turned back. After every few updates a step of power iteration with a QR
-    decomposition brings Q and P up to date. The first update only begins all that: it moves nothing and decays nothing.
-    A side of more than 10,000 is not turned, nor one above 1,024 that is 16 times as long as the other. A kernel is the matrix of its rows; vectors are AdamW's, one update later.
-    Besides three numbers for each of a matrix it keeps four square matrices, two of R × R and two of C × C numbers. The
-    authors use both β = 0.95, which the preset `soap` has.
+    For matrices L ← β2·L + (1 − β2)·g·gᵀ and R ← β2·R + (1 − β2)·gᵀ·g, with the eigenvectors Q and P. Adam's moments
+    are those of QᵀgP, and its direction is turned back. After every few updates a step of power iteration with a QR
+    decomposition brings Q and P up to date. The first update only begins all that: it moves and decays nothing. A side
+    of more than 10,000 is not turned, nor one above 1,024 that is 16 times as long as the other. A kernel is the matrix
+    of its rows; vectors are AdamW's, one update later. Besides three numbers for each of a matrix it keeps four square
+    matrices, two of R × R and two of C × C numbers. The authors use both β = 0.95, which the preset `soap` has.
     """
 
     stage = Stage.DIRECTION

@@ -95,7 +95,7 @@ class Plan:
 
     def _finalists(self, kept: int) -> int:
         """`finalists`, of so many that the race keeps."""
-        return kept + (min(self.refine.leaders, kept) if self.refine else 0) + PROTECTED
+        return kept + (self.refine.leaders if self.refine else 0) + PROTECTED
 
     @property
     def shortest(self) -> Plan:

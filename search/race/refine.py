@@ -16,7 +16,6 @@ import numpy as np
 from autoranger.components.core.config import Config
 from autoranger.search.arrays import Values
 from autoranger.search.clock import OutOfTime
-from autoranger.search.numbers import unusual
 from autoranger.search.race.baselines import DEFAULT
 from autoranger.search.race.plan import Plan, Refinement
 from autoranger.search.race.race import Race, Standings, best_lr, best_value, value
@@ -42,18 +41,17 @@ def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], 
 
     Args:
         race: trains.
-        finalists: with their scores in the last round, best first. Baselines with numbers of their own stay as they
-            are, and full Ranger21 does, too; if it leads, and is in the space, it gets variants besides.
+        finalists: with their scores in the last round, best first. Baselines stay as they are; one that leads gets
+            variants besides, full Ranger21 only if it is in the space.
         plan: of the race; it must have a refinement.
         seeds: gives that many seeds that have not been used before.
     """
     how = plan.refine
     assert how is not None
-    usual = replace(race.families[DEFAULT][0], components={})
     ahead = [
         arm
         for arm in finalists
-        if np.isfinite(best_value(finalists[arm])) and arm in race.record.space and not unusual(arm.to_dict(), usual)
+        if np.isfinite(best_value(finalists[arm])) and (arm in race.record.space or arm not in race.families[DEFAULT])
     ]
     leaders = {arm: Variant(arm, best_lr(finalists[arm]), arm) for arm in ahead[: how.leaders]}
     work, rounds, noted = how.trainings * plan.steps, 0, race.record.refinements
