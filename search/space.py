@@ -15,6 +15,7 @@ import numpy as np
 from autoranger.components.core.component import Component, conflicts, registry
 from autoranger.components.core.config import Config
 from autoranger.components.presets import MODERN, PRESETS, RANGER21
+from autoranger.search.ledger import ledger
 from autoranger.search.numbers import unusual, with_numbers
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Space:
     @property
     def landmarks(self) -> list[Config]:
         """What to try first: arms that were best on other tasks, the default, plain AdamW, presets in the space."""
-        known = [self.arm(names) for names in recorded()]
+        known = [self.arm(names) for names in (*ledger().sets, *recorded())]
         presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
         arms = dict.fromkeys([*known, self.default, self.plain, *presets])
         return [arm for arm in arms if arm.components.keys() <= set(self.components)]

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from autoranger.report.reading import Report
 from autoranger.report.standing import Standing
 from autoranger.search.attribution import Effect
-from autoranger.search.attribution.ledger import ledger
 from autoranger.search.commands import program, resuming
+from autoranger.search.ledger import ledger
 from autoranger.search.numbers import unusual
 from autoranger.search.race.baselines import DEFAULT, RANDOM, WORDS, called
 from autoranger.search.space import changed_from, in_words

@@ -167,6 +167,11 @@ class _SgdMomentum(TypedDict, total=False):
 class _Signum(TypedDict, total=False):
     """Step along the sign of the momentum, with no second moment."""
 
+class _Soap(TypedDict, total=False):
+    """Adam in the basis in which the gradients' covariances, of rows and of columns, are diagonal."""
+
+    every: int
+
 class _NeuronNormalization(TypedDict, total=False):
     """Let all rows of a matrix move about equally far, by a second moment for each row of its direction."""
 
@@ -254,6 +259,7 @@ class Ranger21(ComposedOptimizer):
         muon: bool | _Muon = False,
         sgd_momentum: bool | _SgdMomentum = False,
         signum: bool | _Signum = False,
+        soap: bool | _Soap = False,
         neuron_normalization: bool | _NeuronNormalization = False,
         cautious_mask: bool | _CautiousMask = False,
         cautious_weight_decay: bool | _CautiousWeightDecay = False,

@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import tomli_w
 
+from autoranger import Config
+from autoranger.search.race.baselines import COSINE, PRESETS
+from autoranger.search.space import compatible
+
 Record = Mapping[str, Any]
 
 LEAST = 0.1
@@ -84,8 +88,11 @@ def draw(record: Record, path: Path) -> None:
 
 
 def write_ledger(record: Record, path: Path) -> None:
-    """What reports compare with: the tasks on which each component helps AdamW with warmup and cosine, or hurts it."""
-    found: dict[str, Any] = {"tasks": list(record), "helps": {}, "hurts": {}}
+    """What reports compare with: the tasks on which each component helps AdamW with warmup and cosine, or hurts it.
+
+    And what searches begin with: `sets_of`.
+    """
+    found: dict[str, Any] = {"tasks": list(record), "sets": sets_of(record), "helps": {}, "hurts": {}}
     for name in sorted(names_of(record)):
         for verdict, sign in (("helps", 1), ("hurts", -1)):
             entries = {task: part["alone"][name] for task, part in record.items() if name in part["alone"]}
@@ -94,6 +101,24 @@ def write_ledger(record: Record, path: Path) -> None:
             if where and " " not in name:
                 found[verdict][name] = where
     about = (
-        "# On which tasks a component helps or hurts AdamW with warmup and cosine; made by studies/21_ledger/run.py.\n"
+        "# On which tasks a component helps or hurts AdamW with warmup and cosine, and what a search begins with; made by\n"
+        "# studies/21_ledger/run.py.\n"
     )
     path.write_text(about + tomli_w.dumps(found), encoding="utf-8")
+
+
+def sets_of(record: Record) -> list[list[str]]:
+    """With what of the base goes with it: what helps on every task, and the members of each best set that add to it."""
+    everywhere = [name for name in names_of(record) if all(helps(part, name) for part in record.values())]
+    useful = [
+        [name for name, share in part["best"]["shapley"].items() if share["effect"] > 0] for part in record.values()
+    ]
+    base = Config.preset(PRESETS[COSINE]).components
+    found = [compatible([*names, *base]) for names in (everywhere, *useful)]
+    return [list(names) for names in dict.fromkeys(map(tuple, found))]
+
+
+def helps(part: Record, name: str) -> bool:
+    """Whether a component surely helps on a task."""
+    entry = part["alone"].get(name)
+    return entry is not None and sure(entry) and entry["effect"] > 0

@@ -1,7 +1,7 @@
 """What is each component worth? See README.md.
 
     python studies/21_ledger/run.py --tasks digits diabetes --data-dir data
-    python studies/21_ledger/run.py --tasks --figure ledger.svg --ledger search/attribution/ledger.toml
+    python studies/21_ledger/run.py --tasks --figure ledger.svg --ledger search/ledger.toml
 
 Everything starts from AdamW with warmup and cosine. Each component is added to it, alone, in pairs and in the best set
 that is found, at the learning rate that is best for just that; rates are chosen by validation data on some seeds, and

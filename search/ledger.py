@@ -1,4 +1,4 @@
-"""What single components did for AdamW on the shipped tasks, for comparison with a study of one's own."""
+"""What components did for AdamW on the shipped tasks: for comparison with a study of one's own, and to begin one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ class Ledger:
     Args:
         tasks: on which that was measured (studies/21_ledger).
         helps, hurts: by component, the tasks on which the metric became better or worse, by intervals.
+        sets: subsets for a search to begin with: what helps on every task, and what is of use in the best of each.
     """
 
     tasks: tuple[str, ...]
     helps: Mapping[str, tuple[str, ...]]
     hurts: Mapping[str, tuple[str, ...]]
+    sets: tuple[tuple[str, ...], ...] = ()
 
     def of(self, component: str) -> str:
         """What a component did, in a few words; empty if that was not measured, or nothing was found.
