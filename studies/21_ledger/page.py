@@ -101,8 +101,8 @@ def write_ledger(record: Record, path: Path) -> None:
             if where and " " not in name:
                 found[verdict][name] = where
     about = (
-        "# On which tasks a component helps or hurts AdamW with warmup and cosine, and what a search begins with; made by\n"
-        "# studies/21_ledger/run.py.\n"
+        "# On which tasks a component helps or hurts AdamW with warmup and cosine, and what a search begins\n"
+        "# with; made by studies/21_ledger/run.py.\n"
     )
     path.write_text(about + tomli_w.dumps(found), encoding="utf-8")
 
