@@ -15,7 +15,7 @@ from autoranger.search.engine.engine import Engine
 from autoranger.search.population import Population
 from autoranger.search.population.checkpoint import Checkpoints
 from autoranger.search.race.objectives import LOSS, with_objective
-from autoranger.search.race.plan import LISTED, Plan, ladder, make_plan
+from autoranger.search.race.plan import Plan, ladder, make_plan
 from autoranger.search.race.sanity import check_metric
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.storage.fingerprint import fingerprint
@@ -24,9 +24,6 @@ from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
 from autoranger.search.vectorization import forked
-
-EXPLORED = 64
-"""Subsets in the standard plan of a search in which a sampler chooses them."""
 
 
 class Proxy:
@@ -83,10 +80,10 @@ class Proxy:
         with clock.until(clock.halfway), suppress(OutOfTime):
             check_metric(self.population, arm, self.lrs, self.about.steps, seeds, progress=clock.advance)
 
-    def plans(self) -> list[Plan]:
+    def plans(self, most: int) -> list[Plan]:
         """See `Subject`."""
-        return ladder(self.about.steps, self.about.survivors)
+        return ladder(self.about.steps, self.about.survivors, most)
 
-    def standard(self, *, listed: bool) -> Plan:
+    def standard(self, most: int) -> Plan:
         """See `Subject`."""
-        return make_plan(self.about.steps, arms=LISTED if listed else EXPLORED, survivors=self.about.survivors)
+        return make_plan(self.about.steps, arms=most, survivors=self.about.survivors)

@@ -116,10 +116,15 @@ class Space:
     @property
     def landmarks(self) -> list[Config]:
         """What to try first: arms that were best on other tasks, the default, plain AdamW, presets in the space."""
-        known = [self.arm(names) for names in (*ledger().sets, *recorded())]
+        known = [self.arm(names) for names in recorded()]
         presets = [replace(Config.preset(name), lr=self.base.lr) for name in PRESETS]
-        arms = dict.fromkeys([*known, self.default, self.plain, *presets])
+        arms = dict.fromkeys([*self.proven, *known, self.default, self.plain, *presets])
         return [arm for arm in arms if arm.components.keys() <= set(self.components)]
+
+    @property
+    def proven(self) -> list[Config]:
+        """The arms of newer components that a search begins with; see `Ledger.sets`."""
+        return [self.arm(names) for names in ledger().sets if set(names) <= set(self.components)]
 
     @property
     def _enumerable(self) -> bool:

@@ -25,7 +25,7 @@ from autoranger.search.race.baselines import families
 from autoranger.search.race.compete import compete, require_reached, sweep
 from autoranger.search.race.explore import Exploration
 from autoranger.search.race.objectives import METRIC
-from autoranger.search.race.plan import LISTED, Plan, fitting
+from autoranger.search.race.plan import EXPLORED, LISTED, Plan, fitting
 from autoranger.search.race.race import Grid, Opening, Race, Standings, best_value, require_finite
 from autoranger.search.space import Space
 from autoranger.search.storage.front import front as make_front
@@ -240,16 +240,17 @@ def planned(subject: Subject, space: Space, clock: Clock, sampler: str | BaseSam
     Args:
         subject, space, clock, sampler, refine: of the search. With a budget the clock must be calibrated.
     """
+    most = LISTED if lists(sampler, space, LISTED) else EXPLORED
     if clock.budget is None:
-        return subject.standard(listed=lists(sampler, space, LISTED))
-    plans = [plan if refine else replace(plan, refine=None) for plan in subject.plans()]
+        return subject.standard(most)
+    plans = [plan if refine else replace(plan, refine=None) for plan in subject.plans(most)]
     fit = fitting(plans, space.size, len(subject.lrs), clock.affordable, clock.scoring)
     return fit or (plans[0] if cheapest(subject, space, clock) <= clock.utmost else None)
 
 
 def cheapest(subject: Subject, space: Space, clock: Clock) -> int:
     """Candidate-steps of the least that compares anything: the first round of the cheapest plan, and a verdict."""
-    return subject.plans()[0].shortest.cost(space.size, len(subject.lrs), scoring=clock.scoring)
+    return subject.plans(LISTED)[0].shortest.cost(space.size, len(subject.lrs), scoring=clock.scoring)
 
 
 def settings_of(subject: Subject, asked: Mapping[str, Any]) -> Settings:

@@ -116,16 +116,12 @@ class Subject(Protocol):
             seeds: the stream of seeds to train with.
         """
 
-    def plans(self) -> list[Plan]:
-        """Returns the plans to choose from, cheapest first."""
+    def plans(self, most: int) -> list[Plan]:
+        """Returns the plans to choose from, cheapest first, with so many entrants at most."""
         ...
 
-    def standard(self, *, listed: bool) -> Plan:
-        """Returns the plan of a search without a budget.
-
-        Args:
-            listed: whether the first round trains every subset.
-        """
+    def standard(self, most: int) -> Plan:
+        """Returns the plan of a search without a budget."""
         ...
 
 

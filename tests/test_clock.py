@@ -124,11 +124,11 @@ class Simulated:
     def check(self, arm: Config, clock: Clock, seeds: Any) -> None:
         """See `Subject`."""
 
-    def plans(self) -> list[Plan]:
+    def plans(self, most: int) -> list[Plan]:
         """See `Subject`."""
-        return ladder(self.about.steps)
+        return ladder(self.about.steps, most=most)
 
-    def standard(self, *, listed: bool) -> Plan:
+    def standard(self, most: int) -> Plan:
         """See `Subject`."""
         return make_plan(self.about.steps)
 
@@ -199,7 +199,7 @@ def test_without_time_even_for_a_sweep_a_budget_is_kept(time: Time, monkeypatch:
 def test_the_shortest_comparison_is_tried_if_there_is_time_for_it_alone(time: Time) -> None:
     """Its first round and its verdict: the others can be left out."""
     subject, clock = Simulated(time, Machine(0.1), 300), Clock(60.0, Progress())
-    plan = subject.plans()[0]
+    plan = subject.plans(256)[0]
     least = studies.cheapest(subject, SPACE, clock)  # type: ignore[arg-type]
     assert least == plan.shortest.cost(SPACE.size, len(subject.lrs)) < 0.6 * plan.cost(SPACE.size, len(subject.lrs))
     for seconds, expected in ((1.01 * least, plan), (0.99 * least, None)):

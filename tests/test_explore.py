@@ -68,8 +68,14 @@ def test_a_space_is_proposed_to_its_last_candidate(name):
 def test_the_first_proposals_are_what_is_known_by_name():
     space = Space.extended()
     expected = list(dict.fromkeys(tuple(arm.components) for arm in space.landmarks))
-    asked = Explorer(space, LRS, named("random", 0), seed=0).ask(len(expected))
-    assert [tuple(config.components) for config in asked] == expected
+    proven = [tuple(arm.components) for arm in space.proven]
+    assert expected[: len(proven)] == proven
+    count = len(proven) * len(LRS)
+    asked = Explorer(space, LRS, named("random", 0), seed=0).ask(count + len(expected) - len(proven))
+    assert [(tuple(config.components), config.lr) for config in asked[:count]] == [
+        (n, lr) for n in proven for lr in LRS
+    ]
+    assert [tuple(config.components) for config in asked[count:]] == expected[len(proven) :]
 
 
 def test_what_tables_say_of_other_tasks_comes_first():

@@ -20,8 +20,9 @@ from autoranger.search.race.race import Race, Standings, value
 from autoranger.search.samplers.base import STARTUP, ModelSampler
 from autoranger.search.space import Space, compatible
 
-BATCH = 16
-"""Candidates that are proposed, and then trained, together."""
+BATCH, MOST_BATCH, BATCHES = 16, 64, 4
+"""Candidates that are proposed, and then trained, together: at least, at most, and as a part of all between the two. A
+small batch has a step of its own to compile."""
 
 
 class InSpace(BaseSampler):
@@ -29,7 +30,8 @@ class InSpace(BaseSampler):
 
     A sampler of Optuna knows neither that components exclude each other nor the grid of learning rates, and proposes a
     promising point again to average its noise. A round trains each candidate once, all with the same seeds; those that
-    go on see more seeds in later rounds. The first proposals take their switches from `Space.landmarks`.
+    go on see more seeds in later rounds. The first proposals are those of `Space.proven` with each learning rate; the
+    next ones take their switches from `Space.landmarks`.
 
     Args:
         sampler: the sampler to wrap.
@@ -45,7 +47,9 @@ class InSpace(BaseSampler):
             self.distributions |= {name: IntDistribution(0, 1) for name in space.components}
         self.rng = np.random.default_rng([seed, len(self.lrs)])
         self.proposed: set[Config] = set()
-        self.landmarks = list({tuple(arm.components): arm for arm in space.landmarks}.values())
+        self.landmarks: list[tuple[Config, float | None]] = [(arm, lr) for arm in space.proven for lr in self.lrs]
+        known = {tuple(arm.components): arm for arm in space.landmarks if arm not in space.proven}
+        self.landmarks += [(arm, None) for arm in known.values()]
         self.most = space.size * len(self.lrs)
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
@@ -62,7 +66,8 @@ class InSpace(BaseSampler):
             if name not in params:
                 params[name] = self.sampler.sample_independent(study, trial, name, distribution)
         if self.landmarks:
-            params |= self.space.params(self.landmarks.pop(0)) | {"lr": params["lr"]}
+            arm, lr = self.landmarks.pop(0)
+            params |= self.space.params(arm) | {"lr": lr or params["lr"]}
         return self.space.params(self.place(params))
 
     def sample_independent(
@@ -191,9 +196,14 @@ class Exploration:
         found = train([*by_chance, *baselines, *asked])
         race.protect(raw)
         explorer.tell({config: found[config] for config in [*known, *asked]})
-        left = half - len(known) - len(asked)
-        while left > 0 and race.clock.affords(min(BATCH, left) * len(seeds) * rung.steps, plan):
-            asked = explorer.ask(min(BATCH, left))
+        left, batch = half - len(known) - len(asked), min(MOST_BATCH, max(BATCH, half // BATCHES))
+        until = race.clock.halfway  # what is proposed takes time, too, which the other rounds need
+        while (
+            left > 0
+            and race.clock.elapsed < until
+            and race.clock.affords(min(batch, left) * len(seeds) * rung.steps, plan)
+        ):
+            asked = explorer.ask(min(batch, left))
             if not asked:
                 break
             explorer.tell(train(asked))

@@ -11,6 +11,9 @@ from autoranger.components.core.errors import ConfigError
 LISTED = 256
 """Largest number of subsets that the standard plan trains all of: those of Ranger21."""
 
+EXPLORED = 64
+"""Most subsets of a plan for a space of which a sampler chooses: proposals take time, and more seeds are worth more."""
+
 PROTECTED = 5
 """Arms that stay in every round whatever their rank: the baselines (see `baselines`)."""
 
@@ -165,11 +168,11 @@ def fitting(plans: Sequence[Plan], arms: int, lrs: int, affordable: float, scori
     return found[-1] if found else None
 
 
-def ladder(steps: int, survivors: float = SURVIVORS) -> list[Plan]:
-    """The plans for proxy runs of `steps`, the cheapest first."""
+def ladder(steps: int, survivors: float = SURVIVORS, most: int = LISTED) -> list[Plan]:
+    """The plans for proxy runs of `steps`, the cheapest first, with `most` entrants."""
     fewer = [(8, 1, 8), (8, 1, 16)]
-    fuller = [(entrants, 1, None) for entrants in (8, 16, 32, 64, 128, LISTED)]
-    longer = [(LISTED, effort, None) for effort in (2, 4, 8, 16)]
+    fuller = [(entrants, 1, None) for entrants in (8, 16, 32, 64, 128, LISTED) if entrants <= most]
+    longer = [(most, effort, None) for effort in (2, 4, 8, 16)]
     return [
         make_plan(steps, arms=entrants, effort=effort, survivors=survivors, verdict_seeds=seeds)
         for entrants, effort, seeds in (*fewer, *fuller, *longer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from autoranger.search.race.plan import Plan, Refinement, Rung, ladder
+from autoranger.search.race.plan import LISTED, Plan, Refinement, Rung, ladder
 
 LEAST = 8
 """Seeds of the verdict in the cheap plans."""
@@ -16,7 +16,7 @@ STANDARD = 2
 """Index in `plans` of the plan for a search without a budget."""
 
 
-def plans(steps: int, *, shortened: bool) -> list[Plan]:
+def plans(steps: int, most: int = LISTED, *, shortened: bool) -> list[Plan]:
     """The plans, cheapest first.
 
     The first five have one or two rounds. With four learning rates they take about 70, 100, 150, 190 and 290 full
@@ -24,6 +24,7 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
 
     Args:
         steps: of a full training.
+        most: entrants, at most.
         shortened: whether trainings can be shortened. If not, those of the first round have full length.
     """
     first = max(1, steps // 2) if shortened else steps
@@ -35,7 +36,7 @@ def plans(steps: int, *, shortened: bool) -> list[Plan]:
         Plan(12, (Rung(first, seeds=1, keep=4, lrs=99), last), LEAST, steps, REFINEMENT),
         Plan(16, (Rung(first, seeds=1, keep=6, lrs=99), last), 2 * LEAST, steps, REFINEMENT),
     ]
-    return few + [lengthened(plan, first) for plan in ladder(steps) if plan.arms >= 16]
+    return few + [lengthened(plan, first) for plan in ladder(steps, most=most) if plan.arms >= 16]
 
 
 def lengthened(plan: Plan, first: int) -> Plan:

@@ -282,10 +282,10 @@ class Script:
                 self.sanity.untrained = -np.inf if result.failure else self.value(result)
             clock.advance(round(length * self.about.steps))
 
-    def plans(self) -> list[Plan]:
+    def plans(self, most: int) -> list[Plan]:
         """See `Subject`."""
-        return plans(self.about.steps, shortened=self.shortened)
+        return plans(self.about.steps, most, shortened=self.shortened)
 
-    def standard(self, *, listed: bool) -> Plan:
+    def standard(self, most: int) -> Plan:
         """See `Subject`."""
-        return self.plans()[STANDARD]
+        return self.plans(most)[STANDARD]
