@@ -14,6 +14,7 @@ import numpy as np
 import optuna
 import pytest
 import torch
+from optuna.distributions import BaseDistribution
 
 from autoranger import Config, ConfigError, SearchError
 from autoranger.search import clock as clocks
@@ -147,7 +148,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
 
 
 def searched(
-    time: Time, machine: Machine, budget: float, monkeypatch: pytest.MonkeyPatch, *, steps: int = 300
+    time: Time, machine: Machine, budget: float, monkeypatch: pytest.MonkeyPatch, *, steps: int = 300, **other: Any
 ) -> tuple[float, Any]:
     """The seconds of a search, and its outcome."""
     subject, began = Simulated(time, machine, steps), time.now
@@ -166,7 +167,8 @@ def searched(
     monkeypatch.setattr(Record, "_finish", finish)
     asked: dict[str, Any] = {"seed": 0, "plan": None, "sampler": "auto", "cost": None, "resume": False, "refine": True}
     storage = optuna.storages.InMemoryStorage()
-    outcome = studies.conduct(subject, Clock(budget, Progress()), storage, "s", space=SPACE, **asked)  # type: ignore[arg-type]
+    asked |= {"space": SPACE, **other}
+    outcome = studies.conduct(subject, Clock(budget, Progress()), storage, "s", **asked)  # type: ignore[arg-type]
     return time.now - began, outcome
 
 
@@ -187,6 +189,23 @@ def test_a_budget_is_kept_and_used(name: str, time: Time, monkeypatch: pytest.Mo
     seconds, outcome = searched(time, machine, budget, monkeypatch, steps=steps)
     assert outcome.evidence.comparison is not None
     assert 0.8 * budget < seconds < budget
+
+
+def test_a_sampler_that_takes_long_leaves_time_for_the_other_rounds(
+    time: Time, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(optuna.samplers.RandomSampler):
+        """Thinks for a second before each proposal."""
+
+        def infer_relative_search_space(self, *args: Any) -> dict[str, BaseDistribution]:
+            time.now += 1.0
+            return super().infer_relative_search_space(*args)
+
+    seconds, outcome = searched(
+        time, Machine(1 / 4000), 60.0, monkeypatch, space=Space.of("modern"), sampler=Slow(seed=0)
+    )
+    assert len(outcome.evidence.plan.rungs) == 3
+    assert seconds < 60.0
 
 
 def test_without_time_even_for_a_sweep_a_budget_is_kept(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
