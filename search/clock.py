@@ -31,8 +31,7 @@ MOST_SEEDS = 8
 """A verdict gets up to so many times the seeds of its plan if there is time for them."""
 
 MEASURED, GPU_MEASURED, MEASURED_STEPS = 32, 256, 40
-"""Most candidates and steps by which the speed of training is measured. A GPU takes hardly longer for many candidates
-than for few, so that it gets as many as a search has."""
+"""Most candidates and steps by which the speed is measured. A GPU takes hardly longer for many, as a search has."""
 
 LOOKS, LOOKING = 10, 0.1
 """Most points of the finalists' learning curves, and the largest share of their time that these may take."""
@@ -218,6 +217,13 @@ class Clock(Progress):
         began = time.monotonic()
         yield
         self.writing += time.monotonic() - began
+
+    @contextmanager
+    def proposing(self) -> Iterator[None]:
+        """Around what a sampler thinks: no training is slower for it."""
+        began = time.monotonic()
+        yield
+        self.stages = [(start + time.monotonic() - began, counted) for start, counted in self.stages]
 
     def trained(self, rows: int, splits: int = 1) -> None:
         """Counts the scoring of `rows` trainings on `splits` parts of the data."""

@@ -192,7 +192,8 @@ class Exploration:
         by_chance = self.random(half)
         baselines = [replace(arm, lr=lr) for arm in race.baselines for lr in self.lrs]
         known = [config for config in baselines if config in self.space]
-        asked = explorer.ask(max(1, min(STARTUP, half - len(known))))
+        with race.clock.proposing():
+            asked = explorer.ask(max(1, min(STARTUP, half - len(known))))
         found = train([*by_chance, *baselines, *asked])
         race.protect(raw)
         explorer.tell({config: found[config] for config in [*known, *asked]})
@@ -203,14 +204,16 @@ class Exploration:
             and race.clock.elapsed < until
             and race.clock.affords(min(batch, left) * len(seeds) * rung.steps, plan)
         ):
-            asked = explorer.ask(min(batch, left))
+            with race.clock.proposing():
+                asked = explorer.ask(min(batch, left))
             if not asked:
                 break
             explorer.tell(train(asked))
             left -= len(asked)
         explorer.tell({config: found[config] for config in by_chance if config not in explorer.sampler.proposed})
         race.protected[RANDOM] = self.space.subset(max(by_chance, key=found.__getitem__))
-        leaders = self.leaders(explorer.expected())[: rung.keep]
+        with race.clock.proposing():
+            leaders = self.leaders(explorer.expected())[: rung.keep]
         scores = {arm: raw[arm] for arm in (*leaders, *race.protected.values())}
         race.extend(scores, rung, seeds)
         return scores

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -40,6 +42,7 @@ class Full:
         shortened: whether trainings can be shortened.
         device: on which it trains.
         metric: name of the metric that it returns.
+        scale: what it trains, as in `core.proxy`; empty if that is not known.
     """
 
     steps: int
@@ -47,3 +50,4 @@ class Full:
     shortened: bool
     device: str
     metric: str
+    scale: Mapping[str, Any] = field(default_factory=dict)

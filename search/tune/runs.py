@@ -88,7 +88,7 @@ class Runs:
         """Stores the result of a training."""
         number, self.known[job] = self._trials.pop(job), result
         state = TrialState.FAIL if result.failure else TrialState.COMPLETE
-        facts = {name: fact for name, fact in vars(result).items() if name != "trace"}
+        facts = {name: fact for name, fact in vars(result).items() if name not in ("trace", "scale")}
         with writing():
             self.storage.set_trial_user_attr(number, "result", to_json(facts))
             for name, fact in (("failed", result.failure), ("trace", result.trace)):

@@ -108,8 +108,8 @@ class Script:
 
     @property
     def scale(self) -> dict[str, Any]:
-        """See `Subject`: what a function trains is its own business."""
-        return {}
+        """See `Subject`: of the first training, if its function has given `trial.build` the model."""
+        return {} if self.full is None else dict(self.full.scale)
 
     @property
     def origin(self) -> dict[str, str]:
@@ -252,8 +252,8 @@ class Script:
             raise self._unable(tried, results)
         require_direction(self.about.name, self._valid(result), self.direction if self._given else None)
         assert result.total_steps  # `Trial.build` sees to that
-        seconds = max(r.seconds for r in results)
-        return Full(result.total_steps, seconds, result.shortened, result.device, self._valid(result))
+        seconds, metric = max(r.seconds for r in results), self._valid(result)
+        return Full(result.total_steps, seconds, result.shortened, result.device, metric, result.scale)
 
     def _unable(self, tried: Sequence[Config], results: Sequence[Result]) -> ConfigError:
         """The error for a function whose first trainings all fail."""

@@ -42,6 +42,7 @@ class Result:
         shortened: whether it read `trial.length`.
         device: of the parameters of its optimizer; empty if it built none.
         reports: the first, lowest and last value that it reported; empty if it reported nothing.
+        scale: what was trained, at full length, as in `core.proxy`; empty if `trial.build` was not given a model.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -54,6 +55,7 @@ class Result:
     shortened: bool = False
     device: str = ""
     reports: Sequence[float] = ()
+    scale: Mapping[str, Any] = field(default_factory=dict)
 
     def to_data(self) -> Any:
         """The result as plain data."""
@@ -126,6 +128,7 @@ def _result(trial: Trial, began: float, **found: Any) -> Result:
         shortened=trial.shortened,
         device=trial.device,
         reports=trial.reports,
+        scale=trial.scale,
         **found,
     )
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.proxy import proxy_of
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Trial:
         self._told = time.monotonic()
         self.shortened, self.steps = False, 0
         self.total_steps: int | None = None
-        self.device = ""
+        self.device, self.scale = "", dict[str, Any]()
         self.reports: tuple[float, ...] = ()
 
     @property
@@ -127,6 +128,8 @@ class Trial:
         if total_steps is None:
             raise ConfigError(NO_STEPS)
         params = model.parameters() if isinstance(model, nn.Module) else model
+        if isinstance(model, nn.Module) and not self.scale and self._length == 1:
+            self.scale = proxy_of(model, None, total_steps)
         optimizer = self.config.build(params, total_steps, compile=compile)
         self.device = optimizer.param_groups[0]["params"][0].device.type
         self.total_steps = max(total_steps, self.total_steps or 0)
