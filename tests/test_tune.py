@@ -440,6 +440,29 @@ def test_a_training_that_cannot_be_short_is_raced_at_full_length(tmp_path):
     assert {trial.user_attrs["length"] for trial in runs(tmp_path)} == {1.0}
 
 
+@pytest.mark.parametrize("given", ["model", "parameters"])
+def test_the_file_knows_the_scale_of_what_was_trained(tmp_path, given):
+    def train(trial):
+        model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
+        steps = max(1, round(8 * trial.length))
+        optimizer = trial.build(model if given == "model" else model.parameters(), total_steps=steps)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.ones(2, 3)).square().sum().backward()
+            optimizer.step()
+        return trainings.merit(trial.config) + trial.seed % 5
+
+    found = tuned(tmp_path, train).config
+    if given == "parameters":
+        assert not found.proxy
+        return
+    assert (found.proxy["steps"], found.proxy["layers"]["0.weight"]["fan_in"]) == (8, 3)
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 1))
+    same, longer = (found.build(model, total_steps=steps).param_groups for steps in (8, 32))
+    assert not any(group.get("laws") for group in same)
+    assert all(set(group["laws"]) == {"length"} and group["lr"] < found.lr for group in longer)
+
+
 def test_plans_are_for_trainings_that_count():
     made = plans(100, shortened=True)
     costs = [plan.cost(256, 4) / 100 for plan in made]
