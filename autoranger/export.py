@@ -61,22 +61,23 @@ def to_python(config: Plain) -> str:
             else:
                 lines.append(f"    {key}={shown},  {comment}".rstrip())
     known = [registry[name] for name in config.get("components", {}) if name in registry]
-    call = build_call(timed=any(cls.needs_total_steps for cls in known), scaled="proxy" in config)
+    call = build_call(timed=any(cls.needs_total_steps for cls in known), proxy=config.get("proxy"))
     lines += [")", f"optimizer = config.{call}"]
     if any(Role.EVALUATION in cls.replaces for cls in known):
         lines += ["# Validate and save inside of: with optimizer.evaluation():"]
     return "\n".join([*lines, ""])
 
 
-def build_call(*, timed: bool, scaled: bool) -> str:
+def build_call(*, timed: bool, proxy: Plain | None) -> str:
     """The call that builds a config's optimizer.
 
     Args:
         timed: whether a component needs to know the length of the training.
-        scaled: whether rates are scaled, for which it takes the model itself.
+        proxy: what it was found on; if that is known, rates are scaled, for which it takes the model itself.
     """
-    total = ", total_steps=epochs * len(loader)" if timed or scaled else ""
-    return f"build(model{total}, batch_size=loader.batch_size)" if scaled else f"build(model.parameters(){total})"
+    total = ", total_steps=epochs * len(loader)" if timed or proxy else ""
+    size = ", batch_size=loader.batch_size" if proxy and "batch_size" in proxy else ""
+    return f"build(model{total}{size})" if proxy else f"build(model.parameters(){total})"
 
 
 def to_json_text(config: Plain) -> str:

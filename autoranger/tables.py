@@ -84,7 +84,7 @@ def print_config(console: Console, name: str, config: Config, evidence: Mapping[
 def recipe(config: Config, path: str) -> list[str]:
     """The lines with which a program makes the optimizer of a config file, and evaluates what it has trained."""
     apart = "with optimizer.evaluation():  # validate and save in here, with the weights that are meant for it"
-    call = build_call(timed=bool(config.needs_total_steps), scaled=bool(config.proxy))
+    call = build_call(timed=bool(config.needs_total_steps), proxy=config.proxy)
     load = f'optimizer = autoranger.load("{path}").{call}'
     return [*imports(config), load, *([apart, "    ..."] if tells_apart(config) else [])]
 

@@ -61,6 +61,7 @@ class Range:
             value = float(f"{self.low * (self.high / self.low) ** share:.2g}")
         else:
             value = round(self.low + share * (self.high - self.low), 1 - math.floor(math.log10(self.high - self.low)))
+            value = min(max(value, self.low), self.high)  # two digits of 0.999 are 1
         if self.decay:
             return round(1 - float(f"{1 / value:.2g}"), 6)
         return round(value) if self.whole else value

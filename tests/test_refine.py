@@ -15,7 +15,7 @@ from autoranger import Config
 from autoranger.components.core.component import registry
 from autoranger.report.sentences import finalist_name
 from autoranger.search.clock import Clock, OutOfTime
-from autoranger.search.numbers import unusual
+from autoranger.search.numbers import unusual, with_numbers
 from autoranger.search.progress import Progress
 from autoranger.search.race.baselines import families
 from autoranger.search.race.compete import compete
@@ -51,6 +51,14 @@ def test_what_is_drawn_lies_in_the_declared_ranges(name):
         assert 0.9 <= drawn.betas[1] <= 0.999
     declared = {f"{name}.{key}" for key, hyper in component.hypers.items() if hyper.low is not None}
     assert declared <= seen, "each is drawn now and then"
+
+
+@pytest.mark.parametrize("name", registry)
+def test_the_ends_of_a_range_are_valid_however_they_are_rounded(name):
+    leader = Config(lr=0.03, components={name: {}})
+    for share in (0.0, 0.004, 0.5, 0.996, 1.0):
+        drawn = {key: found.at(share) for key, found in ranges(leader, 100).items() if key != "lr"}
+        with_numbers(leader, drawn)  # invalid numbers would be an error
 
 
 def test_a_number_keeps_to_its_scale():

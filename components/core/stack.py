@@ -52,7 +52,7 @@ class Stack(nn.Module):
                 pairs = is_of_pairs(initial)
                 short = state_dtype is not None and not pairs and initial is not torch.clone
                 made = initial(whole if pairs else theta)
-                self.register_buffer(key(owner, name), made.to(state_dtype) if short else made)
+                self.register_buffer(key(owner, name), made.to(state_dtype if short else theta.dtype))
         self.of_pairs = {f"{c.id}.{name}" for c in self.owners for name, made in c.state.items() if is_of_pairs(made)}
         """The names of state that is not of the tensors' shape; see `matrices`."""
         self.copies = any(map(copies_weights, self.owners))
