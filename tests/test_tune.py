@@ -440,6 +440,40 @@ def test_a_training_that_cannot_be_short_is_raced_at_full_length(tmp_path):
     assert {trial.user_attrs["length"] for trial in runs(tmp_path)} == {1.0}
 
 
+def test_a_trial_builds_what_the_file_builds_of_a_model():
+    def trained(build):
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Embedding(10, 8), torch.nn.Linear(8, 8), torch.nn.Linear(8, 4))
+        optimizer = build(model)
+        for _ in range(3):
+            optimizer.zero_grad()
+            model(torch.arange(10)).square().sum().backward()
+            optimizer.step()
+        return list(model.parameters())
+
+    config = Config(lr=0.01, components={"muon": {}})
+    trial = Trial(Job(config, seed=0), 0, lambda told: None)
+    ours, theirs = trained(lambda m: trial.build(m, 3)), trained(lambda m: config.build(m, 3))
+    assert all(torch.equal(p, q) for p, q in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("models", "known"),
+    [
+        ([torch.nn.Linear(2, 3)], True),
+        ([torch.nn.Linear(2, 3), torch.nn.Linear(3, 2)], False),
+        ([torch.nn.LazyLinear(3)], False),
+        ([torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Linear(3, 0))], False),
+    ],
+    ids=["one", "two", "lazy", "without outputs"],
+)
+def test_a_scale_is_of_one_model_that_has_one(models, known):
+    trial = Trial(Job(Config(), seed=0), 0, lambda told: None)
+    for model in models:
+        trial.build(model, 8)
+    assert bool(trial.scale) == known
+
+
 @pytest.mark.parametrize("given", ["model", "parameters"])
 def test_the_file_knows_the_scale_of_what_was_trained(tmp_path, given):
     def train(trial):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
+from torch.nn.parameter import UninitializedParameter
 
 from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
@@ -95,7 +97,7 @@ class Trial:
         self.config, self.seed, self.worker = job.config, job.seed, number
         self._length, self._tell = job.length, tell
         self._told = time.monotonic()
-        self.shortened, self.steps = False, 0
+        self.shortened, self.steps, self._builds = False, 0, 0
         self.total_steps: int | None = None
         self.device, self.scale = "", dict[str, Any]()
         self.reports: tuple[float, ...] = ()
@@ -127,10 +129,14 @@ class Trial:
         """
         if total_steps is None:
             raise ConfigError(NO_STEPS)
-        params = model.parameters() if isinstance(model, nn.Module) else model
-        if isinstance(model, nn.Module) and not self.scale and self._length == 1:
-            self.scale = proxy_of(model, None, total_steps)
-        optimizer = self.config.build(params, total_steps, compile=compile)
+        if isinstance(model, nn.Module) and any(isinstance(p, UninitializedParameter) for p in model.parameters()):
+            model = model.parameters()  # whose kinds are not known yet
+        optimizer = self.config.build(model, total_steps, compile=compile)
+        self._builds += 1
+        self.scale = {}
+        if isinstance(model, nn.Module) and self._builds == 1:  # of several models nobody knows which is meant
+            with suppress(ZeroDivisionError):  # of layers without outputs
+                self.scale = proxy_of(model, None, total_steps)
         self.device = optimizer.param_groups[0]["params"][0].device.type
         self.total_steps = max(total_steps, self.total_steps or 0)
         optimizer.register_step_post_hook(self._stepped)
