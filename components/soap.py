@@ -27,12 +27,8 @@ def adam_in_eigenbasis(
     updates, beta1, beta2, eps, every = (x.expand(*grad.shape[:2], 1, 1) for x in numbers)
     t = updates - 1
     begins, due = t == 0, (t > 0) & (t % every == 0)
-    turned = turn(grad, bases)
-    mean = torch.where(begins, mean, torch.lerp(mean, turned, 1 - beta1))
-    second = torch.where(begins, second, torch.lerp(second, turned * turned, 1 - beta2))
-    correction = (1 - beta2**t).sqrt() / (1 - beta1 ** t.clamp(min=1))
-    direction = turn(mean / (second.sqrt() + eps), [basis.mT for basis in bases]) * correction
-    direction = torch.where(begins, 0.0, direction)
+    turned, mean, second = adam(turn(grad, bases), mean, second, t, beta1, beta2, eps)
+    direction = turn(turned, [basis.mT for basis in bases])
     sides = zip(covariances, (grad, grad.mT), strict=True)
     covariances = [torch.lerp(old, x @ x.mT, 1 - beta2) if old.numel() else old.clone() for old, x in sides]
     bases = [basis.clone() for basis in bases]
@@ -41,6 +37,17 @@ def adam_in_eigenbasis(
     if due.any():
         renew(due[..., 0, 0], mean, second, covariances, bases)
     return [direction, mean, second, *covariances, *bases]
+
+
+def adam(
+    x: Tensor, mean: Tensor, second: Tensor, t: Tensor, beta1: Tensor, beta2: Tensor, eps: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Adam's direction for gradients x, and its new moments. At t = 0 nothing moves."""
+    begins = t == 0
+    mean = torch.where(begins, mean, torch.lerp(mean, x, 1 - beta1))
+    second = torch.where(begins, second, torch.lerp(second, x * x, 1 - beta2))
+    correction = (1 - beta2**t).sqrt() / (1 - beta1 ** t.clamp(min=1))
+    return torch.where(begins, 0.0, mean / (second.sqrt() + eps) * correction), mean, second
 
 
 def turn(x: Tensor, bases: Sequence[Tensor]) -> Tensor:
@@ -122,10 +129,6 @@ class Soap(Component):
         return x._replace(direction=made[0], state=dict(zip(self.state, made, strict=True)))
 
     def _of_vectors(self, x: Signals) -> Signals:
-        t = x.updates - 1
-        begins = t == 0
-        mean = torch.where(begins, x.state["mean"], torch.lerp(x.state["mean"], x.grad, 1 - x.beta1))
-        second = torch.where(begins, x.state["second"], torch.lerp(x.state["second"], x.grad * x.grad, 1 - x.beta2))
-        correction = (1 - x.beta2**t).sqrt() / (1 - x.beta1 ** t.clamp(min=1))
-        direction = torch.where(begins, 0.0, mean / (second.sqrt() + x.eps) * correction)
+        mean, second = x.state["mean"], x.state["second"]
+        direction, mean, second = adam(x.grad, mean, second, x.updates - 1, x.beta1, x.beta2, x.eps)
         return x._replace(direction=direction, state={**x.state, "mean": mean, "second": second})

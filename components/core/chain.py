@@ -13,9 +13,9 @@ from autoranger.components.core.adamw import ADAMW, Part
 from autoranger.components.core.component import Component, Role, Settings, Signals, Stage, registry
 from autoranger.components.core.config import Config
 from autoranger.components.core.hyper import Setting
-from autoranger.components.core.matrices import is_of_pairs
 from autoranger.components.core.private import is_intercepted
 from autoranger.components.core.rows import can_look
+from autoranger.components.core.stack import is_exact
 
 Chosen = tuple[type[Component], tuple[tuple[str, Setting], ...]]
 """A component and its hyperparameters."""
@@ -147,10 +147,7 @@ def state_per_number(config: Config) -> int:
 
 def bytes_per_number(config: Config, state_dtype: torch.dtype = torch.float32) -> int:
     """Bytes of state for each number of a parameter, which is of single or half precision."""
-    return sum(
-        (torch.float32 if initial is torch.clone or is_of_pairs(initial) else state_dtype).itemsize
-        for initial in states(config)
-    )
+    return sum((torch.float32 if is_exact(initial) else state_dtype).itemsize for initial in states(config))
 
 
 def states(config: Config) -> list[Callable[[Tensor], Tensor]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -50,11 +50,9 @@ class Stack(nn.Module):
         for owner in self.owners:
             for name, initial in owner.state.items():
                 pairs = is_of_pairs(initial)
-                short = state_dtype is not None and not pairs and initial is not torch.clone
-                made = initial(whole if pairs else theta)
-                self.register_buffer(key(owner, name), made.to(state_dtype if short else theta.dtype))
-        self.of_pairs = {f"{c.id}.{name}" for c in self.owners for name, made in c.state.items() if is_of_pairs(made)}
-        """The names of state that is not of the tensors' shape; see `matrices`."""
+                dtype = theta.dtype if state_dtype is None or is_exact(initial) else state_dtype
+                self.register_buffer(key(owner, name), initial(whole if pairs else theta).to(dtype))
+        self.of_pairs = names_of_pairs(self.owners)
         self.copies = any(map(copies_weights, self.owners))
 
     @property
@@ -108,6 +106,16 @@ def held_in(dtype: torch.dtype) -> torch.dtype:
     room for squares of small gradients.
     """
     return torch.promote_types(dtype, torch.float32)
+
+
+def is_exact(initial: Callable[[Tensor], Tensor]) -> bool:
+    """Whether state that is made so has the type that is computed in, whatever `state_dtype` is."""
+    return initial is torch.clone or is_of_pairs(initial)
+
+
+def names_of_pairs(components: Iterable[Component]) -> set[str]:
+    """The names of state of components that is not of the tensors' shape; see `matrices`."""
+    return {f"{c.id}.{name}" for c in components for name, initial in c.state.items() if is_of_pairs(initial)}
 
 
 def copies_weights(component: Component) -> bool:

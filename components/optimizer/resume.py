@@ -12,10 +12,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from autoranger.components.core.chain import shared_chain
+from autoranger.components.core.component import Component
 from autoranger.components.core.config import Config, complete
 from autoranger.components.core.errors import ConfigError
-from autoranger.components.core.matrices import is_of_pairs
 from autoranger.components.core.shards import local
+from autoranger.components.core.stack import names_of_pairs
 from autoranger.components.optimizer.evaluation import MODE, TRAINED, tells_apart
 from autoranger.components.optimizer.groups import chosen
 
@@ -60,7 +61,7 @@ class Resume:
             state_names(config) | ({TRAINED} if group.get(MODE) and tells_apart(config) else set())
             for config, group in zip(configs, state_dict["param_groups"], strict=False)
         ]
-        of_pairs = {name for config in configs for name in names_of_pairs(config)}  # `adopt` looks at their shapes
+        of_pairs = names_of_pairs(chain.from_iterable(map(components_of, configs)))  # `adopt` looks at their shapes
         every = [own for own, group in zip(by_group, optimizer.param_groups, strict=False) for _ in group["params"]]
         for number, ((p, entry), names) in enumerate(zip(self._pairs(), every, strict=False)):
             if entry and (missing := names - entry.keys()):
@@ -110,15 +111,12 @@ def filled(components: object) -> object:
 
 def state_names(config: Config) -> set[str]:
     """What an optimizer of this config keeps for each parameter."""
-    links = shared_chain(config, torch.float32, torch.device("cpu"))
-    return {"step", *(f"{link.component.id}.{name}" for link in links for name in link.component.state)}
+    return {"step", *(f"{component.id}.{name}" for component in components_of(config) for name in component.state)}
 
 
-def names_of_pairs(config: Config) -> set[str]:
-    """Those of them that are not of the parameter's shape; see `matrices`."""
-    links = shared_chain(config, torch.float32, torch.device("cpu"))
-    own = ((link.component, name, initial) for link in links for name, initial in link.component.state.items())
-    return {f"{component.id}.{name}" for component, name, initial in own if is_of_pairs(initial)}
+def components_of(config: Config) -> list[Component]:
+    """The components of an optimizer of this config, and AdamW's parts."""
+    return [link.component for link in shared_chain(config, torch.float32, torch.device("cpu"))]
 
 
 def own_memory(state_dict: StateDict) -> StateDict:

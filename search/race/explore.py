@@ -47,8 +47,9 @@ class InSpace(BaseSampler):
             self.distributions |= {name: IntDistribution(0, 1) for name in space.components}
         self.rng = np.random.default_rng([seed, len(self.lrs)])
         self.proposed: set[Config] = set()
-        self.landmarks: list[tuple[Config, float | None]] = [(arm, lr) for arm in space.proven for lr in self.lrs]
-        known = {tuple(arm.components): arm for arm in space.landmarks if arm not in space.proven}
+        proven = space.proven
+        self.landmarks: list[tuple[Config, float | None]] = [(arm, lr) for arm in proven for lr in self.lrs]
+        known = {tuple(arm.components): arm for arm in space.landmarks if arm not in proven}
         self.landmarks += [(arm, None) for arm in known.values()]
         self.most = space.size * len(self.lrs)
 
