@@ -13,7 +13,7 @@ from autoranger.search.direction import Direction
 from autoranger.search.engine.child import BEGUN_AGAIN, in_worker
 from autoranger.search.race.plan import parse_budget
 from autoranger.search.space import Space
-from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune import LR_RANGE, SPACE
 from autoranger.search.tune.source import checked, name_of
 from autoranger.search.tune.tune import tune_in
 from autoranger.search.verdict.outcome import Outcome
@@ -30,12 +30,12 @@ def tune(
     train: Train,
     *,
     budget: str | float | None = None,
-    workers: int = 1,
+    workers: int | None = None,
     out: str | Path | None = None,
     metric: str | None = None,
     direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
-    space: Space | str | Sequence[str] = "ranger21",
+    space: Space | str | Sequence[str] = SPACE,
     sampler: str | BaseSampler = "auto",
     refine: bool = True,
     seed: int = 0,
@@ -46,7 +46,7 @@ def tune(
     resume: bool = False,
     quiet: bool = False,
 ) -> Outcome:
-    """Finds the best subset of Ranger21's components for your own training, with its learning rate.
+    """Finds the best subset of components for your own training, with its learning rate.
 
     Example::
 
@@ -59,7 +59,7 @@ def tune(
             return validate(model)
 
         if __name__ == "__main__":
-            autoranger.tune(train, budget="2h", workers=2, out="tuned.toml")
+            autoranger.tune(train, budget="2h", out="tuned.toml")
 
     A training that raises, hangs, runs out of memory, crashes its process or returns NaN fails; the reason is
     recorded and the search goes on. Workers import the module or script that `train` is defined in, so the call of
@@ -73,13 +73,15 @@ def tune(
             `trial.seed` before each call.
         budget: time limit, in seconds or as in "90s", "30m", "2h". Trainings that are running at the end are
             stopped. Default: no limit, and about 150 full trainings.
-        workers: number of processes that train at once. 0 trains in this process, for a debugger.
+        workers: number of processes that train at once and share the cores. 0 trains in this process, for a debugger.
+            Default: one for each core, and four at most; one alone where torch sees a GPU.
         out: file for the config. Default: none is written.
         metric: which number of the returned dict to improve. Default: the first. It names a single number, too.
         direction: "maximize" or "minimize". Default: "maximize". It must be given if the name of the metric, or the
             way in which reports of it change, suggests that lower is better.
         lr_range: lowest and highest learning rate to begin with; the search goes beyond where the best lies on an edge.
-        space: what to choose from: "ranger21", "modern", "extended", a list of components' ids, or a `Space`.
+        space: what to choose from: "ranger21", "modern", "extended", a list of components' ids, or a `Space`. Default:
+            "modern", Ranger21's eight and what is most asked about since.
         refine: whether the weight decay, betas and other numbers of the leaders are refined, if there is time for some
             30 trainings more.
         sampler, seed: as for `autoranger search`.

@@ -17,6 +17,7 @@ import optuna
 import pytest
 
 from autoranger import Config, ConfigError, DataError, Task, cli
+from autoranger.search.crew import crew as crews
 from autoranger.search.crew.batch import Batch, Trained, Training
 from autoranger.search.crew.crew import Crew, engine, halves
 from autoranger.search.engine import board as boards
@@ -55,6 +56,20 @@ class Blobs(Task):
         return {"train": (x[:60], y[:60]), "valid": (x[60:90], y[60:90]), "test": (x[90:], y[90:])}
     def model(self):
         return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+"""
+
+REFUSED = """
+class Recurrent(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.last = nn.LSTM(1, 4, batch_first=True), nn.Linear(4, 3)
+    def forward(self, x):
+        return self.last(self.inner(x[..., None])[0][:, -1])
+
+class Sequences(Blobs):
+    name = "sequences"
+    def model(self):
+        return Recurrent()
 """
 
 SLOW = """
@@ -121,10 +136,24 @@ def test_worker_processes_train_as_this_process_does(task):
     assert sum(heard) == len(CONFIGS) * 2 * 8
 
 
+@pytest.mark.filterwarnings("ignore:.*trains one by one")
+@pytest.mark.parametrize(("kind", "asked", "others"), [("Sequences", None, 2), ("Sequences", 1, 0), ("Blobs", None, 0)])
+def test_models_that_vmap_refuses_train_in_processes(tmp_path, monkeypatch, kind, asked, others):
+    monkeypatch.setattr(crews, "usual", lambda: 2)
+    (tmp_path / "blobs.py").write_text(TASK + REFUSED)
+    task = create(f"{tmp_path / 'blobs.py'}:{kind}", "cpu", None)
+    with closing(engine(task, "metric", workers=asked)) as pool:
+        crew = Crew(Population(task), pool)
+        scores = [crew.train(CONFIGS[:4], [seed], 8)["valid"] for seed in (3, 4)]
+        assert pool.others == len(pool.workers) == others
+    np.testing.assert_allclose(scores, [Population(task).train(CONFIGS[:4], [s], 8)["valid"] for s in (3, 4)], atol=1e-6)
+
+
 class Faulty:
     """An engine that loses what it is given as often as it is told, and then does it here."""
 
     size = others = 1
+    reinforce = Pool([]).reinforce
 
     def __init__(self, work, times, *, away=False):
         self.work, self.times, self.away = work, times, away

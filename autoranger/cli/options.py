@@ -87,7 +87,7 @@ Refine = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: 1; with Ray as many as fit."),
+    typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: as many as help, 4 at most; with Ray all that fit."),
 ]
 EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]
 Address = Annotated[

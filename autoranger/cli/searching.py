@@ -38,7 +38,7 @@ from autoranger.cli.options import (
 )
 from autoranger.search.commands import hidden, program
 from autoranger.search.direction import Direction
-from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune import LR_RANGE, SPACE
 from autoranger.terminal import Aside, Interrupted
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def search(
     def searched(opened: BaseStorage, name: str, progress: Progress) -> Outcome:
         board = Board(opened, name, Trained.from_data)
         cluster = chosen_cluster(engine, address, workers, gpu=chosen.device.type == "cuda")
-        team = crew_engine(chosen, objective, workers=workers or 1, devices=places, cluster=cluster, board=board)
+        team = crew_engine(chosen, objective, workers=workers, devices=places, cluster=cluster, board=board)
         with closing(team) as crew:
             return run(
                 chosen,
@@ -183,7 +183,7 @@ def tune(
         str | None, typer.Option(help="Time limit of one training, as 10m. Default: none, but hung ones are stopped.")
     ] = None,
     log: Annotated[Path | None, typer.Option(help="A file for what trainings print.")] = None,
-    space: SpaceOption = "ranger21",
+    space: SpaceOption = SPACE,
     add: Add = None,
     sampler: SamplerOption = "auto",
     refine: Refine = True,
@@ -204,7 +204,7 @@ def tune(
 
     **Examples**
 
-        autoranger tune train.py:train --budget 2h --workers 2
+        autoranger tune train.py:train --budget 2h
         autoranger tune train.py:train --metric loss --direction minimize --out mine.toml
     """
     began = time.monotonic()
@@ -228,7 +228,7 @@ def tune(
                 metric=metric,
                 direction=direction,
                 lr_range=lr_range,
-                workers=workers or 1,
+                workers=workers,
                 timeout=limit,
                 log=log,
                 cluster=chosen_cluster(engine, address, workers, gpu=False),

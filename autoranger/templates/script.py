@@ -61,6 +61,6 @@ def evaluate(model: nn.Module, inputs: Tensor, targets: Tensor) -> float:
 
 
 if __name__ == "__main__":  # workers import this file, too
-    autoranger.tune(train, budget="5m", workers=2, metric="f1", out="tuned.toml")
+    autoranger.tune(train, budget="5m", metric="f1", out="tuned.toml")
     # Then, in the real training:
     # optimizer = autoranger.load("tuned.toml").build(model.parameters(), total_steps=epochs * len(loader))

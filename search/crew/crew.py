@@ -18,7 +18,7 @@ from autoranger.search.engine.board import Board
 from autoranger.search.engine.cluster import Actors, Cluster
 from autoranger.search.engine.engine import Engine, Lost
 from autoranger.search.engine.pool import Pool
-from autoranger.search.engine.process import Processes, can_fork
+from autoranger.search.engine.process import Processes, can_fork, usual
 from autoranger.search.engine.thread import Here
 from autoranger.search.population.population import Population, Scores, blank
 from autoranger.search.tasks.task import Task
@@ -70,6 +70,8 @@ class Crew:
         among: Sequence[Config] = (),
     ) -> Scores:
         """See `Population.train`."""
+        if self.population.ways.training is None and self.engine.reinforce():
+            self.workers = self.engine.others
         place = {config: k for k, config in enumerate(configs)}
         scores, left = blank(len(configs), len(seeds), splits, curve), dict.fromkeys(configs)
 
@@ -177,7 +179,7 @@ def engine(
     task: Task,
     objective: str,
     *,
-    workers: int = 1,
+    workers: int | None = None,
     devices: Sequence[str] = (),
     cluster: Cluster | None = None,
     board: Board | None = None,
@@ -188,7 +190,8 @@ def engine(
         task: is made anew in each worker process if `tasks.create` has made it; otherwise it is sent to them, or copied
             by forks.
         objective: of the search.
-        workers: how many processes. With one, and no devices, it is this process.
+        workers: how many processes. With one, and no devices, it is this process. By default it is this process, and
+            `usual` others if its threads cannot share the work: if models on a CPU have to be trained one by one.
         devices: one for each process.
         cluster: of Ray, whose actors train instead of processes.
         board: with workers that join.
@@ -197,14 +200,15 @@ def engine(
         ConfigError: if there are to be processes, and the task can neither be sent nor copied; or as `Actors`.
         DataError: as `Actors`.
     """
-    work, size = Training(task.origin or task, objective, devices), max(workers, len(devices))
+    work, size = Training(task.origin or task, objective, devices), max(workers or 1, len(devices))
     joining = [] if board is None else [board]
     if cluster is not None:
         actors = Actors(work, cluster)
         strength = 1 if cluster.gpus else cluster.cpus / torch.get_num_threads()
         return Pool([actors, *joining], speed=max(1.0, actors.size * strength))
     if size == 1 and not devices:
-        return Pool([Here(work), *joining])
+        alone = workers is None and task.device.type == "cpu" and usual() > 1
+        return Pool([Here(work), *joining], reserve=processes(work, task, usual()) if alone else None)
     return Pool([processes(work, task, size), *joining], speed=max(1, len(devices)))
 
 

@@ -77,6 +77,12 @@ class Engine(Protocol):
         """How many of them are not done by this process."""
         ...
 
+    def reinforce(self) -> bool:
+        """Lets workers take the place of this process, which turns out to be slow alone, and returns whether it has any
+        in reserve.
+        """
+        ...
+
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """Does items, and yields each with what came of it, in the order in which they end: `Lost`, or what the work
         returned.

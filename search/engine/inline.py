@@ -23,6 +23,10 @@ class Inline:
     def __init__(self, work: Work) -> None:
         self.work = work
 
+    def reinforce(self) -> bool:
+        """See `Engine`."""
+        return False
+
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """See `Engine`."""
         for item in items:

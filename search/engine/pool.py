@@ -28,10 +28,17 @@ class Pool:
         timeout: seconds that an item may take. If None there is no limit, but a worker may not be silent for too long
             (see `PATIENCE`).
         speed: how many times as fast it is expected to be as this process would be alone.
+        reserve: takes the place of this process from `reinforce` on.
     """
 
-    def __init__(self, sources: Sequence[Source], timeout: float | None = None, speed: float = 1.0) -> None:
-        self.sources, self.timeout, self.speed = list(sources), timeout, speed
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        timeout: float | None = None,
+        speed: float = 1.0,
+        reserve: Source | None = None,
+    ) -> None:
+        self.sources, self.timeout, self.speed, self.reserve = list(sources), timeout, speed, reserve
         self.workers: dict[Worker, Source] = {}
         self.longest_silence = math.inf
 
@@ -44,6 +51,16 @@ class Pool:
     def others(self) -> int:
         """See `Engine`."""
         return sum(source.size for source in self.sources if not source.here)
+
+    def reinforce(self) -> bool:
+        """See `Engine`."""
+        if self.reserve is None:
+            return False
+        for worker in [worker for worker, source in self.workers.items() if source.here]:
+            self._drop(worker)
+        self.sources = [self.reserve, *(source for source in self.sources if not source.here)]
+        self.reserve = None
+        return True
 
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:
         """See `Engine`."""

@@ -14,11 +14,16 @@ from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.search.engine.child import BEGUN_AGAIN, NAME, serve
 from autoranger.search.engine.engine import Work, Worker
 from autoranger.search.engine.pool import GRACE
 from autoranger.search.vectorization import on_gpu
+
+MOST = 4
+"""Most processes that begin where nobody says how many: each has its own copy of data, model and torch."""
 
 FORGIVEN = 3
 """Workers in a row that may end before they are ready."""
@@ -130,6 +135,11 @@ def anew() -> BaseContext:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["autoranger.search.crew.batch", "autoranger.search.tune.training"])
     return context
+
+
+def usual() -> int:
+    """How many processes share the cores where nobody says how many: one for each, and `MOST` at most."""
+    return min(MOST, torch.get_num_threads())
 
 
 def can_fork() -> bool:

@@ -21,13 +21,13 @@ from autoranger.search.engine.cluster import Actors, Cluster
 from autoranger.search.engine.engine import Engine
 from autoranger.search.engine.inline import Inline
 from autoranger.search.engine.pool import Pool
-from autoranger.search.engine.process import Processes, can_fork
+from autoranger.search.engine.process import Processes, can_fork, usual
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
-from autoranger.search.tune import LR_RANGE
+from autoranger.search.tune import LR_RANGE, SPACE
 from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.script import Script
@@ -44,7 +44,7 @@ def tune_in(
     metric: str | None = None,
     direction: Direction | None = None,
     lr_range: tuple[float, float] = LR_RANGE,
-    workers: int = 1,
+    workers: int | None = None,
     timeout: float | None = None,
     log: Path | None = None,
     cluster: Cluster | None = None,
@@ -67,14 +67,15 @@ def tune_in(
         study: name of the study in it.
         metric, direction, lr_range, workers, timeout, log: see `autoranger.tune`.
         cluster: of Ray, whose actors call the function instead of worker processes.
-        space, seed, budget, plan, sampler, refine, cost, resume, progress, began: see `search`.
+        space: what to choose from; that of `SPACE` by default.
+        seed, budget, plan, sampler, refine, cost, resume, progress, began: see `search`.
 
     Raises:
         ConfigError: if the function cannot be called, its first training fails, or training makes the metric worse;
             and as `search`.
         SearchError: if there is nothing to recommend.
     """
-    space, code = space or Space(), checksum(train)
+    space, code = space or Space.of(SPACE), checksum(train)
     board = Board(storage, study, Result.from_data)
     with closing(engine(train, workers, timeout, log, cluster, board)) as trainer:
         subject = Script(
@@ -113,7 +114,7 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
 
 def engine(
     train: Train,
-    workers: int,
+    workers: int | None,
     timeout: float | None,
     log: Path | None,
     cluster: Cluster | None = None,
@@ -129,6 +130,8 @@ def engine(
         board: with workers that join.
     """
     joining = [] if board is None else [board]
+    if workers is None:
+        workers = 1 if torch.cuda.is_available() else usual()
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if cluster is not None:
