@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.report.text import print_outcome
+from autoranger.search import SPACE
 from autoranger.search.direction import Direction
 from autoranger.search.engine.child import BEGUN_AGAIN, in_worker
 from autoranger.search.race.plan import parse_budget
 from autoranger.search.space import Space
-from autoranger.search.tune import LR_RANGE, SPACE
+from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.source import checked, name_of
 from autoranger.search.tune.tune import tune_in
 from autoranger.search.verdict.outcome import Outcome

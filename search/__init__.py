@@ -9,3 +9,7 @@ each component is worth.
 >>> len(Space().arms(most=256, seed=0))
 256
 """
+
+SPACE = "modern"
+"""What a search chooses from if nobody says: in the same time it finds more than one of Ranger21's eight, all of whose
+subsets can be listed (studies/15_head_to_head, studies/23_modern)."""

@@ -23,7 +23,7 @@ from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
-from autoranger.search.vectorization import forked
+from autoranger.search.vectorization import forked, length
 
 
 class Proxy:
@@ -55,7 +55,8 @@ class Proxy:
     def scale(self) -> dict[str, Any]:
         """See `Subject`."""
         with forked(self.about.device):
-            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps)
+            examples = length(self.population.data["train"][1])
+            return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps, examples)
 
     @property
     def origin(self) -> dict[str, str]:

@@ -14,7 +14,7 @@ from optuna.storages import BaseStorage
 
 from autoranger.components.core.config import EVIDENCE
 from autoranger.components.core.errors import ConfigError, SearchError, unknown
-from autoranger.search import samplers
+from autoranger.search import SPACE, samplers
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.cost import Cost
 from autoranger.search.engine.engine import Engine
@@ -48,7 +48,7 @@ def search(
     storage: BaseStorage,
     study: str,
     *,
-    space: Space | str | Sequence[str] = "ranger21",
+    space: Space | str | Sequence[str] = SPACE,
     seed: int = 0,
     budget: float | None = None,
     plan: Plan | None = None,
@@ -68,7 +68,7 @@ def search(
         task: what to train.
         storage: Optuna storage of the trials.
         study: name of the study in it.
-        space: what to choose from: a `Space`, or what `Space.of` takes, such as "modern". Ranger21's eight by default.
+        space: what to choose from: a `Space`, or what `Space.of` takes, such as "ranger21". That of `SPACE` by default.
         seed: of all random numbers; the same seed and plan give the same result on the same machine.
         budget: most seconds that the search takes; no limit if None. If that is too short for a race and a verdict at
             the proxy's full length, the result is the default with a swept learning rate.

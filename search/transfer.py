@@ -17,10 +17,11 @@ from autoranger.components.core.errors import ConfigError, SearchError
 from autoranger.components.core.proxy import proxy_of
 from autoranger.search.clock import Clock
 from autoranger.search.population import Population
+from autoranger.search.population.data import splits
 from autoranger.search.progress import Progress
 from autoranger.search.tasks.task import Task
 from autoranger.search.tasks.words import about
-from autoranger.search.vectorization import forked, reseed
+from autoranger.search.vectorization import forked, length, reseed
 
 SHARES = (0.0, 0.2, 0.4)
 """Of the way to the target, in logarithms of everything, the trainings that are made."""
@@ -140,7 +141,8 @@ def with_proxy(config: Config, task: Task, seed: int) -> Config:
         return config
     with forked(task.device):
         reseed(task.device, seed)
-        return replace(config, proxy=proxy_of(task.model(), task.batch_size, task.steps))
+        examples = length(splits(task)["train"][1])
+        return replace(config, proxy=proxy_of(task.model(), task.batch_size, task.steps, examples))
 
 
 def predicted_at_full_length(

@@ -30,7 +30,7 @@ def gpt(width: int = 8, blocks: int = 2) -> nn.Module:
 
 
 def tuned(**fields: Any) -> Config:
-    return Config(lr=0.01, weight_decay=0.1, proxy=proxy_of(gpt(), batch_size=8, steps=400), **fields)
+    return Config(lr=0.01, weight_decay=0.1, proxy=proxy_of(gpt(), batch_size=8, steps=400, examples=10**6), **fields)
 
 
 def test_the_law_of_width_is_mups_table() -> None:
@@ -109,6 +109,30 @@ def test_a_wider_deeper_longer_training() -> None:
     )
     for group in groups:  # the share of the training over which weights are an average
         assert group["lr"] * group["weight_decay"] * 1600 == pytest.approx(0.01 * 0.1 * 400)
+
+
+@pytest.mark.parametrize(
+    ("examples", "steps", "batch_size", "first"),
+    [
+        (1_000_000, 1600, 8, 4),
+        (800, 1600, 8, 1),
+        (None, 1600, 8, 1),
+        (6400, 1600, 8, 2),
+        (800, 100, 32, 1 / 4),
+        (None, 100, 32, 1 / 4),
+        (1_000_000, 400, 32, 1),
+    ],
+    ids=["new data", "repeated", "unknown", "half new", "as many epochs", "as many epochs, unknown", "larger batches"],
+)
+def test_decay_follows_the_first_pass_over_the_data(
+    examples: int | None, steps: int, batch_size: int, first: float
+) -> None:
+    """Weights are an average over 1/(η·λ) steps, a share of those of the first pass, at that training's rate."""
+    config = replace(tuned(), proxy=proxy_of(gpt(), batch_size=8, steps=400, examples=examples))
+    rate = first**-0.32  # of arXiv 2512.22382, where only the number of steps counts
+    for group in config.build(gpt(), total_steps=steps, batch_size=batch_size).param_groups:
+        assert group["lr"] == pytest.approx(0.01 * (steps / 400) ** -0.32)
+        assert group["weight_decay"] == pytest.approx(0.1 / (rate * first))
 
 
 @pytest.mark.parametrize(

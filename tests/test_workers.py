@@ -146,7 +146,9 @@ def test_models_that_vmap_refuses_train_in_processes(tmp_path, monkeypatch, kind
         crew = Crew(Population(task), pool)
         scores = [crew.train(CONFIGS[:4], [seed], 8)["valid"] for seed in (3, 4)]
         assert pool.others == len(pool.workers) == others
-    np.testing.assert_allclose(scores, [Population(task).train(CONFIGS[:4], [s], 8)["valid"] for s in (3, 4)], atol=1e-6)
+    np.testing.assert_allclose(
+        scores, [Population(task).train(CONFIGS[:4], [s], 8)["valid"] for s in (3, 4)], atol=1e-6
+    )
 
 
 class Faulty:

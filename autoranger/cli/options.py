@@ -65,7 +65,7 @@ SpaceOption = Annotated[
     str,
     typer.Option(
         "--space",
-        help="What to choose from: ranger21 (its eight), modern, extended (all), or components as in A,B,C. "
+        help="What to choose from: modern, ranger21 (its eight), extended (all), or components as in A,B,C. "
         "Full Ranger21 is compared with in any case.",
         metavar="NAME",
     ),
@@ -87,7 +87,10 @@ Refine = Annotated[
 Seed = Annotated[int, typer.Option(min=0, help="The same seed, plan and machine give the same file.")]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Processes that train at once, sharing the cores. Default: as many as help, 4 at most; with Ray all that fit."),
+    typer.Option(
+        min=1,
+        help="Processes that train at once, sharing the cores. Default: what helps, up to 4; with Ray all that fit.",
+    ),
 ]
 EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]
 Address = Annotated[

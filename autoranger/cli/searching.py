@@ -36,9 +36,10 @@ from autoranger.cli.options import (
     Verbose,
     Workers,
 )
+from autoranger.search import SPACE
 from autoranger.search.commands import hidden, program
 from autoranger.search.direction import Direction
-from autoranger.search.tune import LR_RANGE, SPACE
+from autoranger.search.tune import LR_RANGE
 from autoranger.terminal import Aside, Interrupted
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def search(
     task: Task,
     out_path: OutPath = Path("tuned.toml"),
     budget: Budget = None,
-    space: SpaceOption = "ranger21",
+    space: SpaceOption = SPACE,
     add: Add = None,
     sampler: SamplerOption = "auto",
     refine: Refine = True,

@@ -17,7 +17,8 @@ from autoranger.components.core.rows import row_shape
 from autoranger.components.core.transposed import transposed
 
 Proxy = Mapping[str, Any]
-"""`batch_size`, `steps`, `depth` and `layers`: for each parameter, by its name (see `any_block`), its `Shape`."""
+"""`batch_size`, `steps`, `depth`, `examples` of the training data, and `layers`: for each parameter, by its name (see
+`any_block`), its `Shape`."""
 
 
 BLOCK = re.compile(r"(?<![^.])\d+(?=\.[^.]+\.)")
@@ -84,15 +85,16 @@ def any_block(name: str) -> str:
     return BLOCK.sub("*", name)
 
 
-def proxy_of(model: nn.Module, batch_size: int | None, steps: int) -> dict[str, Any]:
-    """The record of a proxy, for the file of a config that was found on it."""
+def proxy_of(model: nn.Module, batch_size: int | None, steps: int, examples: int | None = None) -> dict[str, Any]:
+    """The record of a proxy, for the file of a config that was found on it; without what is not known."""
     shapes = shapes_of(model)
     alike: dict[str, set[tuple[str, int, int]]] = {}
     for name, shape in shapes.items():
         alike.setdefault(any_block(name), set()).add(shape[:3])
     # One entry for all blocks where these are equal.
     layers = {name if len(alike[any_block(name)]) > 1 else any_block(name): shape for name, shape in shapes.items()}
-    record = {"steps": steps, "depth": depth_of(shapes)} | ({"batch_size": batch_size} if batch_size else {})
+    record = {"steps": steps, "depth": depth_of(shapes), "batch_size": batch_size, "examples": examples}
+    record = {name: number for name, number in record.items() if number}
     return record | {"layers": {name: shape._asdict() for name, shape in layers.items()}}
 
 
@@ -103,8 +105,8 @@ def check_proxy(given: object) -> dict[str, Any]:
     record = dict(given)
     layers = record.pop("layers", {})
     for name, value in record.items():
-        if name not in ("batch_size", "steps", "depth"):
-            raise ConfigError(f"proxy.{name} is unknown; a proxy has batch_size, steps, depth and layers.")
+        if name not in ("batch_size", "steps", "depth", "examples"):
+            raise ConfigError(f"proxy.{name} is unknown; a proxy has batch_size, steps, depth, examples and layers.")
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise ConfigError(f"proxy.{name} is {value!r}, but must be a whole number from 1.")
     if not isinstance(layers, Mapping):

@@ -16,7 +16,7 @@ from autoranger.components.core.config import Config
 from autoranger.components.core.degrees import degrees_of
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.kinds import KINDS, kinds_of, renamed
-from autoranger.components.core.proxy import Shape, any_block, depth_of, shapes_of
+from autoranger.components.core.proxy import Proxy, Shape, any_block, depth_of, shapes_of
 from autoranger.components.optimizer.groups import Group
 
 MOST = 2.0
@@ -62,9 +62,9 @@ def scaled(model: nn.Module, config: Config, total_steps: int | None, batch_size
         }
         acting = tuple((law, factor) for law, factor in factors.items() if not math.isclose(factor, 1.0))
         members[kind, acting].append((name, p))
-    steps = total_steps / config.proxy["steps"] if total_steps and "steps" in config.proxy else 1.0
+    once = first_pass(config.proxy, total_steps, batch_size)
     order = sorted(members, key=lambda key: [*KINDS].index(key[0]))
-    return Scaling([group(config, kind, acting, members[kind, acting], steps) for kind, acting in order], notes)
+    return Scaling([group(config, kind, acting, members[kind, acting], once) for kind, acting in order], notes)
 
 
 def by_parameter(
@@ -80,15 +80,30 @@ def by_parameter(
     return found
 
 
-def group(config: Config, kind: str, acting: tuple[tuple[str, float], ...], members: list[Any], steps: float) -> Group:
-    """The group of some parameters of a kind, for all of which the same laws act."""
-    rate = math.prod(factor for _, factor in acting)
+def group(
+    config: Config, kind: str, acting: tuple[tuple[str, float], ...], members: list[Any], once: tuple[float, float]
+) -> Group:
+    """The group of some parameters of a kind, for all of which the same laws act; `once` is of `first_pass`."""
     found: Group = {"params": members, "kind": kind}
     if acting:
-        found |= {"lr_factor": rate, "laws": dict(acting)}
-    if rate * steps != 1:
-        found["weight_decay"] = config.of(kind).weight_decay * laws.decay(rate, steps)
+        found |= {"lr_factor": math.prod(factor for _, factor in acting), "laws": dict(acting)}
+    rate = math.prod(factor for law, factor in acting if law != "length") * laws.length(*once)
+    factor = laws.decay(rate, once[1])
+    if not math.isclose(factor, 1.0):
+        found["weight_decay"] = config.of(kind).weight_decay * factor
     return found
+
+
+def first_pass(proxy: Proxy, total_steps: int | None, batch_size: int | None) -> tuple[float, float]:
+    """The ratios of batch size and of steps, as far as the data are new: those of the first pass over them.
+
+    Where it is not known how many examples there are, they count as having all been seen by the proxy.
+    """
+    size = batch_size / proxy["batch_size"] if batch_size and "batch_size" in proxy else 1.0
+    if not {"steps", "batch_size", "examples"} <= proxy.keys():
+        return size, 1 / size
+    whole = proxy["examples"] / proxy["batch_size"]
+    return size, min(total_steps or proxy["steps"], whole / size) / min(proxy["steps"], whole)
 
 
 def of_training(
@@ -103,6 +118,8 @@ def of_training(
             notes.append(f"the file does not say what the proxy's {name} was, so that nothing is scaled by it.")
     size = batch_size / proxy["batch_size"] if batch_size and "batch_size" in proxy else 1.0
     steps = total_steps / proxy["steps"] if total_steps and "steps" in proxy else 1.0
+    if steps != 1 and "examples" not in proxy:
+        notes.append("the file does not say how many examples there were; they count as repeated in a longer training.")
     found["batch"] = {kind: laws.batch(size, degrees_of(config.of(kind))) for kind in KINDS}
     found["length"] = dict.fromkeys(KINDS, laws.length(size, steps))
     return found

@@ -7,7 +7,3 @@ function to a search.
 
 LR_RANGE = (3e-4, 1e-2)
 """Lowest and highest learning rate to begin with, by default."""
-
-SPACE = "modern"
-"""What it chooses from, by default: there are too few trainings to try all subsets of even eight components, and a sampler
-that begins with what helped elsewhere finds more among all of these (studies/15_head_to_head)."""

@@ -13,6 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage
 
 from autoranger.components.core.errors import ConfigError
+from autoranger.search import SPACE
 from autoranger.search.clock import Clock
 from autoranger.search.cost import Cost
 from autoranger.search.direction import Direction
@@ -27,7 +28,7 @@ from autoranger.search.race.plan import Plan
 from autoranger.search.serialization import from_data
 from autoranger.search.space import Space
 from autoranger.search.study import AUTO, conduct
-from autoranger.search.tune import LR_RANGE, SPACE
+from autoranger.search.tune import LR_RANGE
 from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.script import Script

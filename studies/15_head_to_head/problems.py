@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -98,7 +99,8 @@ def train_task(name: str, trial: Any) -> dict[str, float]:
         optimizer.step()
         if t + 1 in looks and trial.watched:
             trial.report(score(task, model, data["valid"]), t + 1)
-    return {part: score(task, model, data[part]) for part in ("valid", "test")}
+    with getattr(optimizer, "evaluation", nullcontext)():  # of ours, which a search of a task scores, too
+        return {part: score(task, model, data[part]) for part in ("valid", "test")}
 
 
 @torch.no_grad()

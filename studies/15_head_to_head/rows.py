@@ -65,4 +65,4 @@ def train(trial):
 
 
 if __name__ == "__main__":
-    autoranger.tune(train, budget="10m", workers=2, out="rows.toml")
+    autoranger.tune(train, budget="10m", out="rows.toml")

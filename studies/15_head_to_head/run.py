@@ -151,13 +151,14 @@ def differences(record: dict[str, Any]) -> list[tuple[str, int, str, float, floa
     rows = []
     for problem, mine in record.get("problems", {}).items():
         for length, judged in mine["judged"].items():
+            seeds = sorted(set.intersection(*(set(judged[name]) for name in ALL)))
             values = {
-                name: np.array([np.nan if scores[1] is None else scores[1] for scores in of_seeds.values()])
-                for name, of_seeds in judged.items()
+                name: np.array([np.nan if judged[name][seed][1] is None else judged[name][seed][1] for seed in seeds])
+                for name in ALL
             }
             for name in ALL[1:]:
                 both = all(mine["choices"].get(one, {}).get("choice") for one in (AUTORANGER, name))
-                if both and len(values[name]):
+                if both and seeds:
                     ours, theirs = values[AUTORANGER], values[name]
                     paired = paired_difference(ours, theirs, comparisons=len(ALL) - 1)
                     rows.append((problem, int(length), name, np.nanmean(ours), np.nanmean(theirs), paired))

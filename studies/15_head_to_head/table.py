@@ -35,4 +35,4 @@ def train(trial):
 
 
 if __name__ == "__main__":
-    autoranger.tune(train, budget="10m", workers=2, out="table.toml")
+    autoranger.tune(train, budget="10m", out="table.toml")

@@ -76,4 +76,4 @@ def train(trial):
 
 
 if __name__ == "__main__":
-    autoranger.tune(train, budget="10m", workers=2, direction="minimize", out="text.toml")
+    autoranger.tune(train, budget="10m", direction="minimize", out="text.toml")
