@@ -48,7 +48,8 @@ SHORTER = {
     r"\bsteps = \d+": "steps = 6",
     r"full_steps = \d+": "full_steps = 12",
     r"round\(20 \*": "round(2 *",
-    r'budget="\w+", workers=\d': "workers=0",
+    r'budget="\w+"': "workers=0",
+    r"search --task digits(?!.*--space)": "search --task digits --space ranger21",
     r"n_trials=100": "n_trials=12",
     r"steps:0\.\d+": "steps:0.2",
 }

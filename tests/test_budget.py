@@ -465,7 +465,7 @@ def test_a_wrong_metric_ends_a_search_before_it_begins(autoranger):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["mine.py:Diverging", "--sampler", "random"], "failed, with learning rates from"),
+        (["mine.py:Diverging", "--space", "ranger21", "--sampler", "random"], "failed, with learning rates from"),
         (["mine.py:Mine", "--budget", "0.01s"], "give it a --budget of"),
     ],
 )

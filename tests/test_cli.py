@@ -106,7 +106,7 @@ def test_a_wrong_config_file_is_explained(text, words, autoranger):
 
 
 def test_a_search_exports_what_it_found(autoranger):
-    code, out, err = autoranger("search", "--task", "mine.py:Mine", "--study", "s")
+    code, out, err = autoranger("search", "--task", "mine.py:Mine", "--study", "s", "--space", "ranger21")
     assert code == 0, err
     assert "on 32 fresh seeds, in trainings of 4 steps" in " ".join(out.split())
     assert "trainings of 4 steps, 32 fresh seeds" in Path("tuned.toml").read_text()

@@ -101,11 +101,11 @@ def search(
 ) -> None:
     """Race subsets of the components on a task, and export the winner.
 
-    The first round trains every subset for a short time, with a grid of learning rates; later rounds train the best
-    ones longer and on more seeds. If there are too many subsets, a sampler chooses: --sampler auto (which is bayes),
-    thompson, comband, combucb, or Optuna's tpe, gp, cmaes, random. The finalists are compared on fresh seeds, and the
-    subset that beats full Ranger21 significantly is exported, or full Ranger21 itself if none does. If --budget is too
-    short for that, full Ranger21 is exported with the best of a few learning rates.
+    The first round trains subsets for a short time, each with several learning rates; later rounds train the best ones
+    longer and on more seeds. A sampler chooses the subsets: --sampler auto (which is bayes), thompson, comband,
+    combucb, or Optuna's tpe, gp, cmaes, random. With --space ranger21 all 256 are trained. The finalists are compared
+    on fresh seeds, and the subset that beats full Ranger21 significantly is exported, or full Ranger21 itself if none
+    does. If --budget is too short for that, full Ranger21 is exported with the best of a few learning rates.
 
     **Examples**
 

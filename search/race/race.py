@@ -180,9 +180,9 @@ class Race:
             scores = opening(self, plan, seeds(first.seeds))
         require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
-            entrants = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, before.keep)}
+            entrants = self.entrants(scores, before.keep, rung, plan)
             candidates = sum(map(len, entrants.values()))
-            if not self.clock.affords(candidates * rung.seeds * rung.steps, plan):
+            if not entrants:
                 self.clock.left_out(rounds - number + 1)
                 break
             work = plan.cost(len(entrants), rates, first=number - 1)
@@ -195,6 +195,15 @@ class Race:
                 self.clock.left_out(rounds - number + 1)
                 break
         return {arm: scores[arm] for arm in self.survivors(scores, plan.rungs[-1].keep)}
+
+    def entrants(self, scores: Standings, most: int, rung: Rung, plan: Plan) -> dict[Config, list[float]]:
+        """The arms of a round with their rates: `most`, or half as many, and so on, until there is time; else none."""
+        while most >= rung.keep:
+            arms = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, most)}
+            if self.clock.affords(sum(map(len, arms.values())) * rung.seeds * rung.steps, plan):
+                return arms
+            most //= 2
+        return {}
 
     def train(
         self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Standings

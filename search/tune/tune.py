@@ -132,7 +132,7 @@ def engine(
     """
     joining = [] if board is None else [board]
     if workers is None:
-        workers = 1 if torch.cuda.is_available() else usual()
+        workers = 1 if torch.accelerator.is_available() else usual()
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if cluster is not None:
