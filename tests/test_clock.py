@@ -23,7 +23,8 @@ from autoranger.search import tasks
 from autoranger.search.clock import Clock
 from autoranger.search.population.population import Scores, blank
 from autoranger.search.progress import Progress
-from autoranger.search.race.plan import Plan, ladder, make_plan
+from autoranger.search.race.plan import Plan, Rung, ladder, make_plan
+from autoranger.search.race.race import Race
 from autoranger.search.space import Space, lr_grid
 from autoranger.search.storage.record import Record
 from tests import toy
@@ -224,6 +225,16 @@ def test_the_shortest_comparison_is_tried_if_there_is_time_for_it_alone(time: Ti
     for seconds, expected in ((1.01 * least, plan), (0.99 * least, None)):
         clock.rate = seconds / 54.0  # what is left of the budget for the race and the verdict
         assert studies.planned(subject, SPACE, clock, "auto", refine=True) == expected  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("limit", "entrants"), [(80, 8), (79, 4), (20, 2), (19, 0)])
+def test_a_round_is_halved_until_there_is_time_for_it(limit: int, entrants: int) -> None:
+    """Down to as many arms as it keeps."""
+    clock: Any = SimpleNamespace(affords=lambda work, plan: work <= limit)
+    race, rung = Race(None, None, {}, clock), Rung(10, 1, keep=2, lrs=1)  # type: ignore[arg-type]
+    scores = {arm: {0.01: np.array([float(rank)])} for rank, arm in enumerate(SPACE.arms(8, 0))}
+    found = race.entrants(scores, 8, rung, Plan(8, (rung,), 8, 10))
+    assert found == {arm: [0.01] for arm in [*reversed(scores)][:entrants]}
 
 
 def test_a_verdict_goes_on_as_long_as_there_is_time(time: Time) -> None:
