@@ -20,7 +20,10 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -32,11 +35,13 @@ from contestants import ADAMW, ANY, AUTORANGER, UNTUNED, one, tuned, usable
 from problems import DATA, PROBLEMS, Problem, data_of, script, task_of
 
 from autoranger.components.core.errors import ConfigError, DataError, SearchError
+from autoranger.search import space
 from autoranger.search.study import search
 from autoranger.search.tune.tune import tune_in
 from autoranger.search.verdict.statistics import paired_difference
 
 HERE = Path(__file__).parent
+LEDGER = HERE.parent / "21_ledger"
 TUNED = (AUTORANGER, ADAMW, ANY)
 ALL = (*TUNED, *UNTUNED)
 FIRST_SEED, LEAST_SEEDS = 50_000_000, 4
@@ -105,13 +110,14 @@ def warm(_: int) -> int:
 
 
 def chosen(problem: Problem, contestant: str, budget: float, folder: Path, pool: Any) -> dict[str, Any]:
-    """What a contestant chooses within its time."""
+    """What a contestant chooses within its time. Nobody knows the task from before: see `stranger`."""
     if contestant != AUTORANGER:
         return tuned(problem, contestant, budget, folder, pool)
     began, storage = time.time(), optuna.storages.InMemoryStorage()
     try:
         if problem.task:
-            outcome = search(task_of(problem.name), storage, "study", budget=budget)
+            with stranger(problem.name):
+                outcome = search(task_of(problem.name), storage, "study", budget=budget)
         else:
             direction = "maximize" if problem.sign > 0 else "minimize"
             outcome = tune_in(script(problem.name), storage, "study", budget=budget, workers=2, direction=direction)
@@ -124,6 +130,21 @@ def chosen(problem: Problem, contestant: str, budget: float, folder: Path, pool:
         "trainings": len(optuna.load_study(study_name="study", storage=storage).trials),
         "verdict": evidence.get("verdict"),
     }
+
+
+@contextmanager
+def stranger(task: str) -> Iterator[None]:
+    """Within it, searches begin with nothing that was found on a shipped task, as with one that nobody has seen."""
+    from page import sets_of
+
+    record = {name: part for name, part in json.loads((LEDGER / "record.json").read_text()).items() if name != task}
+    of_others = replace(space.ledger(), sets=tuple(map(tuple, sets_of(record))))
+    before = space.ledger, space.recorded
+    space.ledger, space.recorded = lambda: of_others, tuple  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        space.ledger, space.recorded = before  # type: ignore[misc]
 
 
 def judge(problem: Problem, mine: dict[str, Any], length: int, seeds: int, end: float, pool: Any, write: Any) -> None:
@@ -209,5 +230,5 @@ def draw(record: dict[str, Any], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(HERE))
+    sys.path[:0] = [str(HERE), str(LEDGER)]
     main()
