@@ -17,7 +17,7 @@ from autoranger.components.core.errors import ConfigError, reason, unknown
 from autoranger.components.core.proxy import any_block
 from autoranger.components.optimizer.arrange import arrange
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
-from autoranger.components.optimizer.scaling import require_batch_size, scaled
+from autoranger.components.optimizer.scaling import require_count, scaled
 from autoranger.search.tasks import is_file, load_file, load_module, split
 from autoranger.search.transfer import Transfer
 
@@ -74,7 +74,7 @@ def model_of(spec: str) -> nn.Module:
 
 def fit(config: Config, model: nn.Module, steps: int | None, batch_size: int | None) -> Fit:
     """The parameter groups of a config for a model, as `Config.build` makes them."""
-    require_batch_size(batch_size)
+    require_count("batch_size", batch_size)
     scaling = scaled(model, config, steps, batch_size) if config.proxy else None
     groups: list[Any] = scaling.groups if scaling else arrange(model, config)
     optimizer = ComposedOptimizer(groups, config, total_steps=steps or 1)

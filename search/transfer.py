@@ -114,13 +114,13 @@ def transfer(
         ConfigError: if the target is no other scale, or the task's model has no scale.
         SearchError: if everything diverges at some scale.
     """
+    noted, config = bool(config.proxy), with_proxy(config, task, seed)
     full = task.full()
     target = scale, batch_size or full.batch_size, steps or full.steps
     if target == (1.0, task.batch_size, task.steps):
         raise ConfigError("this is the task's own scale; name another by --scale, --steps or --batch-size.")
     if scale != 1 and "scale" not in inspect.signature(task.model).parameters:
         raise ConfigError(f"{about(task)}: its model has no scale; write `def model(self, scale=1.0)`.")
-    noted, config = bool(config.proxy), with_proxy(config, task, seed)
     clock = Clock(None, progress or Progress())
     numbers, stops = list(range(seed * 1_000_000, seed * 1_000_000 + seeds)), list[Stop]()
     for share in SHARES:

@@ -149,6 +149,11 @@ def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor
     return order[: steps * batch_size].view(steps, batch_size)
 
 
+def has_gpu() -> bool:
+    """Whether there is a GPU, CUDA's or Apple's. Asked so, CUDA is not begun, and the process can still be forked."""
+    return torch.cuda.device_count() > 0 or torch.backends.mps.is_available()
+
+
 def on_gpu() -> bool:
     """Whether this process uses a GPU."""
     return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]

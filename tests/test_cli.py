@@ -21,7 +21,7 @@ from autoranger import Config, load
 from autoranger.cli import COMMANDS
 from autoranger.components.core.component import registry
 from autoranger.components.core.config import read
-from autoranger.components.presets import PRESETS, RANGER21
+from autoranger.components.presets import MODERN, PRESETS, RANGER21
 from autoranger.search.race.baselines import WORDS
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.verdict.outcome import Evidence
@@ -146,6 +146,7 @@ def test_json_is_for_machines(autoranger):
     document = json.loads(out)
     assert Config.from_dict(document["config"]) == Config.load(document["out"])
     assert document["evidence"]["settings"]["task"] == "mine"
+    assert document["evidence"]["settings"]["components"] == list(MODERN)
     assert json.loads(autoranger("components", "--json")[1]).keys() == registry.keys()
     assert json.loads(autoranger("presets", "--json")[1]).keys() == PRESETS.keys()
     assert {"digits", "cifar"} <= json.loads(autoranger("tasks", "--json")[1]).keys()

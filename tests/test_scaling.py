@@ -121,8 +121,18 @@ def test_a_wider_deeper_longer_training() -> None:
         (800, 100, 32, 1 / 4),
         (None, 100, 32, 1 / 4),
         (1_000_000, 400, 32, 1),
+        (None, 400, 32, 1),
     ],
-    ids=["new data", "repeated", "unknown", "half new", "as many epochs", "as many epochs, unknown", "larger batches"],
+    ids=[
+        "new data",
+        "repeated",
+        "unknown",
+        "half new",
+        "as many epochs",
+        "as many epochs, unknown",
+        "larger batches",
+        "larger batches, unknown",
+    ],
 )
 def test_decay_follows_the_first_pass_over_the_data(
     examples: int | None, steps: int, batch_size: int, first: float
@@ -133,6 +143,13 @@ def test_decay_follows_the_first_pass_over_the_data(
     for group in config.build(gpt(), total_steps=steps, batch_size=batch_size).param_groups:
         assert group["lr"] == pytest.approx(0.01 * (steps / 400) ** -0.32)
         assert group["weight_decay"] == pytest.approx(0.1 / (rate * first))
+
+
+def test_the_real_training_may_have_more_data() -> None:
+    config = replace(tuned(), proxy=proxy_of(gpt(), batch_size=8, steps=400, examples=3200))
+    for examples, first in ((None, 1), (3200, 1), (6400, 2), (10**6, 4)):
+        for group in config.build(gpt(), total_steps=1600, batch_size=8, examples=examples).param_groups:
+            assert group["weight_decay"] == pytest.approx(0.1 / (first**-0.32 * first))
 
 
 @pytest.mark.parametrize(
@@ -295,6 +312,6 @@ def test_a_search_says_what_its_proxy_was() -> None:
     from autoranger.search.proxy import Proxy
 
     scale = Proxy(Toy(), "metric").scale
-    assert (scale["steps"], scale["batch_size"], scale["depth"]) == (12, 8, 1)
+    assert (scale["steps"], scale["batch_size"], scale["examples"], scale["depth"]) == (12, 8, 48, 1)
     assert [layer["kind"] for layer in scale["layers"].values()] == ["hidden", "vector", "head", "vector"]
     assert [layer["fan_in"] for layer in scale["layers"].values()] == [4, 1, 6, 1]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
 
-from autoranger import Config, ConfigError, load
+from autoranger import Config, ConfigError, Task, load
 from autoranger.search import transfer as module
 from autoranger.search.space import lr_grid
 from autoranger.search.tasks import shipped
@@ -23,6 +24,18 @@ class Wide(Toy):
 
     def model(self, scale: float = 1.0) -> nn.Module:
         return nn.Sequential(nn.Linear(4, round(6 * scale)), nn.Tanh(), nn.Linear(round(6 * scale), 2))
+
+
+class Loaded(Task):
+    """The toy's data in loaders, of batches that the task does not set."""
+
+    name, steps = "loaded", 12
+
+    def data(self) -> dict[str, Any]:
+        return {part: DataLoader(TensorDataset(*split), batch_size=4) for part, split in Toy().data().items()}
+
+    def model(self) -> nn.Module:
+        return Toy().model()
 
 
 def stop(share: float, best: float, error: float = 0.02) -> Stop:
@@ -85,6 +98,14 @@ def test_a_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first.rates == sorted(first.rates)
     assert first.values.index(max(first.values)) not in (0, len(first.values) - 1)  # the edge was moved
     assert found.lr > 1e-3
+
+
+def test_a_task_is_the_proxy_of_a_config_without_one() -> None:
+    """Also in the batches of its loader, which are known once the data are read."""
+    task = Loaded()
+    proxy = module.with_proxy(Config(), task, 0).proxy
+    assert (proxy["steps"], proxy["batch_size"], proxy["examples"]) == (12, 4, 48)
+    assert task.full().batch_size == 4
 
 
 @pytest.mark.parametrize(

@@ -30,12 +30,13 @@ from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.space import Space
 from autoranger.search.storage.process import birth
 from autoranger.search.storage.storage import open_storage
+from autoranger.search.tune import tune as tunes
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import Result, Training, named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
-from autoranger.search.tune.tune import tune_in
+from autoranger.search.tune.tune import engine, tune_in
 from tests import trainings
 
 ROOT = Path(__file__).parents[1]
@@ -472,6 +473,21 @@ def test_a_scale_is_of_one_model_that_has_one(models, known):
     for model in models:
         trial.build(model, 8)
     assert bool(trial.scale) == known
+
+
+@pytest.mark.parametrize(("threads", "gpu", "size"), [(2, False, 2), (6, False, 3), (64, False, 4), (8, True, 1)])
+def test_trainings_use_the_cores_if_nobody_says_how_many(monkeypatch, threads, gpu, size):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(tunes, "has_gpu", lambda: gpu)
+    assert engine(trainings.quick, None, None, None).size == size
+
+
+def test_a_script_may_say_what_its_file_notes():
+    trial = Trial(Job(Config(), seed=0), 0, lambda told: None)
+    trial.build(torch.nn.Linear(2, 3), 8, batch_size=16, examples=1000)
+    assert (trial.scale["steps"], trial.scale["batch_size"], trial.scale["examples"]) == (8, 16, 1000)
+    with pytest.raises(ConfigError, match="examples is 0, but must be a whole number from 1"):
+        trial.build(torch.nn.Linear(2, 3), 8, examples=0)
 
 
 @pytest.mark.parametrize("given", ["model", "parameters"])

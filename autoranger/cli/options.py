@@ -89,7 +89,8 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Processes that train at once, sharing the cores. Default: what helps, up to 4; with Ray all that fit.",
+        help="Processes that train at once, sharing the cores. Default: one for each core, up to 4, where "
+        "that helps and there is no GPU; with Ray all that fit.",
     ),
 ]
 EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where workers are: on this machine, or Ray's.")]

@@ -103,9 +103,10 @@ def search(
 
     The first round trains subsets for a short time, each with several learning rates; later rounds train the best ones
     longer and on more seeds. A sampler chooses the subsets: --sampler auto (which is bayes), thompson, comband,
-    combucb, or Optuna's tpe, gp, cmaes, random. With --space ranger21 all 256 are trained. The finalists are compared
-    on fresh seeds, and the subset that beats full Ranger21 significantly is exported, or full Ranger21 itself if none
-    does. If --budget is too short for that, full Ranger21 is exported with the best of a few learning rates.
+    combucb, or Optuna's tpe, gp, cmaes, random. Of a small space, as --space ranger21, every subset is trained if
+    there is time. The finalists are compared on fresh seeds, and the subset that beats full Ranger21 significantly is
+    exported, or full Ranger21 itself if none does. If --budget is too short for that, full Ranger21 is exported with
+    the best of a few learning rates.
 
     **Examples**
 

@@ -163,6 +163,7 @@ class Config:
         total_steps: int | None = None,
         *,
         batch_size: int | None = None,
+        examples: int | None = None,
         scale: bool = True,
         layer_decay: float | None = None,
         maximize: bool = False,
@@ -174,6 +175,7 @@ class Config:
         Args:
             params, total_steps, maximize, compile, state_dtype: as there.
             batch_size: examples in each step of the training, to which a model is scaled.
+            examples: of its training data. Default: as many as the proxy had.
             scale: whether a model's rates and weight decay are scaled from the config's `proxy`, where it has one, to
                 this model, length and batch size (`core.laws`; what acted is in `param_groups` under `laws`).
             layer_decay: factor between the rate of each layer of a model and that of the next one, as in fine-tuning;
@@ -182,7 +184,7 @@ class Config:
         from autoranger.components.optimizer.optimizer import build
 
         how = {"total_steps": total_steps, "maximize": maximize, "compile": compile, "state_dtype": state_dtype}
-        return build(params, self, batch_size, scale=scale, layer_decay=layer_decay, **how)
+        return build(params, self, batch_size, examples, scale=scale, layer_decay=layer_decay, **how)
 
     def save(self, path: str | os.PathLike[str], evidence: Mapping[str, Any] | None = None) -> None:
         """Writes the config as TOML, with `evidence` in a table of its own. The file is replaced whole or not at all.

@@ -74,7 +74,7 @@ def decay(rate: float, steps: float) -> float:
     """The factor on weight decay (Wang and Aitchison 2024, arXiv 2405.13698; Bergsma et al. 2025, arXiv 2505.13738).
 
     Weights are an average of updates over 1/(η·λ) steps, which is to be the same share of the data: η·λ·T stays, where
-    T are the steps of the first pass over the data. Further passes leave λ as it is: less decay, as for more data,
+    T are the steps of the first pass over the data. Further passes leave λ as it is: lowering it, as for more data,
     costs much where a model overfits (studies/17_transfer).
 
     Args:

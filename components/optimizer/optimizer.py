@@ -29,7 +29,7 @@ from autoranger.components.optimizer.layers import by_layer
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
-from autoranger.components.optimizer.scaling import require_batch_size, scaled
+from autoranger.components.optimizer.scaling import require_count, scaled
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
@@ -262,17 +262,19 @@ def build(
     params: ParamsT | nn.Module,
     config: Config,
     batch_size: int | None,
+    examples: int | None,
     *,
     scale: bool,
     layer_decay: float | None,
     **how: Any,
 ) -> ComposedOptimizer:
     """See `Config.build`."""
-    require_batch_size(batch_size)
+    require_count("batch_size", batch_size)
+    require_count("examples", examples)
     model = params if isinstance(params, nn.Module) else None
     if scale and config.proxy and model is not None and any(True for _ in model.parameters()):
         require_total_steps([config], how["total_steps"])
-        params = scaled(model, config, how["total_steps"], batch_size).groups
+        params = scaled(model, config, how["total_steps"], batch_size, examples).groups
     elif scale and config.proxy and batch_size is not None and model is None:
         raise ConfigError(
             "batch_size scales the rates of a model's layers, which parameters do not tell; pass the model itself, or "

@@ -36,7 +36,9 @@ class Scaling:
     notes: list[str] = field(default_factory=list)
 
 
-def scaled(model: nn.Module, config: Config, total_steps: int | None, batch_size: int | None) -> Scaling:
+def scaled(
+    model: nn.Module, config: Config, total_steps: int | None, batch_size: int | None, examples: int | None = None
+) -> Scaling:
     """The parameter groups of a model for a config, as its laws have them at this scale.
 
     Without a record of the proxy, or of a number, the laws that need it do not act.
@@ -45,6 +47,7 @@ def scaled(model: nn.Module, config: Config, total_steps: int | None, batch_size
         model: to train.
         config: with its `proxy`.
         total_steps, batch_size: of the training, where known.
+        examples: of its data; None for those of the proxy.
     """
     kinds = renamed(kinds_of(model), names(config.kinds))
     shapes, notes = shapes_of(model, kinds), list[str]()
@@ -62,7 +65,7 @@ def scaled(model: nn.Module, config: Config, total_steps: int | None, batch_size
         }
         acting = tuple((law, factor) for law, factor in factors.items() if not math.isclose(factor, 1.0))
         members[kind, acting].append((name, p))
-    once = first_pass(config.proxy, total_steps, batch_size)
+    once = first_pass(config.proxy, total_steps, batch_size, examples)
     order = sorted(members, key=lambda key: [*KINDS].index(key[0]))
     return Scaling([group(config, kind, acting, members[kind, acting], once) for kind, acting in order], notes)
 
@@ -94,16 +97,25 @@ def group(
     return found
 
 
-def first_pass(proxy: Proxy, total_steps: int | None, batch_size: int | None) -> tuple[float, float]:
+def first_pass(
+    proxy: Proxy, total_steps: int | None, batch_size: int | None, examples: int | None
+) -> tuple[float, float]:
     """The ratios of batch size and of steps, as far as the data are new: those of the first pass over them.
 
-    Where it is not known how many examples there are, they count as having all been seen by the proxy.
+    Where it is not known how many examples the proxy had, all may be new or all repeated. Then it is that of the two
+    which changes less.
     """
-    size = batch_size / proxy["batch_size"] if batch_size and "batch_size" in proxy else 1.0
+    size = ratio(proxy, "batch_size", batch_size)
     if not {"steps", "batch_size", "examples"} <= proxy.keys():
-        return size, 1 / size
-    whole = proxy["examples"] / proxy["batch_size"]
-    return size, min(total_steps or proxy["steps"], whole / size) / min(proxy["steps"], whole)
+        return size, sorted((1.0, ratio(proxy, "steps", total_steps), 1 / size))[1]
+    theirs = min(proxy["steps"], proxy["examples"] / proxy["batch_size"])
+    whole = (examples or proxy["examples"]) / (batch_size or proxy["batch_size"])
+    return size, min(total_steps or proxy["steps"], whole) / theirs
+
+
+def ratio(proxy: Proxy, name: str, ours: int | None) -> float:
+    """A number of the training over that of the proxy; 1 where one of them is not known."""
+    return ours / proxy[name] if ours and name in proxy else 1.0
 
 
 def of_training(
@@ -116,9 +128,8 @@ def of_training(
             notes.append(f"{argument} is not said, so that it counts as the proxy's {proxy[name]:,}.")
         elif name not in proxy:
             notes.append(f"the file does not say what the proxy's {name} was, so that nothing is scaled by it.")
-    size = batch_size / proxy["batch_size"] if batch_size and "batch_size" in proxy else 1.0
-    steps = total_steps / proxy["steps"] if total_steps and "steps" in proxy else 1.0
-    if steps != 1 and "examples" not in proxy:
+    size, steps = ratio(proxy, "batch_size", batch_size), ratio(proxy, "steps", total_steps)
+    if steps > 1 and "examples" not in proxy:
         notes.append("the file does not say how many examples there were; they count as repeated in a longer training.")
     found["batch"] = {kind: laws.batch(size, degrees_of(config.of(kind))) for kind in KINDS}
     found["length"] = dict.fromkeys(KINDS, laws.length(size, steps))
@@ -165,7 +176,7 @@ def mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs))
 
 
-def require_batch_size(batch_size: object) -> None:
-    """ConfigError where a batch size is none."""
-    if batch_size is not None and (isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigError(f"batch_size is {batch_size!r}, but must be a whole number from 1.")
+def require_count(name: str, value: object) -> None:
+    """ConfigError where a number of things is none."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number from 1.")

@@ -51,6 +51,12 @@ class Crew:
         self.population, self.engine = population, engine
         self.workers = engine.others or population.workers
         self.failures = dict[Config, str]()
+        self._reinforce()
+
+    def _reinforce(self) -> None:
+        """Leaves models that have to be trained one by one to other processes, if there are any in reserve."""
+        if self.population.ways.training is None and self.engine.reinforce():
+            self.workers = self.engine.others
 
     @property
     def task(self) -> Task:
@@ -70,8 +76,7 @@ class Crew:
         among: Sequence[Config] = (),
     ) -> Scores:
         """See `Population.train`."""
-        if self.population.ways.training is None and self.engine.reinforce():
-            self.workers = self.engine.others
+        self._reinforce()
         place = {config: k for k, config in enumerate(configs)}
         scores, left = blank(len(configs), len(seeds), splits, curve), dict.fromkeys(configs)
 
@@ -208,7 +213,7 @@ def engine(
         return Pool([actors, *joining], speed=max(1.0, actors.size * strength))
     if size == 1 and not devices:
         alone = workers is None and task.device.type == "cpu" and usual() > 1
-        return Pool([Here(work), *joining], reserve=processes(work, task, usual()) if alone else None)
+        return Pool([Here(work), *joining], reserve=(lambda: processes(work, task, usual())) if alone else None)
     return Pool([processes(work, task, size), *joining], speed=max(1, len(devices)))
 
 

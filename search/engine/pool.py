@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
@@ -28,7 +28,7 @@ class Pool:
         timeout: seconds that an item may take. If None there is no limit, but a worker may not be silent for too long
             (see `PATIENCE`).
         speed: how many times as fast it is expected to be as this process would be alone.
-        reserve: takes the place of this process from `reinforce` on.
+        reserve: makes what takes the place of this process from `reinforce` on; it may raise ConfigError.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Pool:
         sources: Sequence[Source],
         timeout: float | None = None,
         speed: float = 1.0,
-        reserve: Source | None = None,
+        reserve: Callable[[], Source] | None = None,
     ) -> None:
         self.sources, self.timeout, self.speed, self.reserve = list(sources), timeout, speed, reserve
         self.workers: dict[Worker, Source] = {}
@@ -54,12 +54,16 @@ class Pool:
 
     def reinforce(self) -> bool:
         """See `Engine`."""
-        if self.reserve is None:
+        reserve, self.reserve = self.reserve, None
+        if reserve is None:
+            return False
+        try:
+            others = reserve()
+        except ConfigError:
             return False
         for worker in [worker for worker, source in self.workers.items() if source.here]:
             self._drop(worker)
-        self.sources = [self.reserve, *(source for source in self.sources if not source.here)]
-        self.reserve = None
+        self.sources = [others, *(source for source in self.sources if not source.here)]
         return True
 
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:

@@ -137,9 +137,14 @@ def anew() -> BaseContext:
     return context
 
 
-def usual() -> int:
-    """How many processes share the cores where nobody says how many: one for each, and `MOST` at most."""
-    return min(MOST, torch.get_num_threads())
+def usual(threads: int | None = None) -> int:
+    """How many processes share torch's threads where nobody says: up to `MOST`, with few threads left over.
+
+    >>> [usual(threads) for threads in (1, 2, 4, 6, 8)]
+    [1, 2, 4, 3, 4]
+    """
+    threads = threads or torch.get_num_threads()
+    return max(range(1, min(MOST, threads) + 1), key=lambda size: (threads // size * size, size))
 
 
 def can_fork() -> bool:

@@ -38,9 +38,7 @@ class Ways:
                 self.training = slower
                 refused = f"torch.func.vmap refuses this model or loss ({cause(error)}), so it trains"
                 if slower is None:
-                    self._say(
-                        f"{refused} one by one, slower, in worker processes where there are cores for them", error
-                    )
+                    self._say(f"{refused} one by one, slower", error)
                 else:
                     self._say(f"{refused} seed by seed, slower", error)
 

@@ -181,10 +181,10 @@ class Race:
         require_finite(scores, first.steps, self.failures)
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
             entrants = self.entrants(scores, before.keep, rung, plan)
-            candidates = sum(map(len, entrants.values()))
             if not entrants:
                 self.clock.left_out(rounds - number + 1)
                 break
+            candidates = sum(map(len, entrants.values()))
             work = plan.cost(len(entrants), rates, first=number - 1)
             self.clock.round(number, rounds, candidates=candidates, rung=rung, work=work)
             try:
@@ -198,12 +198,13 @@ class Race:
 
     def entrants(self, scores: Standings, most: int, rung: Rung, plan: Plan) -> dict[Config, list[float]]:
         """The arms of a round with their rates: `most`, or half as many, and so on, until there is time; else none."""
-        while most >= rung.keep:
+        while True:
             arms = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, most)}
             if self.clock.affords(sum(map(len, arms.values())) * rung.seeds * rung.steps, plan):
                 return arms
-            most //= 2
-        return {}
+            if most <= rung.keep:
+                return {}
+            most = max(rung.keep, most // 2)
 
     def train(
         self, wanted: Sequence[tuple[Config, float]], steps: int, seeds: Sequence[int], scores: Standings

@@ -16,6 +16,7 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.proxy import proxy_of
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
+from autoranger.components.optimizer.scaling import require_count
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -112,7 +113,13 @@ class Trial:
         return self._length
 
     def build(
-        self, model: nn.Module | ParamsT, total_steps: int | None = None, *, compile: Compile = "auto"
+        self,
+        model: nn.Module | ParamsT,
+        total_steps: int | None = None,
+        *,
+        batch_size: int | None = None,
+        examples: int | None = None,
+        compile: Compile = "auto",
     ) -> ComposedOptimizer:
         """The candidate's optimizer.
 
@@ -122,21 +129,25 @@ class Trial:
         Args:
             model: a model, or any other form of parameters that `torch.optim.AdamW` takes.
             total_steps: number of optimizer steps in this training, `trial.length` included. Schedules depend on it.
+            batch_size, examples: in a step, and in the training data. They are not needed here: the tuned file notes
+                them, so that it can be scaled to a training with others.
             compile: see `Config.build`.
 
         Raises:
-            ConfigError: if `total_steps` is missing or not a whole number from 1, or there are no parameters.
+            ConfigError: if `total_steps` is missing, a number is not whole and from 1, or there are no parameters.
         """
         if total_steps is None:
             raise ConfigError(NO_STEPS)
         if isinstance(model, nn.Module) and any(isinstance(p, UninitializedParameter) for p in model.parameters()):
             model = model.parameters()  # whose kinds are not known yet
+        for name, number in (("batch_size", batch_size), ("examples", examples)):
+            require_count(name, number)
         optimizer = self.config.build(model, total_steps, compile=compile)
         self._builds += 1
         self.scale = {}
         if isinstance(model, nn.Module) and self._builds == 1:  # of several models nobody knows which is meant
             with suppress(ZeroDivisionError):  # of layers without outputs
-                self.scale = proxy_of(model, None, total_steps)
+                self.scale = proxy_of(model, batch_size, total_steps, examples)
         self.device = optimizer.param_groups[0]["params"][0].device.type
         self.total_steps = max(total_steps, self.total_steps or 0)
         optimizer.register_step_post_hook(self._stepped)

@@ -34,6 +34,7 @@ from autoranger.search.tune.runs import Runs
 from autoranger.search.tune.script import Script
 from autoranger.search.tune.source import Named, checksum, name_of, sendable
 from autoranger.search.tune.training import Result, Train, Training
+from autoranger.search.vectorization import has_gpu
 from autoranger.search.verdict.outcome import Outcome
 
 
@@ -132,7 +133,7 @@ def engine(
     """
     joining = [] if board is None else [board]
     if workers is None:
-        workers = 1 if torch.accelerator.is_available() else usual()
+        workers = 1 if has_gpu() else usual()
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if cluster is not None:

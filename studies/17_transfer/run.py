@@ -120,7 +120,7 @@ def main() -> None:
 
     task = Text(BASE, args.data_dir)
     torch.manual_seed(0)
-    proxy = proxy_of(task.model(), BASE.batch, BASE.steps)
+    proxy = proxy_of(task.model(), BASE.batch, BASE.steps, len(task.data()["train"][1]))
     population, at = Population(task), {}
     for name in optimizers:
         rates = 10 ** np.arange(-2.75, -0.7, 0.25) * (1 if name == "adamw" else 2)

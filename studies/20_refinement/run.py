@@ -69,7 +69,7 @@ def once(name: str, seed: int) -> dict[str, Any]:
     task = create(name, "cpu", None)
     with tempfile.TemporaryDirectory() as folder:
         storage, begin = open_storage(f"{folder}/journal"), time.process_time()
-        outcome = search(task, storage, "s", seed=seed)
+        outcome = search(task, storage, "s", space="ranger21", seed=seed)
         seconds = time.process_time() - begin
         noted = optuna.load_study(study_name="s", storage=storage).user_attrs[VERDICT]
     found, refine = both(outcome, noted), outcome.evidence.plan.refine

@@ -71,7 +71,7 @@ def measured(name: str, data_dir: Path | None, steps: int, sweeping: int, seeds:
     space = Space.of("modern")
     others = best_rates(population, space.arms(ARMS, seed=steps), sweep, steps)
     chosen = [config for config in others if config not in baselines.values()][:BEST]
-    proxy = proxy_of(task.model(), task.batch_size, steps)
+    proxy = proxy_of(task.model(), task.batch_size, steps, len(task.data()["train"][1]))
     configs = [replace(config, proxy=proxy) for config in [*baselines.values(), *chosen]]
     lengths = [max(1, round(steps * share)) for share in SHARES]
     values = []
