@@ -184,8 +184,8 @@ def conduct(
                     "beats it; begin with lower rates (lr_range)."
                 )
             # Rounds and seeds may have been cut short.
-            rungs, refined = plan.rungs[: len(clock.rounds)], plan.refine if clock.refined else None
-            done = replace(plan, rungs=rungs, refine=refined, verdict_seeds=len(finals.seeds))
+            refined = plan.refine if clock.refined else None
+            done = replace(plan, rungs=tuple(race.rungs), refine=refined, verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()))
             merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:

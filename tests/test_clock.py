@@ -234,7 +234,7 @@ def test_a_round_is_halved_until_there_is_time_for_it(limit: int, entrants: int)
     race, rung = Race(None, None, {}, clock), Rung(10, 1, keep=2, lrs=1)  # type: ignore[arg-type]
     scores = {arm: {0.01: np.array([float(rank)])} for rank, arm in enumerate(SPACE.arms(8, 0))}
     found = race.entrants(scores, 8, rung, Plan(8, (rung,), 8, 10))
-    assert found == {arm: [0.01] for arm in [*reversed(scores)][:entrants]}
+    assert found == ({arm: [0.01] for arm in [*reversed(scores)][:entrants]}, entrants)
 
 
 def test_a_verdict_goes_on_as_long_as_there_is_time(time: Time) -> None:

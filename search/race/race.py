@@ -91,6 +91,7 @@ class Race:
         cost: of an arm; None if it does not matter. Arms on the Pareto front of metric and cost stay in the race.
 
     Attributes:
+        rungs: the rounds as they were, of which a budget may have left some out, or made them smaller.
         protected: arms that stay in every round and are finalists whatever their rank: the best of each family after
             the first round, by role.
     """
@@ -105,6 +106,7 @@ class Race:
     ) -> None:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.families, self.protected = families, dict[str, Config]()
+        self.rungs = list[Rung]()
 
     @property
     def failures(self) -> Mapping[Config, str]:
@@ -179,31 +181,37 @@ class Race:
         with self.clock.until(self.clock.race_end(plan)):
             scores = opening(self, plan, seeds(first.seeds))
         require_finite(scores, first.steps, self.failures)
+        self.rungs = [first]
         for number, (before, rung) in enumerate(pairwise(plan.rungs), start=2):
-            entrants = self.entrants(scores, before.keep, rung, plan)
+            entrants, kept = self.entrants(scores, before.keep, rung, plan)
             if not entrants:
                 self.clock.left_out(rounds - number + 1)
                 break
             candidates = sum(map(len, entrants.values()))
             work = plan.cost(len(entrants), rates, first=number - 1)
             self.clock.round(number, rounds, candidates=candidates, rung=rung, work=work)
+            self.rungs = [*self.rungs[:-1], replace(before, keep=kept), rung]
             try:
                 with self.clock.until(self.clock.race_end(plan)):  # at the speed seen by now
                     scores = self.round(entrants, rung, seeds(rung.seeds))
             except OutOfTime:  # what the rounds before have found stands
                 self.clock.rounds.pop()
+                self.rungs.pop()
                 self.clock.left_out(rounds - number + 1)
                 break
         return {arm: scores[arm] for arm in self.survivors(scores, plan.rungs[-1].keep)}
 
-    def entrants(self, scores: Standings, most: int, rung: Rung, plan: Plan) -> dict[Config, list[float]]:
-        """The arms of a round with their rates: `most`, or half as many, and so on, until there is time; else none."""
+    def entrants(self, scores: Standings, most: int, rung: Rung, plan: Plan) -> tuple[dict[Config, list[float]], int]:
+        """The arms of a round with their rates: `most`, or half as many, and so on, until there is time; else none.
+
+        Also how many they are, besides those that stay whatever their rank.
+        """
         while True:
             arms = {arm: nearest(scores[arm], rung.lrs) for arm in self.survivors(scores, most)}
             if self.clock.affords(sum(map(len, arms.values())) * rung.seeds * rung.steps, plan):
-                return arms
+                return arms, most
             if most <= rung.keep:
-                return {}
+                return {}, 0
             most = max(rung.keep, most // 2)
 
     def train(
