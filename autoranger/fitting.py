@@ -13,11 +13,11 @@ from rich.table import Column, Table
 from torch import nn
 
 from autoranger.components.core.config import Config
-from autoranger.components.core.errors import ConfigError, reason, unknown
+from autoranger.components.core.errors import ConfigError, reason, require_count, unknown
 from autoranger.components.core.proxy import any_block
 from autoranger.components.optimizer.arrange import arrange
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
-from autoranger.components.optimizer.scaling import require_count, scaled
+from autoranger.components.optimizer.scaling import scaled
 from autoranger.search.tasks import is_file, load_file, load_module, split
 from autoranger.search.transfer import Transfer
 
@@ -74,7 +74,8 @@ def model_of(spec: str) -> nn.Module:
 
 def fit(config: Config, model: nn.Module, steps: int | None, batch_size: int | None) -> Fit:
     """The parameter groups of a config for a model, as `Config.build` makes them."""
-    require_count("batch_size", batch_size)
+    if batch_size is not None:
+        require_count("batch_size", batch_size)
     scaling = scaled(model, config, steps, batch_size) if config.proxy else None
     groups: list[Any] = scaling.groups if scaling else arrange(model, config)
     optimizer = ComposedOptimizer(groups, config, total_steps=steps or 1)

@@ -60,6 +60,12 @@ def reason(error: BaseException) -> str:
     return getattr(error, "strerror", None) or first_line(error) or type(error).__name__
 
 
+def require_count(name: str, value: object) -> None:
+    """ConfigError where a number of things, by its name, is none: a whole number from 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number from 1.")
+
+
 def unknown(kind: str, name: str, known: Iterable[str], of: str = "") -> ConfigError:
     """The error for a name that does not exist: says which known name is nearest, or lists them all.
 

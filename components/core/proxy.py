@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, require_count
 from autoranger.components.core.hyper import plain_number
 from autoranger.components.core.kinds import check_kind, kinds_of
 from autoranger.components.core.rows import row_shape
@@ -107,8 +107,7 @@ def check_proxy(given: object) -> dict[str, Any]:
     for name, value in record.items():
         if name not in ("batch_size", "steps", "depth", "examples"):
             raise ConfigError(f"proxy.{name} is unknown; a proxy has batch_size, steps, depth, examples and layers.")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"proxy.{name} is {value!r}, but must be a whole number from 1.")
+        require_count(f"proxy.{name}", value)
     if not isinstance(layers, Mapping):
         raise ConfigError("proxy.layers must be a table with an entry for each parameter.")
     checked = {name: check_layer(layer, f"proxy.layers.{name}") for name, layer in layers.items()}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from autoranger.components.core.chain import Link, chains_of, head_of, heads, schedules_of, sweeps
 from autoranger.components.core.component import Signals
 from autoranger.components.core.config import Config
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, require_count
 from autoranger.components.core.shards import Shards
 from autoranger.components.core.signals import SCALARS, Role
 from autoranger.components.core.stack import Stack, held_in
@@ -261,5 +261,5 @@ def require_total_steps(configs: Sequence[Config], total_steps: int | None) -> N
                 f"total_steps is missing, but {' and '.join(needing)} need{'s' * (len(needing) == 1)} it: pass "
                 "total_steps=<number of optimizer steps in your training>, or switch them off."
             )
-    elif isinstance(total_steps, bool) or not isinstance(total_steps, int) or total_steps < 1:
-        raise ConfigError(f"total_steps is {total_steps!r}, but must be a whole number from 1.")
+    else:
+        require_count("total_steps", total_steps)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from autoranger.components.core.config import Compile, Config
-from autoranger.components.core.errors import ConfigError
+from autoranger.components.core.errors import ConfigError, require_count
 from autoranger.components.core.step import require_total_steps
 from autoranger.components.optimizer.arrange import arrange, split, with_numbers
 from autoranger.components.optimizer.evaluation import (
@@ -29,7 +29,7 @@ from autoranger.components.optimizer.layers import by_layer
 from autoranger.components.optimizer.layout import ParameterLayout
 from autoranger.components.optimizer.partners import partners
 from autoranger.components.optimizer.resume import Resume, own_memory
-from autoranger.components.optimizer.scaling import require_count, scaled
+from autoranger.components.optimizer.scaling import scaled
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT, StateDict
@@ -269,8 +269,9 @@ def build(
     **how: Any,
 ) -> ComposedOptimizer:
     """See `Config.build`."""
-    require_count("batch_size", batch_size)
-    require_count("examples", examples)
+    for name, number in (("batch_size", batch_size), ("examples", examples)):
+        if number is not None:
+            require_count(name, number)
     model = params if isinstance(params, nn.Module) else None
     if scale and config.proxy and model is not None and any(True for _ in model.parameters()):
         require_total_steps([config], how["total_steps"])

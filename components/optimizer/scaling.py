@@ -14,7 +14,6 @@ from autoranger.components.core import laws
 from autoranger.components.core.by_kind import names
 from autoranger.components.core.config import Config
 from autoranger.components.core.degrees import degrees_of
-from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.kinds import KINDS, kinds_of, renamed
 from autoranger.components.core.proxy import Proxy, Shape, any_block, depth_of, shapes_of
 from autoranger.components.optimizer.groups import Group
@@ -174,9 +173,3 @@ def mean(values: Iterable[float]) -> float:
     """The geometric mean."""
     logs = [math.log(value) for value in values]
     return math.exp(sum(logs) / len(logs))
-
-
-def require_count(name: str, value: object) -> None:
-    """ConfigError where a number of things is none."""
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ConfigError(f"{name} is {value!r}, but must be a whole number from 1.")

@@ -16,7 +16,6 @@ from autoranger.components.core.config import Compile, Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.proxy import proxy_of
 from autoranger.components.optimizer.optimizer import ComposedOptimizer
-from autoranger.components.optimizer.scaling import require_count
 
 if TYPE_CHECKING:
     from torch.optim.optimizer import ParamsT
@@ -140,9 +139,7 @@ class Trial:
             raise ConfigError(NO_STEPS)
         if isinstance(model, nn.Module) and any(isinstance(p, UninitializedParameter) for p in model.parameters()):
             model = model.parameters()  # whose kinds are not known yet
-        for name, number in (("batch_size", batch_size), ("examples", examples)):
-            require_count(name, number)
-        optimizer = self.config.build(model, total_steps, compile=compile)
+        optimizer = self.config.build(model, total_steps, batch_size=batch_size, examples=examples, compile=compile)
         self._builds += 1
         self.scale = {}
         if isinstance(model, nn.Module) and self._builds == 1:  # of several models nobody knows which is meant
