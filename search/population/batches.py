@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.private import tree_map
 from autoranger.search.population.data import augmenting, fitted
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about, reason
-from autoranger.search.vectorization import batch_order, item, length
+from autoranger.search.vectorization import batch_order, item
 
 
 def batches(
     task: Task,
     data: Split,
+    own: Sequence[Tensor],
     seeds: Sequence[int],
     steps: int,
     dtype: torch.dtype | None,
@@ -27,7 +29,8 @@ def batches(
 
     Args:
         task: gives the batch size, `augment` and the device.
-        data: the split to draw from.
+        data: the examples to draw from.
+        own: for each seed the indices of those that are its own.
         seeds: S seeds of the order and the noise.
         steps: number of steps.
         dtype: type of the floating-point tensors that `augment` returns; see `fitted`.
@@ -35,7 +38,8 @@ def batches(
         first: the step to begin with.
     """
     inputs, targets = data
-    order = torch.stack([batch_order(length(inputs), task.batch_size, steps, seed) for seed in seeds]).to(task.device)
+    orders = [mine[batch_order(len(mine), task.batch_size, steps, seed)] for mine, seed in zip(own, seeds, strict=True)]
+    order = torch.stack(orders).to(task.device)
     augment = augmenting(task)
     for t in range(first, steps):
         batch = item(inputs, order[:, t])

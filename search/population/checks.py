@@ -203,6 +203,8 @@ def check_settings(task: Task) -> None:
         value = getattr(task, name)
         if not (value is None and name == "full_steps") and not (isinstance(value, Integral) and int(value) >= 1):
             raise ConfigError(f"{about(task)}: {name} is {value!r}, but must be a whole number from 1.")
+    if not isinstance(task.resplit, bool):
+        raise ConfigError(f"{about(task)}: resplit is {task.resplit!r}, but must be True or False.")
     require_direction(about(task), task.metric_name, task.direction)
     rates = task.lr_range
     if not (isinstance(rates, tuple | list) and len(rates) == 2 and all(isinstance(lr, Real) for lr in rates)):

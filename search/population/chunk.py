@@ -22,7 +22,6 @@ from autoranger.components.presets import MODERN
 from autoranger.search.population.models import Alone, Together
 from autoranger.search.population.prepared import Prepared
 from autoranger.search.population.score import score
-from autoranger.search.tasks.task import Split
 from autoranger.search.vectorization import Tensors, Tree
 
 DIVERGED = "diverged: its loss or a weight is not finite"
@@ -173,13 +172,13 @@ class Chunk:
         self.poll()
 
     @torch.no_grad()
-    def score(self, split: Split) -> NDArray[np.float64]:
-        """The metric on a split `[K, S]`; NaN if a row has failed."""
+    def score(self, part: str) -> NDArray[np.float64]:
+        """The metric `[K, S]` on a part of the data; NaN if a row has failed."""
         for theta in self.thetas:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
         self.poll()
         with self._evaluation():
-            values = score(self.models, split)
+            values = score(self.models, *self.population.part(part, self.seeds))
         for row in (values.isnan() & ~self.failed).nonzero()[:, 0].tolist():
             self.models.failures.setdefault(row, "its metric is not a number")
         return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)

@@ -212,6 +212,21 @@ def fitted(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     return tree_map(fit, given)
 
 
+def pooled(task: Task, data: Mapping[str, Split]) -> Split:
+    """Training and validation data, one after the other; raises ConfigError if they differ in form."""
+    try:
+        inputs, targets = (
+            tree_map(lambda *parts: torch.cat(parts), *parts)
+            for parts in zip(data["train"], data["valid"], strict=True)
+        )
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ConfigError(
+            f"{about(task)}: resplit is True, but its train and valid splits differ in form ({reason(error)}); "
+            "give them examples of the same shape, or leave resplit off."
+        ) from error
+    return inputs, targets
+
+
 def augmenting(task: Task) -> Callable[[Any], Any] | None:
     """A task's `augment`, its results made tensors; None if the task does not override it."""
     if type(task).augment is Task.augment and "augment" not in vars(task):

@@ -69,7 +69,7 @@ class Together:
         self.before = {name: self.buffers[name].clone() for name in self.population.moving}
         params = list(self.params.values())
         batch = cloned((inputs, targets))  # should it be needed again, after an error
-        losses = self.way(self.call(Replica.loss))(self.params, self.buffers, *batch)
+        losses = self.by_seed(Replica.loss, *batch)
         return Gradients(losses, dense(torch.autograd.grad(losses.sum(), params, allow_unused=True)))
 
     def call(self, method: Callable[..., Any]) -> Call:
@@ -90,6 +90,10 @@ class Together:
         if stacked:
             return torch.func.vmap(call, in_dims=(0, 0, 0, None), randomness="same")(params, buffers, x, y)
         return over_candidates(call)(params, buffers, x, y)
+
+    def by_seed(self, method: Callable[..., Any], x: Tree, y: Tree) -> Tree:
+        """Calls a method of `Replica` for all rows, each on the data of its seed, `[S, N, ...]`."""
+        return self.way(self.call(method))(self.params, self.buffers, x, y)
 
     def alone(self, row: int, method: Callable[..., Any], *args: Any) -> Any:
         """Calls a method of `Replica` for one row."""

@@ -219,7 +219,7 @@ class Population(Prepared):
                 self.seed_noise(t - 1)
                 self._again(advance, inputs, targets)
             if t in points:
-                scores["curve"][..., points[t]] = chunk.score(self.data["valid"])
+                scores["curve"][..., points[t]] = chunk.score("valid")
             if t % POLL == 0:
                 progress(chunk.rows * POLL)
                 told += POLL
@@ -230,7 +230,7 @@ class Population(Prepared):
                 if chunk.alive is not alive:  # from now on steps leave rows out
                     advance, alive = self._runner(chunk), chunk.alive
         progress(chunk.rows * (steps - told))
-        scores |= {split: chunk.score(self.data[split]) for split in splits}
+        scores |= {split: chunk.score(split) for split in splits}
         self.failures |= chunk.failures()
         return scores
 

@@ -182,7 +182,7 @@ def differs(population: Prepared, batch: Split, rows: Rows, way: Vectorizer) -> 
         after = {name: models.buffers[name].clone() for name in population.moving}
         own = [p for p in models.replica.parameters() if p.requires_grad]
         population.seed_noise(0)
-        again = way(models.call(Replica.loss))(models.params, models.buffers, *cloned(batch))
+        again = models.by_seed(Replica.loss, *cloned(batch))
         if any(g is not None for g in torch.autograd.grad(again.sum(), own, allow_unused=True)):
             return RuntimeError("the loss holds parameters themselves, not their module")
     except Exception as error:

@@ -6,20 +6,21 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from torch import Tensor
 from torch.nn.parameter import UninitializedParameter
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.batches import batches
 from autoranger.search.population.checks import check_settings
-from autoranger.search.population.data import fitted, splits
+from autoranger.search.population.data import fitted, pooled, splits
 from autoranger.search.population.memory import free_bytes
 from autoranger.search.population.precision import check_precision
 from autoranger.search.population.replica import Replica
 from autoranger.search.population.ways import Ways
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about
-from autoranger.search.vectorization import Tensors, forked, repeat, reseed
+from autoranger.search.vectorization import Tensors, division, forked, length, repeat, reseed
 
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 """Most bytes of the rows' inputs, and of their parameters, in a chunk."""
@@ -44,6 +45,7 @@ class Prepared:
     Attributes:
         pulse: called before every pass through the model, by any thread. An exception in it ends the training.
         data: the task's splits, on its device.
+        pool: what is divided anew for each seed, training and validation data; None if `Task.resplit` is off.
         dtype: the parameters' common type; None if they have several.
         bytes: most bytes of inputs, and of parameters, at once.
         ways: how models are called.
@@ -69,6 +71,7 @@ class Prepared:
         types = {p.dtype for p in weights if p.is_floating_point()}
         self.dtype = types.pop() if len(types) == 1 else None
         self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
+        self.pool: Split | None = pooled(task, self.data) if task.resplit else None
         self.rows = rows or self._affordable_rows()
         self.ways, self.noisy = Ways(task), True
         self.moving: list[str] = []
@@ -81,7 +84,20 @@ class Prepared:
 
     def _batches(self, seeds: Sequence[int], steps: int, first: int = 0) -> Iterator[Split]:
         """For each step the batches `[S, B, ...]` of the seeds, which all candidates share."""
-        return batches(self.task, self.data["train"], seeds, steps, self.dtype, self.seed_noise, first)
+        data = self.data["train"] if self.pool is None else self.pool
+        own = [self._divided(seed)[0] for seed in seeds]
+        return batches(self.task, data, own, seeds, steps, self.dtype, self.seed_noise, first)
+
+    def part(self, name: str, seeds: Sequence[int]) -> tuple[Split, Tensor | None]:
+        """Examples to score, and which of them are each seed's own `[S, N]`, by index; None if all are everybody's."""
+        if self.pool is None or name != "valid":
+            return self.data[name], None
+        return self.pool, torch.stack([self._divided(seed)[1] for seed in seeds]).to(self.device)
+
+    def _divided(self, seed: int) -> tuple[Tensor, Tensor]:
+        """The indices of a seed's training and validation examples."""
+        train, valid = (length(self.data[name][1]) for name in ("train", "valid"))
+        return (torch.arange(train), torch.arange(valid)) if self.pool is None else division(train, valid, seed)
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within `CHUNK_ROWS`."""

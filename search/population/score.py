@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -23,32 +23,54 @@ OUTPUT_BYTES = 128 << 20
 """Most bytes of outputs that are held at once."""
 
 
-def score(models: Together | Alone, split: Split) -> Tensor:
-    """The metric `[rows]` in float64; NaN, and a failure, for a row for which it cannot be computed."""
-    population, size = models.population, piece(models.population, split[0])
+def score(models: Together | Alone, split: Split, own: Tensor | None = None) -> Tensor:
+    """The metric `[rows]` in float64; NaN, and a failure, for a row for which it cannot be computed.
+
+    Args:
+        models: of the rows.
+        split: examples.
+        own: which of them are each seed's, `[S, N]`, by their indices; None if all are everybody's.
+    """
+    population, size = models.population, piece(models.population, split[0], None if own is None else own.shape[1])
     models.train(False)
     if isinstance(models, Together) and population.ways.outputs:
         try:
             averages = getattr(population.task.metric, "averages", False)
             if averages and population.ways.metric:
-                return streamed(models, split, size)
-            return in_groups(models, split, size)
+                return streamed(models, split, size) if own is None else streamed_by_seed(models, split, size, own)
+            values = torch.empty(len(models), dtype=torch.float64, device=population.device)
+            for rows, part in shares(split, own):
+                values[rows] = in_groups(models, part, size, range(len(models))[rows])
+            return values
         except Exception as error:
             pass_on(error)
             population.ways.refuse_outputs(error)
     values = torch.full((len(models),), torch.nan, dtype=torch.float64)
-    for row in range(len(models)):
-        if row not in models.failures:
-            population.seed_noise(0)
-            values[row] = one(models, row, lambda row=row: row_outputs(models, row, split, size), split[1])  # type: ignore[misc]
+    for rows, part in shares(split, own):
+        for row in range(len(models))[rows]:
+            if row not in models.failures:
+                population.seed_noise(0)
+                values[row] = one(models, row, lambda row=row, part=part: row_outputs(models, row, part, size), part[1])  # type: ignore[misc]
     return values.to(population.device)
 
 
-def piece(population: Prepared, inputs: Tree) -> int:
-    """Number of examples that a model gets at once; the same in every chunk, since outputs may depend on it."""
+def shares(split: Split, own: Tensor | None) -> Iterator[tuple[slice, Split]]:
+    """The rows of each seed with its examples; all rows with all of them if these are everybody's."""
+    if own is None:
+        yield slice(None), split
+        return
+    for seed, examples in enumerate(own):
+        yield slice(seed, None, len(own)), item(split, examples)
+
+
+def piece(population: Prepared, inputs: Tree, count: int | None = None) -> int:
+    """Number of examples that a model gets at once; the same in every chunk, since outputs may depend on it.
+
+    `count` is how many it gets in all, if not all inputs.
+    """
     example = sum(x[0].numel() * x.element_size() for x in tree_leaves(inputs))
     most = max(1, min(population.bytes // (max(1, example) * population.rows), SCORED * population.task.batch_size))
-    count = length(inputs)
+    count = count or length(inputs)
     return int(
         -(-count // -(-count // most))
     )  # of much the same size: statistics of a last one of one example are none
@@ -65,26 +87,37 @@ def streamed(models: Together, split: Split, size: int) -> Tensor:
     return total / length(inputs)
 
 
-def in_groups(models: Together, split: Split, size: int) -> Tensor:
-    """Any metric `[rows]`: outputs of as many rows as fit, then their metric, together or one by one."""
+def streamed_by_seed(models: Together, split: Split, size: int, own: Tensor) -> Tensor:
+    """Like `streamed`, each seed on its own examples."""
+    models.population.seed_noise(0)
+    total = torch.zeros(len(models), dtype=torch.float64, device=models.population.device)
+    for i in range(0, own.shape[1], size):
+        examples = own[:, i : i + size]
+        total += models.by_seed(Replica.quality, *item(split, examples)).double() * examples.shape[1]
+    return total / own.shape[1]
+
+
+def in_groups(models: Together, split: Split, size: int, among: range) -> Tensor:
+    """Any metric of some rows: outputs of as many rows as fit, then their metric, together or one by one."""
     (inputs, targets), population = split, models.population
-    values = torch.full((len(models),), torch.nan, dtype=torch.float64, device=population.device)
+    values = torch.full((len(among),), torch.nan, dtype=torch.float64, device=population.device)
     together = max(1, OUTPUT_BYTES // max(1, population.output_bytes * length(inputs)))
-    for begin in range(0, len(models), together):
-        rows = slice(begin, min(begin + together, len(models)))
+    for begin in range(0, len(among), together):
+        group = among[begin : begin + together]
+        rows, places = slice(group.start, group.stop, group.step), slice(begin, begin + len(group))
         population.seed_noise(0)
         outputs = whole(lambda x, rows=rows: models.at_once(Replica.output, rows, x), inputs, size, 1)  # type: ignore[misc]
         if population.ways.metric:
             try:
                 found = models.at_once(Replica.metric, rows, outputs, cloned(targets), stacked=True)
-                values[rows] = found.double()
+                values[places] = found.double()
                 continue
             except Exception as error:
                 pass_on(error)
                 population.ways.refuse_metric(error)
-        for i, row in enumerate(range(rows.start, rows.stop)):
+        for i, row in enumerate(group):
             if row not in models.failures:
-                values[row] = one(models, row, lambda i=i, outputs=outputs: cloned(item(outputs, i)), targets)  # type: ignore[misc]
+                values[begin + i] = one(models, row, lambda i=i, outputs=outputs: cloned(item(outputs, i)), targets)  # type: ignore[misc]
     return values
 
 

@@ -23,6 +23,7 @@ class Diabetes(Task):
     source = "Efron et al. 2004, as distributed with scikit-learn (BSD-3-Clause)"
     metric_name = "skill score"
     steps = 200
+    resplit = True
     lr_range = (3e-4, 3e-2)
 
     def data(self) -> Mapping[str, Split]:

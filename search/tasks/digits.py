@@ -16,6 +16,7 @@ class Digits(Task):
     name = "digits"
     summary = "8×8 handwritten digits, a perceptron 64-32-10; offline"
     source = "scikit-learn's copy of the UCI optical digits (CC BY 4.0)"
+    resplit = True
     lr_range = (3e-3, 3e-1)
     survivors = 1 / 4
 

@@ -82,6 +82,10 @@ class Task:
         lr_range: lowest and highest learning rate to begin with; the search goes beyond it if a leader's best rate lies
             on the edge.
         full_steps: length of a full training, for `compare --full`; ten times `steps` if None.
+        resplit: whether each seed divides the training and validation data anew, at random, into parts of the same
+            sizes. With few validation examples a search without it finds what suits just these, however many seeds it
+            takes. Leave it off where examples depend on each other (time series, several of one patient), or where
+            training and validation data were not prepared alike. Default: False.
 
     Args:
         device: on which models will be trained. A task may choose a smaller proxy for a CPU, where `small` is True.
@@ -96,6 +100,7 @@ class Task:
     batch_size: int = 32
     steps: int = 300
     full_steps: int | None = None
+    resplit: bool = False
     survivors: float = 1 / 3
     lr_range: tuple[float, float] = (1e-3, 1e-1)
     origin: Origin | None = None

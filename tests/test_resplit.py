@@ -1,0 +1,168 @@
+"""`Task.resplit`: each seed trains and validates on a division of its own of the same examples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from autoranger.components.core.errors import ConfigError
+from autoranger.search.population import Population
+from autoranger.search.tasks import create
+from autoranger.search.tasks.task import Task, averages
+from autoranger.search.vectorization import batch_order, division, reseed
+from tests import toy
+from tests.toy import CONFIGS, SEEDS
+
+STEPS = 20
+
+
+class Divided(toy.Toy):
+    resplit = True
+
+
+class Averaged(Divided):
+    """With a metric that is a mean over examples, which is computed piece by piece."""
+
+    @averages
+    def metric(self, output, target):
+        return -torch.nn.functional.cross_entropy(output, target)
+
+
+class Outside(Divided):
+    """With a metric that vmap cannot compute."""
+
+    def metric(self, output, target):
+        return float(roc_auc_score(target.numpy(), output[:, 1].numpy()))
+
+
+class Masked(Divided):
+    """With a loss whose shapes depend on the batch, so that seeds are called one after another."""
+
+    def loss(self, output, target):
+        return super().loss(output[target >= 0], target[target >= 0])
+
+
+class Normalized(Divided, toy.Normalized):
+    pass
+
+
+class Refused(Divided, toy.Refused):
+    pass
+
+
+class Named(Averaged):
+    """With a dictionary of inputs."""
+
+    def data(self):
+        return {part: ({"x": x}, y) for part, (x, y) in super().data().items()}
+
+    def model(self):
+        return Whole(super().model())
+
+
+class Whole(torch.nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x):
+        return self.inner(x)
+
+
+KINDS = [Divided, Averaged, Outside, Masked, Normalized, Refused, Named]
+
+
+def alone(task: Task, config, seed: int) -> list[float]:
+    """A training as a user would write it: its score on what this seed left out, and on the test data."""
+    parts = task.data()
+    x, y = (torch.cat(both) for both in zip(*(bare(parts[name]) for name in ("train", "valid")), strict=True))
+    fitting, held = division(len(parts["train"][1]), len(parts["valid"][1]), seed)
+    assert sorted([*fitting.tolist(), *held.tolist()]) == list(range(len(y)))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = task.model()
+        optimizer = config.build([p for p in model.parameters() if p.requires_grad], total_steps=STEPS)
+        for t, batch in enumerate(batch_order(len(fitting), task.batch_size, STEPS, seed)):
+            reseed(torch.device("cpu"), t)
+            optimizer.zero_grad()
+            inputs = x[fitting[batch]]
+            task.loss(model(inputs), y[fitting[batch]]).backward()
+            optimizer.step()
+    model.eval()
+    with torch.no_grad(), optimizer.evaluation():
+        return [float(task.metric(model(a), b)) for a, b in ((x[held], y[held]), bare(parts["test"]))]
+
+
+def bare(split):
+    """Inputs without their name."""
+    return (split[0]["x"] if isinstance(split[0], dict) else split[0]), split[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses", "ignore:.*its metric uses more than torch")
+def test_a_row_is_the_training_of_its_config_on_the_division_of_its_seed(kind):
+    task = kind()
+    found = Population(task).train(CONFIGS, SEEDS, STEPS, splits=("valid", "test"), curve=2)
+    expected = np.array([[alone(task, config, seed) for seed in SEEDS] for config in CONFIGS])
+    np.testing.assert_allclose(found["valid"], expected[..., 0], rtol=2e-4)
+    np.testing.assert_allclose(found["test"], expected[..., 1], rtol=2e-4)
+    np.testing.assert_array_equal(found["curve"][..., -1], found["valid"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.*torch.func.vmap refuses", "ignore:.*its metric uses more than torch")
+def test_the_company_changes_nothing(kind):
+    together = Population(kind()).train(CONFIGS, SEEDS, STEPS)["valid"]
+    apart = [[Population(kind(), rows=1).train([c], [seed], STEPS)["valid"][0, 0] for seed in SEEDS] for c in CONFIGS]
+    np.testing.assert_allclose(together, apart, rtol=1e-4)
+
+
+def test_outputs_that_vmap_refuses_are_scored_one_by_one_with_the_same_result():
+    expected, population = Population(Divided()).train(CONFIGS, SEEDS, STEPS)["valid"], Population(Divided())
+    population.ways.outputs = False
+    np.testing.assert_allclose(population.train(CONFIGS, SEEDS, STEPS)["valid"], expected, rtol=1e-5)
+
+
+def test_every_seed_has_another_division_of_the_same_sizes():
+    every = [division(48, 24, seed) for seed in range(20)]
+    assert {(len(a), len(b)) for a, b in every} == {(48, 24)}
+    assert len({tuple(b.sort().values.tolist()) for _, b in every}) == 20
+    assert all(torch.equal(a, b) for a, b in zip(division(48, 24, 3), division(48, 24, 3), strict=True))
+    often = torch.zeros(72)
+    for _, held in (division(48, 24, seed) for seed in range(900)):
+        often[held] += 1
+    assert (often / 900 - 1 / 3).abs().max() < 0.08, "no example is left out more often than others"
+
+
+def test_the_small_shipped_tasks_are_divided_anew():
+    assert {name: create(name, "cpu", None).resplit for name in ("digits", "diabetes")} == {
+        "digits": True,
+        "diabetes": True,
+    }
+    assert not Task.resplit, "examples of a user may depend on each other"
+
+
+def test_parts_of_different_shapes_are_refused():
+    class Longer(Divided):
+        def data(self):
+            parts = super().data()
+            return parts | {"valid": (parts["valid"][0][:, :3], parts["valid"][1])}
+
+    class Elsewhere(Divided):
+        def data(self):
+            parts = super().data()
+            return parts | {"valid": ({"x": parts["valid"][0]}, parts["valid"][1])}
+
+    for kind in (Longer, Elsewhere):
+        with pytest.raises(ConfigError, match=r"resplit is True, but its train and valid splits differ in form"):
+            Population(kind())
+
+
+def test_resplit_is_yes_or_no():
+    class Often(toy.Toy):
+        resplit = 5
+
+    with pytest.raises(ConfigError, match="resplit is 5, but must be True or False"):
+        Population(Often())
