@@ -59,6 +59,11 @@ class Proxy:
             return proxy_of(self.population.skeleton.model, self.about.batch_size, self.about.steps, examples)
 
     @property
+    def shared(self) -> int | None:
+        """See `Subject`."""
+        return None if self.about.resplit else length(self.population.data["valid"][1])
+
+    @property
     def origin(self) -> dict[str, str]:
         """See `Subject`."""
         return {} if self.about.origin is None else {"task": self.about.origin.spec}

@@ -86,6 +86,11 @@ class Subject(Protocol):
         ...
 
     @property
+    def shared(self) -> int | None:
+        """The number of validation examples on which all seeds are scored; None if each has its own, or if unknown."""
+        ...
+
+    @property
     def origin(self) -> dict[str, str]:
         """Where workers find what it trains, by its kind; empty if that is not known."""
         ...

@@ -25,6 +25,9 @@ ROLES = dict.fromkeys(WORDS, "baseline") | {RANDOM: "best of random subsets"}
 STILL_AHEAD = 0.64
 """Share of the subsets ahead of a baseline at a proxy's length that are ahead of it at ten times that length."""
 
+ENOUGH = 1_000
+"""Validation examples whose choice decides less than seeds do: of 1,000 half a percent is five."""
+
 LEAST_P = 1e-6
 """Smallest p that is shown. Differences of metrics follow a t distribution only roughly; its far tail says little."""
 
@@ -65,10 +68,15 @@ def verdict(exported: Finalist | None, evidence: Evidence | None, pending: str =
 
 
 def outlook(evidence: Evidence | None) -> str:
-    """What is to be expected of trainings that are longer than the proxy's; empty without a comparison of a proxy."""
+    """What to expect of longer trainings and other data; empty without a comparison of a proxy."""
     if evidence is None or evidence.comparison is None or evidence.settings.batch_size is None:
         return ""
-    return (
+    shared = evidence.comparison.shared or ENOUGH
+    few = (
+        f"All seeds were scored on the same {shared:,} validation examples, and the intervals do not cover their "
+        "choice: with resplit = True in the task each seed has its own. "
+    )
+    return (few if shared < ENOUGH else "") + (
         f"In trainings of ten times that length, what is ahead was still ahead in {STILL_AHEAD:.0%} of recorded cases "
         "(studies/22_forecast): autoranger compare … --full tells for yours."
     )

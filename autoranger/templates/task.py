@@ -23,6 +23,7 @@ class MyTask(Task):
     metric_name = "F1"
     batch_size = 64
     steps = 200  # of a training in the search: as many as you can afford, since short ones favour other optimizers
+    resplit = True  # each seed divides training and validation data anew; False where examples depend on each other
     lr_range = (1e-3, 1e-1)  # to begin with; the search goes on beyond it if the best rate lies on an edge
 
     def data(self) -> dict[str, Any]:

@@ -112,6 +112,11 @@ class Script:
         return {} if self.full is None else dict(self.full.scale)
 
     @property
+    def shared(self) -> int | None:
+        """See `Subject`: what a training is scored on is its own affair."""
+        return None
+
+    @property
     def origin(self) -> dict[str, str]:
         """See `Subject`."""
         return {} if self.spec is None else {"train": self.spec}

@@ -71,7 +71,12 @@ def judge(
 
 
 def compared(
-    settings: Settings, plan: Plan, opening: str, seeds: Sequence[int], finalists: Sequence[Finalist]
+    settings: Settings,
+    plan: Plan,
+    opening: str,
+    seeds: Sequence[int],
+    finalists: Sequence[Finalist],
+    shared: int | None = None,
 ) -> Evidence:
     """The evidence of a search with a comparison.
 
@@ -81,6 +86,7 @@ def compared(
         opening: name of the first round's opening.
         seeds: the fresh seeds.
         finalists: their results.
+        shared: see `Comparison`.
     """
     best = next(finalist for finalist in finalists if finalist.exported)
     assert best.against_default is not None
@@ -109,6 +115,7 @@ def compared(
             against_adamw=best.against_adamw,
             against_best=best.against_best,
             rival=best.rival,
+            shared=shared,
         ),
     )
 

@@ -124,6 +124,8 @@ class Comparison:
         against_default, against_adamw: how much better the exported config is than these.
         against_best: how much better it is than the best of the baselines, itself left out.
         rival: the role of that one.
+        shared: number of validation examples on which all seeds were scored; None if each seed had its own, or if that
+            is not known.
     """
 
     opening: str
@@ -137,6 +139,7 @@ class Comparison:
     against_adamw: Difference
     against_best: Difference
     rival: str
+    shared: int | None = None
 
 
 @dataclass(frozen=True)
