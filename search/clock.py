@@ -57,7 +57,6 @@ class Clock(Progress):
         scoring: steps of a training that take as long as scoring it once.
         setup: seconds before the first step of a chunk, without what happens only once.
         writing: seconds that have been spent on writing results. At the end, each trial is written once more.
-        refined: whether the leaders' numbers have been refined.
     """
 
     def __init__(self, budget: float | None, listener: Progress, began: float | None = None) -> None:
@@ -70,7 +69,6 @@ class Clock(Progress):
         self.rounds: list[dict[str, int]] = []
         self.rate, self.scoring, self.setup = 0.0, 0.0, 0.0
         self.stages = list[tuple[float, float]]()
-        self.refined = False
         self.deadline = float("inf")
 
     @property

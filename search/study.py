@@ -184,8 +184,7 @@ def conduct(
                     "beats it; begin with lower rates (lr_range)."
                 )
             # Rounds and seeds may have been cut short.
-            refined = plan.refine if clock.refined else None
-            done = replace(plan, rungs=tuple(race.rungs), refine=refined, verdict_seeds=len(finals.seeds))
+            done = replace(plan, rungs=tuple(race.rungs), refine=race.refinement, verdict_seeds=len(finals.seeds))
             evidence = compared(settings, done, opened_by, finals.seeds, list(judged.values()), subject.shared)
             merits, work = {config: f.valid for config, f in judged.items()}, plan.steps * len(finals.seeds)
         else:

@@ -230,11 +230,39 @@ def test_without_time_there_is_none(record, monkeypatch, cut):
     said, clock = [], Clock(None, Progress())
     monkeypatch.setattr(clock.listener, "unrefined", lambda: said.append(True))
     if cut == "before":
-        monkeypatch.setattr(clock, "affords", lambda work, plan: work != PLAN.refine.trainings * 20)
+        monkeypatch.setattr(clock, "refines", lambda rounds, work, plan: False)
     finals = run(Cut(), record, clock=clock)
     assert said == [True]
-    assert not clock.refined
     assert all(config in SMALL or place in finals.roles.values() for place, config in enumerate(finals.configs))
+
+
+def test_without_time_for_all_leaders_the_best_ones_are_refined(tmp_path, monkeypatch):
+    """And a resumed search refines as many, whatever time it has."""
+    path, clock = str(tmp_path / "j"), Clock(None, Progress())
+    most = PLAN.refine.of(1).trainings * PLAN.steps
+    assert most < PLAN.refine.trainings * PLAN.steps / 1.9
+    monkeypatch.setattr(clock, "refines", lambda rounds, work, plan: work <= most and rounds < 3)
+    table, record = Decaying(), Record(open_storage(path), "s", SMALL, {}, resume=False)
+    finals = run(table, record, clock=clock)
+    record.close()
+    sizes = [len(configs) for configs, seeds, _ in table.calls if 3 <= seeds[0] < finals.seeds[0]]
+    assert max(sizes[::2]) == 1 + 6, "one leader with its variants"
+    assert sizes[1::2] == [1 + 1] * 3, "and then with the best of them"
+    varied = [c for i, c in enumerate(finals.configs) if c not in SMALL and i not in finals.roles.values()]
+    assert [set(c.components) for c in varied] == [{"lookahead"}]
+    again = run(table := Decaying(), Record(open_storage(path), "s", SMALL, {}, resume=True))
+    assert not [configs for configs, _, _ in table.calls if configs]
+    assert again.configs == finals.configs
+
+
+def test_the_evidence_has_the_refinement_as_it_was(tmp_path, monkeypatch):
+    most = PLAN.refine.of(1).trainings * PLAN.steps
+    monkeypatch.setattr(Clock, "refines", lambda self, rounds, work, plan: work <= most and not rounds)
+    outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "s", space=SMALL, plan=PLAN)
+    assert outcome.evidence.plan.refine == Refinement(leaders=1, draws=6, seeds=2, keep=1, more=2)
+    monkeypatch.setattr(Clock, "refines", lambda self, rounds, work, plan: False)
+    outcome = search(toy.Toy(), open_storage(str(tmp_path / "j")), "t", space=SMALL, plan=PLAN)
+    assert outcome.evidence.plan.refine is None
 
 
 # searches

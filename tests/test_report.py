@@ -23,7 +23,7 @@ from optuna.trial import TrialState, create_trial
 from autoranger import Config
 from autoranger.components.presets import RANGER21
 from autoranger.report.charts import schedules
-from autoranger.report.sentences import verdict
+from autoranger.report.sentences import outlook, verdict
 from autoranger.search.attribution.sample import largest_sample
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.serialization import to_json
@@ -348,6 +348,14 @@ def test_a_database_is_read_and_not_changed(autoranger):
     before = Path("x.db").read_bytes()
     assert autoranger("report", "s", "--storage", "sqlite:///x.db")[0] == 0
     assert Path("x.db").read_bytes() == before
+
+
+@pytest.mark.parametrize(("shared", "said"), [(360, True), (5_000, False), (None, False)])
+def test_few_validation_examples_that_all_seeds_share_are_mentioned(shared, said):
+    found = Evidence.read(evidence(comparison=replace(COMPARISON, shared=shared)))
+    words = outlook(found)
+    assert ("the same 360 validation examples" in words and "resplit = True" in words) == said
+    assert "what is ahead was still ahead" in words
 
 
 def test_a_search_of_today_can_be_reported(autoranger):

@@ -9,6 +9,9 @@ from sklearn.metrics import roc_auc_score
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
+from autoranger.search.race.plan import Plan, Rung
+from autoranger.search.storage.storage import open_storage
+from autoranger.search.study import search
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task, averages
 from autoranger.search.vectorization import batch_order, division, reseed
@@ -166,3 +169,11 @@ def test_resplit_is_yes_or_no():
 
     with pytest.raises(ConfigError, match="resplit is 5, but must be True or False"):
         Population(Often())
+
+
+@pytest.mark.parametrize(("kind", "shared"), [(toy.Toy, 24), (Divided, None)])
+def test_the_evidence_says_whether_all_seeds_share_the_validation_data(kind, shared, tmp_path):
+    plan = Plan(2, (Rung(6, 1, 2, 1),), 4, 12)
+    outcome = search(kind(), open_storage(str(tmp_path / "j")), "s", space=["lookahead"], plan=plan)
+    assert outcome.evidence.comparison.shared == shared
+    assert ("shared" in outcome.evidence.to_dict()["comparison"]) == (shared is not None)

@@ -72,6 +72,10 @@ class Refinement:
         """The number of trainings, each as long as those of the verdict."""
         return sum(candidates * seeds for candidates, seeds in self.parts)
 
+    def of(self, leaders: int) -> Refinement:
+        """The same for fewer leaders, of whose variants a smaller number goes on in proportion."""
+        return replace(self, leaders=leaders, keep=max(1, self.keep * leaders // self.leaders))
+
 
 @dataclass(frozen=True)
 class Plan:

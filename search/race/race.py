@@ -20,7 +20,7 @@ from autoranger.components.core.errors import SearchError
 from autoranger.search.arrays import Values
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.race.baselines import RANDOM
-from autoranger.search.race.plan import ENTRANTS, Plan, Rung
+from autoranger.search.race.plan import ENTRANTS, Plan, Refinement, Rung
 from autoranger.search.race.trainer import Trainer
 from autoranger.search.space import neighbours
 from autoranger.search.storage.record import Record
@@ -92,6 +92,7 @@ class Race:
 
     Attributes:
         rungs: the rounds as they were, of which a budget may have left some out, or made them smaller.
+        refinement: the first refinement of the leaders' numbers, likewise; None if there was none.
         protected: arms that stay in every round and are finalists whatever their rank: the best of each family after
             the first round, by role.
     """
@@ -107,6 +108,7 @@ class Race:
         self.population, self.record, self.clock, self.cost = population, record, clock, cost
         self.families, self.protected = families, dict[str, Config]()
         self.rungs = list[Rung]()
+        self.refinement: Refinement | None = None
 
     @property
     def failures(self) -> Mapping[Config, str]:

@@ -7,7 +7,7 @@ noise becomes a finalist beside it. The best of many variants is partly lucky, t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -37,7 +37,8 @@ class Variant:
 def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], list[int]]) -> Standings:
     """The finalists, and variants of those that lead; only the former if there is no time.
 
-    With a budget that leaves time it goes on, from the best variant of each leader so far.
+    With a budget that leaves time it goes on, from the best variant of each leader so far. Where there is no time for
+    all leaders, half of them get variants, the best ones, or half of those.
 
     Args:
         race: trains.
@@ -54,21 +55,37 @@ def refine(race: Race, finalists: Standings, plan: Plan, seeds: Callable[[int], 
         if np.isfinite(best_value(finalists[arm])) and (arm in race.record.space or arm not in race.families[DEFAULT])
     ]
     leaders = {arm: Variant(arm, best_lr(finalists[arm]), arm) for arm in ahead[: how.leaders]}
-    work, rounds, noted = how.trainings * plan.steps, 0, race.record.refinements
+    rounds, noted = list[int](), race.record.refinements
     best, scores = dict(leaders), dict[Variant, Values]()
     with suppress(OutOfTime):
-        while leaders and (rounds < noted if noted is not None else race.clock.refines(rounds, work, plan)):
-            found = trained(race, {one.arm: one.lr for one in best.values()}, plan, how, seeds)
-            rounds += 1
-            for leader, present in best.items():
+        while leading := affordable(race, plan, how, len(leaders), rounds, noted):
+            among = list(best.items())[:leading]
+            found = trained(race, {one.arm: one.lr for _, one in among}, plan, how.of(leading), seeds)
+            rounds.append(leading)
+            for leader, present in among:
                 if (better := improved(Variant(present.arm, present.lr, present.arm), found)) is not None:
                     best[leader], scores[better] = better, found[better]
     race.record.note(refinements=rounds)
-    race.clock.refined = rounds > 0
-    if not rounds:
+    if rounds:
+        race.refinement = how.of(rounds[0])
+    else:
         race.clock.unrefined()
     changed = [one for leader, one in best.items() if one != leaders[leader]]
     return finalists | {one.arm: {one.lr: scores[one]} for one in changed}
+
+
+def affordable(
+    race: Race, plan: Plan, how: Refinement, most: int, rounds: Sequence[int], noted: Sequence[int] | None
+) -> int:
+    """How many leaders get variants next: all, half of them, and so on, until there is time; 0 if there is none.
+
+    A resumed search does what the one did that it goes on with.
+    """
+    if noted is not None:
+        return noted[len(rounds)] if len(rounds) < len(noted) else 0
+    while most and not race.clock.refines(len(rounds), how.of(most).trainings * plan.steps, plan):
+        most //= 2
+    return most
 
 
 def improved(present: Variant, found: Mapping[Variant, Values]) -> Variant | None:
@@ -87,7 +104,7 @@ def trained(
     themselves, parts = [Variant(arm, lr, arm) for arm, lr in leaders.items()], list[Standings]()
     first = seeds(how.seeds)
     going = drawn(leaders, how.draws, plan.steps, first[0])
-    work = plan.cost(len(leaders), 1, first=len(plan.rungs))
+    work = replace(plan, refine=how).cost(len(leaders), 1, first=len(plan.rungs))
     race.clock.refinement(len(going), len(leaders), steps=plan.steps, seeds=how.seeds, work=work)
     for part in (first, seeds(how.more)):
         parts.append(Standings())

@@ -279,10 +279,10 @@ class Record:
         return seeds
 
     @property
-    def refinements(self) -> int | None:
-        """The number of refinements before the verdict of an earlier session; None if it did not get there."""
-        rounds: int | None = self.study.user_attrs.get("refinements")
-        return rounds
+    def refinements(self) -> list[int] | None:
+        """How many leaders had variants in each refinement of an earlier session; None if it had no verdict."""
+        leaders = self.study.user_attrs.get("refinements")
+        return leaders if isinstance(leaders, list) else None  # an earlier version noted their number
 
     def close(self) -> None:
         """Ends running trials as pruned, so that the study is complete whenever a search ends."""
