@@ -68,7 +68,7 @@ class Machine:
 class Simulated:
     """A subject and its trainer, of `steps`, on a machine."""
 
-    objective, scale, origin, learned = "metric", {}, {}, {}
+    objective, scale, origin, learned, shared = "metric", {}, {}, {}, None
 
     def __init__(self, time: Time, machine: Machine, steps: int) -> None:
         self.time, self.machine, self.begin = time, machine, time.now
