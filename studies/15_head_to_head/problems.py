@@ -57,6 +57,7 @@ PROBLEMS = {
         Problem("digits", 10, task=True),
         Problem("diabetes", 10, task=True),
         Problem("fashion", 5, task=True),
+        Problem("cifar", 5, task=True),
         Problem("shakespeare", 3, task=True),
         Problem("rows", 4),
         Problem("table", 4),

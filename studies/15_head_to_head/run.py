@@ -51,7 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--budget", type=float, default=60.0, help="seconds of each contestant for each problem")
     parser.add_argument("--judge", type=float, default=90.0, help="seconds of the judging of each problem")
-    parser.add_argument("--seeds", type=int, default=8, help="most seeds of the judging")
+    parser.add_argument("--seeds", type=int, default=48, help="most seeds of the judging")
     parser.add_argument("--problems", nargs="+", default=list(PROBLEMS), choices=list(PROBLEMS))
     parser.add_argument("--data-dir", help="folder of data files")
     parser.add_argument("--record", type=Path, default=HERE / "record.json")

@@ -60,9 +60,10 @@ class Effort:
 EFFORTS = {
     "digits": Effort(4, 64, 12, 5),
     "diabetes": Effort(4, 64, 12, 5),
+    "shakespeare": Effort(1, 8, 5, 3),
     "fashion": Effort(2, 32, 8, 4),
     "cifar": Effort(2, 12, 6, 4),
-    "shakespeare": Effort(1, 8, 5, 3),
+    "cifar_nf": Effort(1, 8, 4, 3),
 }
 
 WITHOUT = "without "
@@ -267,7 +268,9 @@ def main() -> None:
             "steps": ledger.task.steps,
             "effort": asdict(ledger.effort),
         }
-        (HERE / "record.json").write_text(json.dumps(read() | {name: about | found}, indent=1) + "\n")
+        record = read() | {name: about | found}
+        in_order = {task: record[task] for task in EFFORTS if task in record}
+        (HERE / "record.json").write_text(json.dumps(in_order, indent=1) + "\n")
     from page import draw, table, write_ledger
 
     print(table(read()))
