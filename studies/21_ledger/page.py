@@ -108,10 +108,12 @@ def write_ledger(record: Record, path: Path) -> None:
 
 
 def sets_of(record: Record) -> list[list[str]]:
-    """With what of the base goes with it: what helps on every task, and the members of each best set that add to it."""
+    """With what of the base goes with it: what helps on every task, and of each best set that gains the members that add to it."""
     everywhere = [name for name in names_of(record) if all(helps(part, name) for part in record.values())]
     useful = [
-        [name for name, share in part["best"]["shapley"].items() if share["effect"] > 0] for part in record.values()
+        [name for name, share in best["shapley"].items() if share["effect"] > 0]
+        for best in (part["best"] for part in record.values())
+        if best["gain"]["low"] > 0
     ]
     base = Config.preset(PRESETS[COSINE]).components
     found = [compatible([*names, *base]) for names in (everywhere, *useful)]
