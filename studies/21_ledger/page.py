@@ -108,7 +108,7 @@ def write_ledger(record: Record, path: Path) -> None:
 
 
 def sets_of(record: Record) -> list[list[str]]:
-    """With what of the base goes with it: what helps on every task, and of each best set that gains the members that add to it."""
+    """What helps on every task, and the members of each best set that add to its gain, with what of the base fits."""
     everywhere = [name for name in names_of(record) if all(helps(part, name) for part in record.values())]
     useful = [
         [name for name, share in best["shapley"].items() if share["effect"] > 0]
