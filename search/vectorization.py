@@ -109,9 +109,6 @@ def one_path() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast)
 
 
-DIVISIONS = 1 << 40
-"""Added to the seed of a division, which the order of the batches must not repeat."""
-
 FALLBACK = "There is a performance drop because we have not yet implemented the batching rule for "
 """The beginning of what torch warns of an operation that vmap calls for one row after another."""
 
@@ -150,12 +147,6 @@ def batch_order(examples: int, batch_size: int, steps: int, seed: int) -> Tensor
     epochs = -(-steps * batch_size // examples)
     order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(epochs)])
     return order[: steps * batch_size].view(steps, batch_size)
-
-
-def division(train: int, valid: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A random division of `train + valid` examples into so many of each, by their indices."""
-    order = torch.randperm(train + valid, generator=torch.Generator().manual_seed(seed + DIVISIONS))
-    return order[:train], order[train:]
 
 
 def has_gpu() -> bool:

@@ -9,12 +9,13 @@ from sklearn.metrics import roc_auc_score
 
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.population import Population
+from autoranger.search.population.division import division
 from autoranger.search.race.plan import Plan, Rung
 from autoranger.search.storage.storage import open_storage
 from autoranger.search.study import search
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task, averages
-from autoranger.search.vectorization import batch_order, division, reseed
+from autoranger.search.vectorization import batch_order, reseed
 from tests import toy
 from tests.toy import CONFIGS, SEEDS
 
@@ -81,7 +82,7 @@ def alone(task: Task, config, seed: int) -> list[float]:
     """A training as a user would write it: its score on what this seed left out, and on the test data."""
     parts = task.data()
     x, y = (torch.cat(both) for both in zip(*(bare(parts[name]) for name in ("train", "valid")), strict=True))
-    fitting, held = division(len(parts["train"][1]), len(parts["valid"][1]), seed)
+    fitting, held = division(y, len(parts["valid"][1]), seed)
     assert sorted([*fitting.tolist(), *held.tolist()]) == list(range(len(y)))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -128,15 +129,45 @@ def test_outputs_that_vmap_refuses_are_scored_one_by_one_with_the_same_result():
     np.testing.assert_allclose(population.train(CONFIGS, SEEDS, STEPS)["valid"], expected, rtol=1e-5)
 
 
-def test_every_seed_has_another_division_of_the_same_sizes():
-    every = [division(48, 24, seed) for seed in range(20)]
-    assert {(len(a), len(b)) for a, b in every} == {(48, 24)}
-    assert len({tuple(b.sort().values.tolist()) for _, b in every}) == 20
-    assert all(torch.equal(a, b) for a, b in zip(division(48, 24, 3), division(48, 24, 3), strict=True))
+LABELS = torch.tensor([0] * 40 + [1] * 25 + [2] * 7)
+
+
+@pytest.mark.parametrize("valid", [24, 50, 1, 71])
+@pytest.mark.parametrize("targets", [LABELS, torch.linspace(-1, 1, 72), torch.zeros(72, 3), {"a": LABELS, "b": LABELS}])
+def test_every_seed_has_another_division_of_the_same_sizes(targets, valid):
+    every = [division(targets, valid, seed) for seed in range(1200)]
+    assert all(sorted([*train.tolist(), *held.tolist()]) == list(range(72)) for train, held in every[:20])
+    assert {len(held) for _, held in every} == {valid}
+    again = division(targets, valid, 3)
+    assert all(torch.equal(a, b) for a, b in zip(again, every[3], strict=True))
+    assert len({tuple(held.sort().values.tolist()) for _, held in every}) > (900 if 1 < valid < 71 else 60)
     often = torch.zeros(72)
-    for _, held in (division(48, 24, seed) for seed in range(900)):
+    for _, held in every:
         often[held] += 1
-    assert (often / 900 - 1 / 3).abs().max() < 0.08, "no example is left out more often than others"
+    share = valid / 72
+    assert (often / 1200 - share).abs().max() < 4.5 * (share * (1 - share) / 1200) ** 0.5, "all alike"
+
+
+@pytest.mark.parametrize("valid", [24, 50])
+def test_every_class_has_its_share(valid):
+    for seed in range(200):
+        _, held = division(LABELS, valid, seed)
+        for label, count in zip(*LABELS.unique(return_counts=True), strict=True):
+            assert abs((LABELS[held] == label).sum() - count * valid / 72) < 2
+
+
+def test_every_part_of_a_distribution_has_its_share():
+    values = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    means = [values[division(values, 100, seed)[1]].mean() for seed in range(200)]
+    expected = values.std() * (1 / 100 - 1 / 400) ** 0.5
+    assert torch.stack(means).std() < expected / 3, "than of those that are drawn without regard to it"
+    assert abs(torch.stack(means).mean() - values.mean()) < 0.01
+
+
+def test_data_are_held_once():
+    population = Population(Divided())
+    assert population.data["train"][0].data_ptr() == population.pool[0].data_ptr()
+    assert [len(population.data[name][1]) for name in ("train", "valid", "test")] == [48, 24, 24]
 
 
 def test_the_small_shipped_tasks_are_divided_anew():

@@ -14,13 +14,14 @@ from autoranger.components.core.private import tree_leaves
 from autoranger.search.population.batches import batches
 from autoranger.search.population.checks import check_settings
 from autoranger.search.population.data import fitted, pooled, splits
+from autoranger.search.population.division import division
 from autoranger.search.population.memory import free_bytes
 from autoranger.search.population.precision import check_precision
 from autoranger.search.population.replica import Replica
 from autoranger.search.population.ways import Ways
 from autoranger.search.tasks.task import Split, Task
 from autoranger.search.tasks.words import about
-from autoranger.search.vectorization import Tensors, division, forked, length, repeat, reseed
+from autoranger.search.vectorization import Tensors, forked, item, length, repeat, reseed
 
 CHUNK_BYTES = {"cpu": 16 << 20, "cuda": 512 << 20}
 """Most bytes of the rows' inputs, and of their parameters, in a chunk."""
@@ -71,7 +72,10 @@ class Prepared:
         types = {p.dtype for p in weights if p.is_floating_point()}
         self.dtype = types.pop() if len(types) == 1 else None
         self.data: dict[str, Split] = fitted(data, self.device, self.dtype)
-        self.pool: Split | None = pooled(task, self.data) if task.resplit else None
+        self.pool: Split | None = None
+        if task.resplit:
+            self.pool, trains = pooled(task, self.data), length(self.data["train"][1])
+            self.data |= {"train": item(self.pool, slice(trains)), "valid": item(self.pool, slice(trains, None))}
         self.rows = rows or self._affordable_rows()
         self.ways, self.noisy = Ways(task), True
         self.moving: list[str] = []
@@ -97,7 +101,7 @@ class Prepared:
     def _divided(self, seed: int) -> tuple[Tensor, Tensor]:
         """The indices of a seed's training and validation examples."""
         train, valid = (length(self.data[name][1]) for name in ("train", "valid"))
-        return (torch.arange(train), torch.arange(valid)) if self.pool is None else division(train, valid, seed)
+        return (torch.arange(train), torch.arange(valid)) if self.pool is None else division(self.pool[1], valid, seed)
 
     def _affordable_rows(self) -> int:
         """Rows of a chunk: as many as `bytes` of inputs and of parameters allow, within `CHUNK_ROWS`."""

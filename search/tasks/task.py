@@ -83,9 +83,10 @@ class Task:
             on the edge.
         full_steps: length of a full training, for `compare --full`; ten times `steps` if None.
         resplit: whether each seed divides the training and validation data anew, at random, into parts of the same
-            sizes. With few validation examples a search without it finds what suits just these, however many seeds it
-            takes. Leave it off where examples depend on each other (time series, several of one patient), or where
-            training and validation data were not prepared alike. Default: False.
+            sizes, and with the same share of each class where targets are `[N]`. With few validation examples a search
+            without it finds what suits just these, however many seeds it takes. Leave it off where examples depend on
+            each other (time series, several of one patient), or where training and validation data were not prepared
+            alike. Default: False.
 
     Args:
         device: on which models will be trained. A task may choose a smaller proxy for a CPU, where `small` is True.
