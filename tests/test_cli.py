@@ -380,6 +380,16 @@ def test_help_does_not_wait_for_torch(words):
     assert len(found.stdout) > 5
 
 
+@pytest.mark.parametrize(("given", "found"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_threads_wait_passively_unless_somebody_says_otherwise(given, found):
+    """From before torch is imported; see also `test_help_does_not_wait_for_torch`."""
+    code = "import os, sys\nfrom autoranger.__main__ import main\nsys.argv[1:] = ['--version']\n"
+    code += "try:\n    main()\nexcept SystemExit:\n    print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+    clean = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=clean).stdout
+    assert said.split()[-2:] == [found, "False"]
+
+
 @pytest.mark.parametrize("command", ["bench --model mlp --rounds 1", "compare ranger21 adamw --task mine.py --seeds 3"])
 def test_tables_fit_into_80_columns(command, autoranger, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -1,5 +1,5 @@
 """The command line, by a longer name than `python -m autoranger`."""
 
-from autoranger.cli import main
+from autoranger.__main__ import main
 
 main()

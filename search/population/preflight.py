@@ -65,7 +65,7 @@ def preflight(population: Prepared) -> None:
     batches = list(islice(population._batches(SEEDS, BATCHES), BATCHES))
     if default(population.task, "loss"):
         check_outputs(population, item(batches[0], 0))
-    rows, moving, population.noisy = Rows(), set[str](), augmenting(population.task) is not None
+    rows, moving, population.noisy = Rows(), set[str](), augments_at_random(population)
     for s, seed in enumerate(SEEDS):
         replica = population.replica(seed).train()
         before = {name: x.clone() for name, x in replica.named_buffers()}
@@ -94,6 +94,17 @@ def preflight(population: Prepared) -> None:
             warnings.warn(warning.message, stacklevel=2)
     if slow and population.ways.training is not None:
         population.ways.say_slow(sorted(name.removeprefix("aten::") for name in slow))
+
+
+def augments_at_random(population: Prepared) -> bool:
+    """Whether the task's `augment` draws random numbers, which threads must not do side by side."""
+    augment = augmenting(population.task)
+    if augment is None:
+        return False
+    batch = cloned(item(population.data["train"][0], slice(population.task.batch_size)))
+    before = drawn()
+    augment(batch)
+    return drawn() != before
 
 
 def check_outputs(population: Prepared, batch: Split) -> None:
