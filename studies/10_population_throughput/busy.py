@@ -4,8 +4,8 @@ usage: python studies/10_population_throughput/busy.py [--repeats 3]
 
 A population of the toy convolution net of this file, whose loss draws random numbers, so that it is trained by one call
 that uses all cores, makes candidate-steps beside 0, 1, … other processes, each of which keeps one core busy: with
-OpenMP's threads waiting actively, as they do by default, and passively (OMP_WAIT_POLICY). Adds to record_busy.json, and
-prints the table of the README: medians over repeats, in turns.
+OpenMP's threads waiting for each other in several ways. Writes record_busy.json, and prints the table of the README:
+medians over repeats, in turns.
 """
 
 from __future__ import annotations
@@ -21,7 +21,12 @@ import time
 from pathlib import Path
 
 RECORD = Path(__file__).with_name("record_busy.json")
-POLICIES = ("ACTIVE", "PASSIVE")
+POLICIES: dict[str, dict[str, str]] = {
+    "default": {},
+    "passive": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "10,000 turns": {"GOMP_SPINCOUNT": "10000"},
+}
+"""Environment variables. By default a thread looks 300,000 times before it sleeps, if there is a core for each."""
 
 
 def measure() -> float:
@@ -71,10 +76,10 @@ def main() -> None:
         for others in range(cores + 1):
             busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(others)]
             try:
-                for policy in POLICIES:
+                for policy, variables in POLICIES.items():
                     run = subprocess.run(
                         [sys.executable, __file__, "--one"],
-                        env=os.environ | {"OMP_WAIT_POLICY": policy},
+                        env=os.environ | variables,
                         capture_output=True,
                         text=True,
                         check=True,
@@ -85,8 +90,8 @@ def main() -> None:
                     process.kill()
     about = {"date": time.strftime("%Y-%m-%d"), "machine": f"{cores} cores, {platform.machine()}"}
     RECORD.write_text(json.dumps(about | {"candidate-steps a second": found}, indent=1) + "\n")
-    print("| other processes | " + " | ".join(policy.lower() for policy in POLICIES) + " |\n|---|---|---|")
-    for others in found[POLICIES[0]]:
+    print("| other processes | " + " | ".join(POLICIES) + " |\n" + "|---" * (1 + len(POLICIES)) + "|")
+    for others in found["default"]:
         print(f"| {others} | " + " | ".join(f"{statistics.median(found[p][others]):,.0f}" for p in POLICIES) + " |")
 
 
