@@ -178,6 +178,39 @@ def test_the_small_shipped_tasks_are_divided_anew():
     assert not Task.resplit, "examples of a user may depend on each other"
 
 
+def test_a_division_does_not_draw_what_the_order_of_the_batches_draws(monkeypatch):
+    found = [division(torch.zeros(72, 3), 24, seed)[1] for seed in range(5)]
+    monkeypatch.setattr("autoranger.search.population.division.OFFSET", 0)
+    for seed, held in enumerate(found):
+        assert not torch.equal(held.sort().values, division(torch.zeros(72, 3), 24, seed)[1].sort().values)
+
+
+@pytest.mark.filterwarnings("ignore:.*its metric uses more than torch", "ignore:Only one class is present")
+def test_a_class_that_is_too_rare_for_divisions_is_found_before_the_search():
+    class Rare(Outside):
+        def data(self):
+            parts = super().data()
+            for name, (_, y) in parts.items():
+                y[:] = 0
+                y[: {"train": 1, "valid": 1, "test": 2}[name]] = 1
+            return parts
+
+    with pytest.raises(ConfigError, match="on some random divisions of the data its metric"):
+        Population(Rare())
+    Rare.resplit = False
+    Population(Rare())
+
+
+def test_parts_of_different_types_are_refused():
+    class Mixed(Divided):
+        def data(self):
+            parts = super().data()
+            return parts | {"valid": (parts["valid"][0], parts["valid"][1].float())}
+
+    with pytest.raises(ConfigError, match="their types differ"):
+        Population(Mixed())
+
+
 def test_parts_of_different_shapes_are_refused():
     class Longer(Divided):
         def data(self):

@@ -74,7 +74,7 @@ def outlook(evidence: Evidence | None) -> str:
     shared = evidence.comparison.shared or ENOUGH
     few = (
         f"All seeds were scored on the same {shared:,} validation examples, and the intervals do not cover their "
-        "choice: with resplit = True in the task each seed has its own. "
+        "choice. If examples are independent, resplit = True in the task gives each seed its own. "
     )
     return (few if shared < ENOUGH else "") + (
         f"In trainings of ten times that length, what is ahead was still ahead in {STILL_AHEAD:.0%} of recorded cases "

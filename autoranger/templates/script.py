@@ -22,7 +22,7 @@ def data() -> tuple[TensorDataset, TensorDataset]:
     """Training and validation data."""
     images, labels = load_digits(return_X_y=True)
     inputs, targets = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
-    # Another division for each seed: of one, with few examples, a search finds what suits just these.
+    # Another division for each seed: with one for all a search finds what suits just these few examples.
     order = torch.randperm(len(targets))
     fitting, validation = order[:1200], order[1200:]
     return TensorDataset(inputs[fitting], targets[fitting]), TensorDataset(inputs[validation], targets[validation])

@@ -215,6 +215,8 @@ def fitted(given: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
 def pooled(task: Task, data: Mapping[str, Split]) -> Split:
     """Training and validation data, one after the other; raises ConfigError if they differ in form."""
     try:
+        if [x.dtype for x in tree_leaves(data["train"])] != [x.dtype for x in tree_leaves(data["valid"])]:
+            raise TypeError("their types differ")
         inputs, targets = (
             tree_map(lambda *parts: torch.cat(parts), *parts)
             for parts in zip(data["train"], data["valid"], strict=True)
@@ -222,7 +224,7 @@ def pooled(task: Task, data: Mapping[str, Split]) -> Split:
     except (RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(
             f"{about(task)}: resplit is True, but its train and valid splits differ in form ({reason(error)}); "
-            "give them examples of the same shape, or leave resplit off."
+            "give them examples of the same shape and type, or leave resplit off."
         ) from error
     return inputs, targets
 

@@ -8,8 +8,8 @@ from torch import Tensor
 from autoranger.components.core.private import tree_leaves
 from autoranger.search.vectorization import Tree
 
-OFFSET = 1 << 40
-"""Added to the seed, whose random numbers the order of the batches must not repeat."""
+OFFSET = 1 << 31
+"""Added to the seed, whose random numbers the order of the batches must not repeat. Torch reads 32 bits of a seed."""
 
 
 def division(targets: Tree, valid: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -20,9 +20,9 @@ def division(targets: Tree, valid: int, seed: int) -> tuple[Tensor, Tensor]:
     examples, and one of each stratum is drawn.
     """
     leaves = tree_leaves(targets)
-    count, generator = len(leaves[0]), torch.Generator().manual_seed(seed + OFFSET)
+    count, generator = len(leaves[0]), torch.Generator().manual_seed((seed + OFFSET) % (1 << 32))
     order = torch.randperm(count, generator=generator)
-    if len(leaves) == 1 and leaves[0].dim() == 1:
+    if len(leaves) == 1 and leaves[0].dim() == 1 and not leaves[0].is_complex():
         order = order[leaves[0].cpu()[order].argsort(stable=True)]
     fewer = min(valid, count - valid)
     # Strata differ in size by one. Where they begin is random, so that no example is in a smaller one more often.

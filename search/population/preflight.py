@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from itertools import islice
@@ -42,6 +43,9 @@ from autoranger.search.vectorization import (
 
 SEEDS = [0, 1]
 """Seeds of the check. A loss that works with one may fail with several."""
+
+DIVISIONS = 16
+"""Seeds whose division of the data is tried. A rare class may be missing from some."""
 
 BATCHES = 4
 """Batches that are drawn; only the first is trained on."""
@@ -84,6 +88,7 @@ def preflight(population: Prepared) -> None:
     for replica, *_ in rows:
         replica.eval()
     outputs = scored(population, rows[0][0])
+    check_divisions(population, rows[0][0])
     with warnings.catch_warnings(record=True) as said:
         warnings.filterwarnings("always", message=FALLBACK)
         settle_training(population, batches[0], rows)
@@ -158,6 +163,30 @@ def scored(population: Prepared, replica: Replica) -> Tree:
     sizes = [x.numel() * x.element_size() for x in tree_leaves(first) if isinstance(x, Tensor)]
     population.output_bytes = sum(sizes) // length(next(parts(population, "valid"))[0])
     return first
+
+
+def check_divisions(population: Prepared, replica: Replica) -> None:
+    """Raises ConfigError if the metric fails on the validation examples of a seed, and not on those that are given."""
+    if population.pool is None:
+        return
+    inputs, targets = population.pool
+    with torch.no_grad():
+        given = replica(Replica.output, cloned(population.data["valid"][0]))
+        expected = float(replica(Replica.metric, given, cloned(population.data["valid"][1])))
+        for seed in range(DIVISIONS):
+            (_, own), problem = population.part("valid", [seed]), "is not a number"
+            assert own is not None
+            try:
+                output = replica(Replica.output, cloned(item(inputs, own[0])))
+                value = float(replica(Replica.metric, output, cloned(item(targets, own[0]))))
+            except Exception as error:
+                pass_on(error)
+                value, problem = math.nan, f"fails ({reason(error)})"
+            if math.isnan(value) and not math.isnan(expected):
+                raise ConfigError(
+                    f"{about(population.task)}: resplit is True, but on some random divisions of the data its metric "
+                    f"{problem}, perhaps for a rare class that is missing; validate on more examples, or leave it off."
+                )
 
 
 def parts(population: Prepared, name: str) -> Iterator[Split]:

@@ -104,7 +104,7 @@ def trained(
     themselves, parts = [Variant(arm, lr, arm) for arm, lr in leaders.items()], list[Standings]()
     first = seeds(how.seeds)
     going = drawn(leaders, how.draws, plan.steps, first[0])
-    work = replace(plan, refine=how).cost(len(leaders), 1, first=len(plan.rungs))
+    work = replace(plan, refine=how).cost(plan.rungs[-1].keep, 1, first=len(plan.rungs))
     race.clock.refinement(len(going), len(leaders), steps=plan.steps, seeds=how.seeds, work=work)
     for part in (first, seeds(how.more)):
         parts.append(Standings())

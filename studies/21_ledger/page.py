@@ -108,7 +108,7 @@ def write_ledger(record: Record, path: Path) -> None:
 
 
 def sets_of(record: Record) -> list[list[str]]:
-    """What helps on every task, and the members of each best set that add to its gain, with what of the base fits."""
+    """What helps on every task, and what adds to the gain of each best set, with those of the base that fit to it."""
     everywhere = [name for name in names_of(record) if all(helps(part, name) for part in record.values())]
     useful = [
         [name for name, share in best["shapley"].items() if share["effect"] > 0]
