@@ -339,7 +339,9 @@ def test_a_search_by_a_sampler_for_the_loss_at_a_price(autoranger):
     assert (found.opening, asked.objective, asked.metric) == ("random", "loss", "minus loss")
     assert found.baselines.keys() == set(WORDS)
     study = optuna.load_study(study_name="s", storage=open_storage(None))
-    assert len(study.trials) < 256 * 3, "not every subset with every rate"
+    subsets = {frozenset(trial.user_attrs["config"]["components"]) for trial in study.trials}
+    assert len(subsets) < 200, "not every subset"
+    assert len(study.trials) <= 500
     front = optuna.load_study(study_name="s-front", storage=open_storage(None))
     assert {trial.values[1] for trial in front.trials} <= {2.0, 3.0, 4.0, 5.0}
     assert front.best_trials

@@ -230,9 +230,11 @@ def test_without_time_there_is_none(record, monkeypatch, cut):
     said, clock = [], Clock(None, Progress())
     monkeypatch.setattr(clock.listener, "unrefined", lambda: said.append(True))
     if cut == "before":
-        monkeypatch.setattr(clock, "refines", lambda rounds, work, plan: False)
+        refinements = {PLAN.refine.of(leaders).trainings * PLAN.steps for leaders in (1, 2)}
+        monkeypatch.setattr(clock, "affords", lambda work, plan: work not in refinements)
     finals = run(Cut(), record, clock=clock)
     assert said == [True]
+    assert record.refinements == []
     assert all(config in SMALL or place in finals.roles.values() for place, config in enumerate(finals.configs))
 
 

@@ -71,14 +71,15 @@ def outlook(evidence: Evidence | None) -> str:
     """What to expect of longer trainings and other data; empty without a comparison of a proxy."""
     if evidence is None or evidence.comparison is None or evidence.settings.batch_size is None:
         return ""
-    shared = evidence.comparison.shared or ENOUGH
-    few = (
-        f"All seeds were scored on the same {shared:,} validation examples, and the intervals do not cover their "
-        "choice. If examples are independent, resplit = True in the task gives each seed its own. "
-    )
-    return (few if shared < ENOUGH else "") + (
-        f"In trainings of ten times that length, what is ahead was still ahead in {STILL_AHEAD:.0%} of recorded cases "
-        "(studies/22_forecast): autoranger compare … --full tells for yours."
+    shared, few = evidence.comparison.shared, ""
+    if shared is not None and shared < ENOUGH:
+        few = (
+            f"All seeds were scored on the same {shared:,} validation examples, and the intervals do not cover their "
+            "choice. If examples are independent, resplit = True in the task gives each seed its own. "
+        )
+    return (
+        f"{few}In trainings of ten times that length, what is ahead was still ahead in {STILL_AHEAD:.0%} of recorded "
+        "cases (studies/22_forecast): autoranger compare … --full tells for yours."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache, partial
 
 import numpy as np
 import torch
@@ -45,6 +46,7 @@ class Chunk:
     def __init__(self, population: Prepared, configs: Sequence[Config], seeds: Sequence[int], steps: int) -> None:
         self.population, self.configs, self.seeds, self.way = population, configs, seeds, population.ways.training
         self.shape, self.rows = (len(configs), len(seeds)), len(configs) * len(seeds)
+        self.part = cache(partial(population.part, seeds=seeds))  # for several looks; it must not refer to the chunk
         self.models: Together | Alone = (
             Alone(population, len(configs), seeds)
             if self.way is None
@@ -178,7 +180,7 @@ class Chunk:
             self.failed |= ~theta.isfinite().all(dim=-1).all(dim=-1).all(dim=-1)
         self.poll()
         with self._evaluation():
-            values = score(self.models, *self.population.part(part, self.seeds))
+            values = score(self.models, *self.part(part))
         for row in (values.isnan() & ~self.failed).nonzero()[:, 0].tolist():
             self.models.failures.setdefault(row, "its metric is not a number")
         return torch.where(self.failed, torch.nan, values).cpu().numpy().reshape(self.shape)

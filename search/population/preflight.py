@@ -149,8 +149,7 @@ def scored(population: Prepared, replica: Replica) -> Tree:
         try:
             with torch.no_grad():
                 for split in parts(population, name):
-                    population.seed_noise(0)
-                    outputs = whole(lambda x: replica(Replica.output, x), split[0], piece(population, split[0]), axis=0)
+                    outputs = outputs_of(population, replica, split[0])
                     check_labels(population.task, outputs, split[1])
                     check_pairing(replica, outputs, split[1])
                     float(replica(Replica.metric, cloned(outputs), cloned(split[1])))
@@ -165,20 +164,26 @@ def scored(population: Prepared, replica: Replica) -> Tree:
     return first
 
 
+def outputs_of(population: Prepared, replica: Replica, inputs: Tree) -> Tree:
+    """The outputs of one model, piece by piece."""
+    population.seed_noise(0)
+    return whole(lambda x: replica(Replica.output, x), inputs, piece(population, inputs), axis=0)
+
+
 def check_divisions(population: Prepared, replica: Replica) -> None:
     """Raises ConfigError if the metric fails on the validation examples of a seed, and not on those that are given."""
     if population.pool is None:
         return
     inputs, targets = population.pool
     with torch.no_grad():
-        given = replica(Replica.output, cloned(population.data["valid"][0]))
-        expected = float(replica(Replica.metric, given, cloned(population.data["valid"][1])))
+        x, y = population.data["valid"]
+        expected = float(replica(Replica.metric, outputs_of(population, replica, x), cloned(y)))
         for seed in range(DIVISIONS):
             (_, own), problem = population.part("valid", [seed]), "is not a number"
             assert own is not None
             try:
-                output = replica(Replica.output, cloned(item(inputs, own[0])))
-                value = float(replica(Replica.metric, output, cloned(item(targets, own[0]))))
+                x, y = item((inputs, targets), own[0])
+                value = float(replica(Replica.metric, outputs_of(population, replica, x), y))
             except Exception as error:
                 pass_on(error)
                 value, problem = math.nan, f"fails ({reason(error)})"

@@ -37,7 +37,7 @@ def score(models: Together | Alone, split: Split, own: Tensor | None = None) -> 
         try:
             averages = getattr(population.task.metric, "averages", False)
             if averages and population.ways.metric:
-                return streamed(models, split, size) if own is None else streamed_by_seed(models, split, size, own)
+                return streamed(models, split, size, own)
             values = torch.empty(len(models), dtype=torch.float64, device=population.device)
             for rows, part in shares(split, own):
                 values[rows] = in_groups(models, part, size, range(len(models))[rows])
@@ -76,25 +76,19 @@ def piece(population: Prepared, inputs: Tree, count: int | None = None) -> int:
     )  # of much the same size: statistics of a last one of one example are none
 
 
-def streamed(models: Together, split: Split, size: int) -> Tensor:
-    """The metric `[rows]` as a mean over batches, for a metric that is one."""
-    (inputs, targets), rows = split, slice(None)
+def streamed(models: Together, split: Split, size: int, own: Tensor | None) -> Tensor:
+    """The metric `[rows]` as a mean over batches, for a metric that is one; of each seed's own examples, if given."""
     models.population.seed_noise(0)
     total = torch.zeros(len(models), dtype=torch.float64, device=models.population.device)
-    for i in range(0, length(inputs), size):
-        x, y = cloned(item((inputs, targets), slice(i, i + size)))
-        total += models.at_once(Replica.quality, rows, x, y).double() * length(x)
-    return total / length(inputs)
-
-
-def streamed_by_seed(models: Together, split: Split, size: int, own: Tensor) -> Tensor:
-    """Like `streamed`, each seed on its own examples."""
-    models.population.seed_noise(0)
-    total = torch.zeros(len(models), dtype=torch.float64, device=models.population.device)
-    for i in range(0, own.shape[1], size):
-        examples = own[:, i : i + size]
-        total += models.by_seed(Replica.quality, *item(split, examples)).double() * examples.shape[1]
-    return total / own.shape[1]
+    count = length(split[0]) if own is None else own.shape[1]
+    for i in range(0, count, size):
+        some = slice(i, i + size)
+        if own is None:
+            found = models.at_once(Replica.quality, slice(None), *cloned(item(split, some)))
+        else:
+            found = models.by_seed(Replica.quality, *item(split, own[:, some]))
+        total += found.double() * min(size, count - i)
+    return total / count
 
 
 def in_groups(models: Together, split: Split, size: int, among: range) -> Tensor:
