@@ -74,9 +74,9 @@ def tune(
             `trial.seed` before each call.
         budget: time limit, in seconds or as in "90s", "30m", "2h". Trainings that are running at the end are
             stopped. Default: no limit, and about 150 full trainings.
-        workers: number of processes that train at once and share the cores; a file that `train` writes needs
-            `trial.worker` in its name. 0 trains in this process, for a debugger. Default: one for each core, four at
-            most; one alone where there is a GPU, CUDA's or Apple's.
+        workers: number of processes that train at once and share the cores; weights that `train` writes belong in
+            `trial.folder`. 0 trains in this process, for a debugger. Default: one for each core, four at most; one
+            alone where there is a GPU, CUDA's or Apple's, or if the first training writes weights elsewhere.
         out: file for the config. Default: none is written.
         metric: which number of the returned dict to improve. Default: the first. It names a single number, too.
         direction: "maximize" or "minimize". Default: "maximize". It must be given if the name of the metric, or the

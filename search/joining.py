@@ -22,6 +22,7 @@ from autoranger.search.space import Space
 from autoranger.search.storage.fingerprint import changed
 from autoranger.search.storage.record import FINGERPRINT, ORIGIN
 from autoranger.search.tasks import create
+from autoranger.search.tune import training
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.trial import Job
 
@@ -72,7 +73,7 @@ def training_member(storage: BaseStorage, study: Study, spec: str) -> Member:
     """A worker that calls a training function, in a process of its own, which may crash."""
     function = Named(spec)
     require_same(study, study.user_attrs["settings"], {"code": checksum(function)})
-    pickled = sendable(function)
+    pickled = sendable(training.Training(function))
     assert pickled is not None  # a name can be sent
     engine = Pool([Processes(pickled, 1, torch.get_num_threads())])
     return Member(storage, study.study_name, Job.from_data, engine)

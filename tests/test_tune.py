@@ -79,7 +79,7 @@ def results(engine, jobs, listener=None):
 
 
 def once(train, job=None):
-    return train_once(train, job or Job(CONFIG, 0), 0, lambda report: None)
+    return train_once(train, Trial(job or Job(CONFIG, 0), 0, lambda report: None))
 
 
 def tuned(tmp_path, train=trainings.quick, name="s", **rest):
@@ -277,16 +277,16 @@ def test_a_training_in_a_worker_may_begin_processes_of_its_own(tmp_path):
             return float((batch + again).sum())
         """)
     )
-    function = sendable(Named(f"{tmp_path / 'with_loader.py'}:train"))
+    function = sendable(Training(Named(f"{tmp_path / 'with_loader.py'}:train")))
     (result,) = results(Pool([Processes(function, 1, 1)]), [Job(CONFIG, 0)]).values()
     assert not result.failure
     assert result.metrics == {"": 12.0}
 
 
 def test_functions_that_other_processes_can_import_are_told_from_others():
-    assert sendable(trainings.quick) is not None
-    assert sendable(Named("train.py:train")) is not None
-    assert sendable(lambda trial: 1.0) is None
+    assert sendable(Training(trainings.quick)) is not None
+    assert sendable(Training(Named("train.py:train"))) is not None
+    assert sendable(Training(lambda trial: 1.0)) is None
 
 
 def test_the_code_of_a_training_is_what_it_reaches(tmp_path):
@@ -479,7 +479,7 @@ def test_a_scale_is_of_one_model_that_has_one(models, known):
 def test_trainings_use_the_cores_if_nobody_says_how_many(monkeypatch, threads, gpu, size):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     monkeypatch.setattr(tunes, "has_gpu", lambda: gpu)
-    assert engine(trainings.quick, None, None, None).size == size
+    assert engine(Training(trainings.quick), None, None, None).size == size
 
 
 def test_a_script_may_say_what_its_file_notes():

@@ -155,7 +155,7 @@ class Faulty:
     """An engine that loses what it is given as often as it is told, and then does it here."""
 
     size = others = 1
-    reinforce = Pool([]).reinforce
+    exchange = Pool([]).exchange
 
     def __init__(self, work, times, *, away=False):
         self.work, self.times, self.away = work, times, away

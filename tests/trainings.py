@@ -87,3 +87,26 @@ AWKWARD = {
     8: "reported inf at step 99",
     9: "TypeError: train returned nothing, but must return a number, or a dict of numbers",
 }
+
+
+def saves(trial):
+    """Writes its weights under one name, and fails if another training does so meanwhile."""
+    with open("busy", "x"):
+        stepped(trial)
+        torch.save(trial.seed, "best.pt")
+        time.sleep(0.02)
+        seed = torch.load("best.pt")
+    os.remove("busy")
+    assert seed == trial.seed
+    return merit(trial.config) + random.Random(trial.seed).random()
+
+
+def saves_apart(trial):
+    """Writes its weights into a folder of its own, which a killed one cannot remove."""
+    stepped(trial)
+    torch.save(trial.seed, trial.folder / "best.pt")
+    assert [x.name for x in trial.folder.iterdir()] == ["best.pt"]
+    if trial.seed == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert torch.load(trial.folder / "best.pt") == trial.seed
+    return merit(trial.config) + random.Random(trial.seed).random()

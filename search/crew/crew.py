@@ -55,7 +55,7 @@ class Crew:
 
     def _reinforce(self) -> None:
         """Leaves models that have to be trained one by one to other processes, if there are any in reserve."""
-        if self.population.ways.training is None and self.engine.reinforce():
+        if self.population.ways.training is None and self.engine.exchange():
             self.workers = self.engine.others
 
     @property

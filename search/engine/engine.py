@@ -77,9 +77,9 @@ class Engine(Protocol):
         """How many of them are not done by this process."""
         ...
 
-    def reinforce(self) -> bool:
-        """Lets workers take the place of this process, which turns out to be slow alone, and returns whether it has any
-        in reserve.
+    def exchange(self) -> bool:
+        """Lets the workers in reserve take the place of those on this machine, which do not suit the work, and returns
+        whether there are any.
         """
         ...
 

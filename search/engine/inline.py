@@ -23,7 +23,7 @@ class Inline:
     def __init__(self, work: Work) -> None:
         self.work = work
 
-    def reinforce(self) -> bool:
+    def exchange(self) -> bool:
         """See `Engine`."""
         return False
 

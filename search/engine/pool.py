@@ -28,7 +28,7 @@ class Pool:
         timeout: seconds that an item may take. If None there is no limit, but a worker may not be silent for too long
             (see `PATIENCE`).
         speed: how many times as fast it is expected to be as this process would be alone.
-        reserve: makes what takes the place of this process from `reinforce` on; it may raise ConfigError.
+        reserve: makes what takes the place of the first source from `exchange` on; it may raise ConfigError.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Pool:
         """See `Engine`."""
         return sum(source.size for source in self.sources if not source.here)
 
-    def reinforce(self) -> bool:
+    def exchange(self) -> bool:
         """See `Engine`."""
         reserve, self.reserve = self.reserve, None
         if reserve is None:
@@ -61,9 +61,10 @@ class Pool:
             others = reserve()
         except ConfigError:
             return False
-        for worker in [worker for worker, source in self.workers.items() if source.here]:
-            self._drop(worker)
-        self.sources = [others, *(source for source in self.sources if not source.here)]
+        for worker in [worker for worker, source in self.workers.items() if source is self.sources[0]]:
+            self._drop(worker, GRACE)
+        self.sources[0].close()
+        self.sources[0] = others
         return True
 
     def run(self, items: Sequence[Item], listener: Listener) -> Generator[tuple[Item, Any], None, None]:

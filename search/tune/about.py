@@ -43,6 +43,7 @@ class Full:
         device: on which it trains.
         metric: name of the metric that it returns.
         scale: what it trains, as in `core.proxy`; empty if that is not known.
+        writes: files with weights or arrays that it writes, in the working folder.
     """
 
     steps: int
@@ -51,3 +52,4 @@ class Full:
     device: str
     metric: str
     scale: Mapping[str, Any] = field(default_factory=dict)
+    writes: tuple[str, ...] = ()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 
+from autoranger.components.core.config import Config
 from autoranger.components.core.errors import ConfigError
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
@@ -92,3 +94,16 @@ class Sanity:
         if kind not in self._said:
             self._said.add(kind)
             warnings.warn(f"{self.name} {sentence}", stacklevel=2)
+
+
+def unable(name: str, tried: Sequence[Config], results: Sequence[Result]) -> ConfigError:
+    """The error for a function whose first trainings all fail."""
+    if not all(result.diverged for result in results):
+        failure = next(result.failure for result in results if not result.diverged)
+        return ConfigError(f"{name}: the first training fails: {failure}.")
+    names = "Ranger21", "AdamW"
+    with_ = " and with ".join(f"{default} at lr {c.lr:g}" for default, c, _ in zip(names, tried, results, strict=False))
+    return ConfigError(
+        f"{name}: {results[-1].failure}, with {with_}; look at the data, the loss and the metric, or "
+        "begin with lower rates (--lr-range, or lr_range=…)."
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -12,7 +15,7 @@ import numpy as np
 import torch
 
 from autoranger.components.core.config import Config
-from autoranger.components.core.errors import ConfigError, SearchError
+from autoranger.components.core.errors import SearchError
 from autoranger.search.clock import Clock, OutOfTime
 from autoranger.search.direction import Direction, require_direction, score_name, sign_of
 from autoranger.search.engine.engine import Engine, Lost
@@ -22,9 +25,10 @@ from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.about import FULL, Described, Full
+from autoranger.search.tune.files import shared, written
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Heard, Runs
-from autoranger.search.tune.sanity import Sanity
+from autoranger.search.tune.sanity import Sanity, unable
 from autoranger.search.tune.training import Result
 from autoranger.search.tune.trial import Job
 
@@ -230,6 +234,8 @@ class Script:
                     "of them: give it a longer --budget, or make the training shorter."
                 ) from None
         assert self.full is not None
+        if self.full.writes and self.engine.size > 1:
+            warnings.warn(shared(self.full.writes, apart=self.engine.exchange()), stacklevel=2)
         clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
@@ -242,35 +248,24 @@ class Script:
         """Measures the first training: Ranger21 at a middle rate or, if that fails, AdamW at the lowest."""
         default, plain = arms
         tried = replace(default, lr=self.lrs[len(self.lrs) // 2]), replace(plain, lr=self.lrs[0])
-        results, (seed,) = list[Result](), seeds(1)
+        results, (seed,), since = list[Result](), seeds(1), time.time()
         for config in tried:
             try:
                 results += [result for _, result in self._run([Job(config, seed)])]
             except OutOfTime:
                 if results:  # what made the first one fail says more
-                    raise self._unable(tried, results) from None
+                    raise unable(self.about.name, tried, results) from None
                 raise
             if not results[-1].failure:
                 break
         result = next((result for result in results if not result.failure), None)
         if result is None:
-            raise self._unable(tried, results)
+            raise unable(self.about.name, tried, results)
         require_direction(self.about.name, self._valid(result), self.direction if self._given else None)
         assert result.total_steps  # `Trial.build` sees to that
         seconds, metric = max(r.seconds for r in results), self._valid(result)
-        return Full(result.total_steps, seconds, result.shortened, result.device, metric, result.scale)
-
-    def _unable(self, tried: Sequence[Config], results: Sequence[Result]) -> ConfigError:
-        """The error for a function whose first trainings all fail."""
-        if not all(result.diverged for result in results):
-            failure = next(result.failure for result in results if not result.diverged)
-            return ConfigError(f"{self.about.name}: the first training fails: {failure}.")
-        names = "Ranger21", "AdamW"
-        with_ = " and with ".join(f"{name} at lr {c.lr:g}" for name, c, _ in zip(names, tried, results, strict=False))
-        return ConfigError(
-            f"{self.about.name}: {results[-1].failure}, with {with_}; look at the data, the loss and the metric, or "
-            "begin with lower rates (--lr-range, or lr_range=…)."
-        )
+        writes = written(Path.cwd(), since)
+        return Full(result.total_steps, seconds, result.shortened, result.device, metric, result.scale, writes)
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:
         """Measures the metric of an untrained model, by a training at learning rate 0.

@@ -93,10 +93,10 @@ def checked(train: Any, name: str) -> Train:
     return train  # type: ignore[no-any-return]
 
 
-def sendable(train: Train) -> bytes | None:
-    """The training pickled, for new processes; None if they cannot import the function."""
+def sendable(work: Training) -> bytes | None:
+    """A training pickled, for new processes; None if they cannot import its function."""
     try:
-        pickled = pickle.dumps(Training(train))
+        pickled = pickle.dumps(work)
         main = sys.modules["__main__"]
         importable = getattr(main, "__spec__", None) is not None or Path(getattr(main, "__file__", "<")).is_file()
         return pickled if importable or b"__main__" not in pickled else None

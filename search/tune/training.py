@@ -8,6 +8,7 @@ import numbers
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -73,9 +74,11 @@ class Training:
 
     Args:
         train: the function.
+        place: folder for those of trainings (`Trial.folder`); None for that of the system's temporary files.
     """
 
     train: Train
+    place: str | None = None
 
     def prepare(self, number: int) -> None:
         """See `Work`."""
@@ -85,22 +88,17 @@ class Training:
 
     def __call__(self, item: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
         """See `Work`."""
-        return train_once(self.train, item, number, tell)
+        with closing(Trial(item, number, tell, self.place)) as trial:
+            return train_once(self.train, trial)
 
 
-def train_once(train: Train, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> Result:
-    """Calls a training function.
-
-    Args:
-        train: the function.
-        job: for its trial.
-        number, tell: see `Trial`. What `tell` raises passes through if it is not an `Exception`.
-    """
-    trial, began = Trial(job, number, tell), time.monotonic()
+def train_once(train: Train, trial: Trial) -> Result:
+    """Calls a training function with a trial. What the trial's `tell` raises passes through if it is no `Exception`."""
+    began = time.monotonic()
     result = functools.partial(_result, trial, began)
     try:
-        torch.manual_seed(job.seed)  # on all devices, since it is not known on which it trains
-        reseed(torch.device("cpu"), job.seed)
+        torch.manual_seed(trial.seed)  # on all devices, since it is not known on which it trains
+        reseed(torch.device("cpu"), trial.seed)
         metrics = named_numbers(train(trial))
     except Diverged as end:
         return result(failure=str(end), diverged=True)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
@@ -85,6 +88,7 @@ class Trial:
         number: of the worker process, from 0.
         tell: called with `(step, value)` for each report, and with `None` now and then as a sign of life. An exception
             in it ends the training.
+        place: folder in which it makes its own; that of the system for temporary files if None, or if it is missing.
 
     Attributes:
         config: the optimizer's config.
@@ -93,9 +97,13 @@ class Trial:
         worker: number of the worker process, from 0. `f"cuda:{trial.worker}"` gives each its own GPU.
     """
 
-    def __init__(self, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None]) -> None:
+    def __init__(
+        self, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None], place: str | None = None
+    ) -> None:
         self.config, self.seed, self.worker = job.config, job.seed, number
         self._length, self._tell = job.length, tell
+        self._place = place
+        self._folder: TemporaryDirectory[str] | None = None
         self._told = time.monotonic()
         self.shortened, self.steps, self._builds = False, 0, 0
         self.total_steps: int | None = None
@@ -110,6 +118,23 @@ class Trial:
         """
         self.shortened = True
         return self._length
+
+    @property
+    def folder(self) -> Path:
+        """A folder of this training alone, empty at first, for files such as its best weights.
+
+        It is removed when the training ends.
+        """
+        if self._folder is None:
+            place = self._place if self._place and os.path.isdir(self._place) else None
+            self._folder = TemporaryDirectory(prefix="autoranger-", dir=place, ignore_cleanup_errors=True)
+        return Path(self._folder.name)
+
+    def close(self) -> None:
+        """Removes its folder. Called when the training has ended."""
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
 
     def build(
         self,

@@ -6,6 +6,7 @@ import os
 import warnings
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import optuna
 import torch
@@ -79,7 +80,10 @@ def tune_in(
     """
     space, code = space or Space.of(SPACE), checksum(train)
     board = Board(storage, study, Result.from_data)
-    with closing(engine(train, workers, timeout, log, cluster, board)) as trainer:
+    with (
+        TemporaryDirectory(prefix="autoranger-", ignore_cleanup_errors=True) as place,
+        closing(engine(Training(train, place), workers, timeout, log, cluster, board)) as trainer,
+    ):
         subject = Script(
             trainer,
             name_of(train),
@@ -115,7 +119,7 @@ def known_before(storage: BaseStorage, study: str) -> Full | None:
 
 
 def engine(
-    train: Train,
+    work: Training,
     workers: int | None,
     timeout: float | None,
     log: Path | None,
@@ -127,30 +131,33 @@ def engine(
     If neither is possible, or `workers` is 0, it is called in this process.
 
     Args:
-        train, workers, timeout, log: see `autoranger.tune`.
+        work: calls the function.
+        workers, timeout, log: see `autoranger.tune`.
         cluster: of Ray, whose actors call it instead of processes.
         board: with workers that join.
     """
-    joining = [] if board is None else [board]
-    if workers is None:
-        workers = 1 if has_gpu() else usual()
+    joining, asked = [] if board is None else [board], workers
+    workers = (1 if has_gpu() else usual()) if asked is None else asked
     if workers < 0 or (timeout is not None and timeout <= 0):
         raise ConfigError(f"workers is {workers} and timeout {timeout}; neither may be negative, nor the timeout 0.")
     if cluster is not None:
-        return Pool([Actors(Training(train), cluster), *joining], timeout)
+        return Pool([Actors(work, cluster), *joining], timeout)
     if workers == 0:
-        return Inline(Training(train))
-    pickled = sendable(train)
-    if pickled is not None:
-        threads = max(1, torch.get_num_threads() // workers)
-        return Pool([Processes(pickled, workers, threads, log), *joining], timeout)
-    if can_fork():
-        threads = 1  # a fork with more threads waits for those of its parent
-        return Pool([Processes(Training(train), workers, threads, log), *joining], timeout)
-    warnings.warn(
-        "the training function cannot be imported by other processes, and this one cannot be copied"
-        f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no help "
-        "against crashes and hangs. Put the function into a file of its own and import it.",
-        stacklevel=3,
-    )
-    return Inline(Training(train))
+        return Inline(work)
+    pickled = sendable(work)
+    if pickled is None and not can_fork():
+        warnings.warn(
+            "the training function cannot be imported by other processes, and this one cannot be copied"
+            f"{' once it has used a GPU' if os.name == 'posix' else ''}: training in it, one after another, with no "
+            "help against crashes and hangs. Put the function into a file of its own and import it.",
+            stacklevel=3,
+        )
+        return Inline(work)
+
+    def processes(size: int) -> Processes:
+        if pickled is None:
+            return Processes(work, size, 1, log)  # a fork with more threads waits for those of its parent
+        return Processes(pickled, size, max(1, torch.get_num_threads() // size), log)
+
+    one = (lambda: processes(1)) if asked is None and workers > 1 else None
+    return Pool([processes(workers), *joining], timeout, reserve=one)
