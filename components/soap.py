@@ -11,6 +11,10 @@ from autoranger.components.core.component import Component, Hyper, Role, Signals
 from autoranger.components.core.matrices import between_columns, between_rows, with_memory
 
 
+LIFT = 1e-30
+"""Added to the diagonal of a covariance, relative to its largest number, before its eigenvectors are computed."""
+
+
 @with_memory
 def adam_in_eigenbasis(
     grad: Tensor, alike: Sequence[Tensor], memory: Sequence[Tensor], numbers: Sequence[Tensor]
@@ -67,9 +71,23 @@ def begin(chosen: Tensor, covariances: Sequence[Tensor], bases: Sequence[Tensor]
         if basis.numel():
             x, precision = covariance[chosen], torch.finfo(basis.dtype)
             x = x / x.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=precision.tiny)
-            values, vectors = torch.linalg.eigh(torch.nan_to_num(x))
+            values, vectors = eigenvectors(torch.nan_to_num(x))
             told = values > x.shape[-1] * precision.eps * values[..., -1:]
             basis[chosen] = torch.linalg.qr((vectors * told.unsqueeze(-2)).flip(-1)).Q
+
+
+def eigenvectors(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, in ascending order, and eigenvectors of symmetric matrices whose largest number is about 1.
+
+    Where rows are zero, as those of inputs that a ReLU leaves at 0, LAPACK's iteration can fail in float32. The authors
+    add to the diagonal what changes nothing else.
+    """
+    x = x + LIFT * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
+    try:
+        return torch.linalg.eigh(x)  # type: ignore[no-any-return]
+    except torch.linalg.LinAlgError:
+        values, vectors = torch.linalg.eigh(x.double())
+        return values.to(x.dtype), vectors.to(x.dtype)
 
 
 def renew(chosen: Tensor, mean: Tensor, second: Tensor, covariances: Sequence[Tensor], bases: Sequence[Tensor]) -> None:

@@ -16,6 +16,7 @@ from torch import nn
 
 from autoranger import Config, ConfigError, load
 from autoranger.components.presets import PRESETS
+from autoranger.components.soap import eigenvectors
 from tests.conftest import Array, Problem, advance, arrays, assert_close
 from tests.references import reference
 
@@ -379,3 +380,34 @@ def test_fields_override_a_preset() -> None:
     assert Config.preset("ranger", lr=3e-4).components == Config.preset("ranger").components
     with pytest.raises(ConfigError, match="did you mean 'ranger_lars'"):
         Config.preset("rangerlars")
+
+
+@pytest.mark.parametrize("dead", [100, 200])
+def test_soap_begins_with_gradients_that_are_zero_for_most_inputs(dead: int) -> None:
+    """As of a ReLU's units, or of a kernel's edges on small pictures; LAPACK fails on their covariance as it is."""
+    gen = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 256, generator=gen)
+    inputs[:, torch.randperm(256, generator=gen)[:dead]] = 0.0
+    grad = torch.randn(64, 8, generator=gen) @ inputs
+    weight = torch.zeros(64, 256, requires_grad=True)
+    optimizer = Config.preset("soap", lr=0.1, weight_decay=0.0).build([weight], total_steps=4)
+    for _ in range(4):
+        weight.grad = grad.clone()
+        optimizer.step()
+    assert weight.isfinite().all()
+    assert (weight * grad).sum() < 0
+
+
+def test_what_lapack_gives_up_in_single_precision_is_done_in_double(monkeypatch: pytest.MonkeyPatch) -> None:
+    eigh, x = torch.linalg.eigh, torch.diag(torch.tensor([0.5, 1.0]))
+
+    def stubborn(x: torch.Tensor) -> Any:
+        if x.dtype == torch.float32:
+            raise torch.linalg.LinAlgError
+        return eigh(x)
+
+    monkeypatch.setattr(torch.linalg, "eigh", stubborn)
+    values, vectors = eigenvectors(x)
+    assert values.dtype == vectors.dtype == torch.float32
+    torch.testing.assert_close(values, torch.tensor([0.5, 1.0]))
+    torch.testing.assert_close(vectors.abs(), torch.eye(2))

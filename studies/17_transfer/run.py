@@ -1,11 +1,10 @@
-"""Does a rate that was found on a proxy carry over? The text task: wider, in larger batches, for longer, all at once.
+"""Does a rate that was found on a proxy carry over? Four tasks: wider, in larger batches, for longer, all at once.
 
-usage: python studies/17_transfer/run.py [--quick] [--only NAME …] --data-dir DIR
+usage: python studies/17_transfer/run.py [--tasks NAME …] [--scales NAME …] [--optimizers NAME …] --data-dir DIR
 
-For each optimizer the best rate of the proxy (width 24, batch size 8, 400 steps) is that of a sweep. At every other
-scale it trains with that rate as it is, with the rate and weight decay that `core.laws` make of it, and with a sweep of
-both kinds. What a rate loses is its distance to the best of both sweeps at that scale. Adds what it finds to
-record.json, scale by scale.
+For each optimizer the best rate of the proxy is that of a sweep. At every other scale it trains with that rate as it
+is, with the rate and weight decay that `core.laws` make of it, and with a sweep of both kinds. What a rate loses is its
+distance to the best of both sweeps at that scale. Adds what it finds to record.json, scale by scale.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import time
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -20,13 +20,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import nn
 
 from autoranger import Config
 from autoranger.components.core.proxy import proxy_of
 from autoranger.search.population import Population
+from autoranger.search.population.data import splits
 from autoranger.search.population.memory import keep_freed_memory
-from autoranger.search.tasks.shakespeare import Shakespeare, Transformer
+from autoranger.search.tasks import create
+from autoranger.search.tasks.task import Task
+from autoranger.search.transfer import on_the_way, summit, usable
 
 RECORD = Path(__file__).parent / "record.json"
 FULL = Config.preset("ranger21").components
@@ -42,132 +44,111 @@ OPTIMIZERS = {
 
 
 class Scale(NamedTuple):
-    """Of a training."""
+    """Of a training, as multiples of the proxy's."""
 
-    width: int = 24
-    batch: int = 8
-    steps: int = 400
-    blocks: int = 2
+    width: int = 1
+    batch: int = 1
+    steps: float = 1
 
 
-BASE = Scale()
 SCALES = {
-    "width 48": Scale(width=48),
-    "width 96": Scale(width=96),
-    "width 192": Scale(width=192),
-    "blocks 8": Scale(blocks=8),
-    "batch 16": Scale(batch=16),
-    "batch 32": Scale(batch=32),
-    "batch 64": Scale(batch=64),
-    "steps 1,200": Scale(steps=1200),
-    "steps 3,000": Scale(steps=3000),
-    "width 48, batch 16, steps 800": Scale(48, 16, 800),
-    "width 96, batch 32, steps 1,600": Scale(96, 32, 1600),
-    "width 192, batch 64, steps 3,000": Scale(192, 64, 3000),
+    "2 × width": Scale(width=2),
+    "4 × width": Scale(width=4),
+    "8 × width": Scale(width=8),
+    "2 × batch": Scale(batch=2),
+    "4 × batch": Scale(batch=4),
+    "8 × batch": Scale(batch=8),
+    "3 × steps": Scale(steps=3),
+    "7.5 × steps": Scale(steps=7.5),
+    "2 × all": Scale(2, 2, 2),
+    "4 × all": Scale(4, 4, 4),
 }
-QUICK = {
-    "optimizers": ("adamw", "ranger21"),
-    "scales": ("width 96", "batch 64", "steps 1,200", "width 48, batch 16, steps 800"),
-}
-STEPS_OF_RATES = np.array([-0.75, -0.5, -0.25, 0.0, 0.25, 0.5])
-"""Decades from the proxy's best rate, in a scale's sweeps."""
+SEEDS = {"shakespeare": 2, "digits": 64, "fashion": 8, "cifar": 4}
+"""Of each training: the fewer, the larger the validation data and the longer a training."""
+
+TEXT_STEPS = 400
+"""Of the text task's proxy here, which are fewer than a search has."""
+
+RATES = 10 ** np.arange(-3.25, -0.4, 0.25)
+"""Of the proxy's sweep with AdamW. The other optimizers get twice as much."""
+
+DECADES = np.array([-0.75, -0.5, -0.25, 0.0, 0.25, 0.5])
+"""From the proxy's best rate, in a scale's sweeps."""
 
 
-class Text(Shakespeare):
-    """The text task at a scale."""
-
-    def __init__(self, scale: Scale, data_dir: Path | None) -> None:
-        super().__init__("cpu", data_dir)
-        self.scale, self.batch_size, self.steps = scale, scale.batch, scale.steps
-
-    def model(self) -> nn.Module:
-        width = self.scale.width
-        return Transformer(
-            characters=65, context=self.context, width=width, heads=2, blocks=self.scale.blocks, hidden=2 * width
-        )
+def proxy_task(name: str, data_dir: Path | None) -> Task:
+    """The task at the scale of the proxy."""
+    task = create(name, "cpu", data_dir)
+    if name == "shakespeare":
+        task.steps = TEXT_STEPS
+    return task
 
 
-def best_rate(rates: np.ndarray, scores: np.ndarray) -> float:
-    """The top of a parabola through the best mean and its neighbours, over the logarithm of the rate."""
-    means = np.where(np.isnan(scores).any(axis=1), -np.inf, scores.mean(axis=1))
-    i = int(np.clip(means.argmax(), 1, len(rates) - 2))
-    x, y = np.log10(rates[i - 1 : i + 2]), means[i - 1 : i + 2]
-    if not np.isfinite(y).all():
-        return float(rates[means.argmax()])
-    a, b, _ = np.polyfit(x, y, 2)
-    return float(10 ** np.clip(-b / (2 * a), x[0], x[-1])) if a < 0 else float(rates[means.argmax()])
+def best_rate(population: Population, name: str, seeds: list[int]) -> float:
+    """The top of a sweep at the scale of the proxy."""
+    rates = RATES * (1 if name == "adamw" else 2)
+    configs = [replace(OPTIMIZERS[name], lr=float(rate)) for rate in rates]
+    values = population.train(configs, seeds, population.task.steps)["valid"]
+    return float(10 ** summit(np.log10(rates), values)[0])
 
 
-def train(population: Population, configs: list[Config], seeds: list[int], steps: int) -> np.ndarray:
-    return population.train(configs, seeds, steps)["valid"]
-
-
-def mean(scores: np.ndarray) -> float:
-    return float("-inf") if np.isnan(scores).any() else float(scores.mean())
+def at_scale(task: Task, scale: Scale, config: Config, seeds: list[int]) -> dict[str, Any]:
+    """What a config of the proxy loses at a scale, in points of the metric, with standard errors over the seeds."""
+    target = scale.width, scale.batch * task.batch_size, round(scale.steps * task.steps)
+    there, _ = on_the_way(task, target, 1.0)
+    plain = [replace(config, lr=float(config.lr * 10**d), proxy={}) for d in DECADES]
+    scaled = [replace(other, proxy=config.proxy) for other in plain]
+    values = Population(there).train(plain + scaled, seeds, there.steps)["valid"]
+    best, here = values[int(np.argmax([*map(usable, values)]))], list(DECADES).index(0)
+    lost = {"plain": best - values[here], "transferred": best - values[len(DECADES) + here]}
+    means = values.mean(axis=1).round(4).reshape(2, -1)
+    return {
+        "width": scale.width,
+        "batch": there.batch_size,
+        "steps": there.steps,
+        "proxy's rate": config.lr,
+        "decades": DECADES.tolist(),
+        "plain": means[0].tolist(),
+        "scaled": means[1].tolist(),
+        "loses": {way: round(float(each.mean()), 4) for way, each in lost.items()},
+        "error": {way: round(float(each.std(ddof=1) / len(seeds) ** 0.5), 4) for way, each in lost.items()},
+    }
 
 
 def main() -> None:
     keep_freed_memory()
     parser = argparse.ArgumentParser()
-    parser.add_argument("--quick", action="store_true", help="two optimizers and four scales: some minutes")
-    parser.add_argument("--only", nargs="+", choices=SCALES, metavar="NAME")
-    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--tasks", nargs="+", choices=SEEDS, metavar="NAME", default=list(SEEDS))
+    parser.add_argument("--scales", nargs="+", choices=SCALES, metavar="NAME", default=list(SCALES))
+    parser.add_argument("--optimizers", nargs="+", choices=OPTIMIZERS, metavar="NAME", default=list(OPTIMIZERS))
     parser.add_argument("--data-dir", type=Path)
     args = parser.parse_args()
-    optimizers = QUICK["optimizers"] if args.quick else tuple(OPTIMIZERS)
-    scales = args.only or (QUICK["scales"] if args.quick else tuple(SCALES))
-    seeds = list(range(args.seeds))
-
-    task = Text(BASE, args.data_dir)
-    torch.manual_seed(0)
-    proxy = proxy_of(task.model(), BASE.batch, BASE.steps, len(task.data()["train"][1]))
-    population, at = Population(task), {}
-    for name in optimizers:
-        rates = 10 ** np.arange(-2.75, -0.7, 0.25) * (1 if name == "adamw" else 2)
-        scores = train(population, [replace(OPTIMIZERS[name], lr=float(r)) for r in rates], seeds, BASE.steps)
-        at[name] = best_rate(rates, scores)
-        print("proxy", name, f"best rate {at[name]:.3g}", flush=True)
-
-    for place in scales:
-        scale = SCALES[place]
-        population = Population(Text(scale, args.data_dir))
-        for name in optimizers:
-            rates = at[name] * 10**STEPS_OF_RATES
-            plain = [replace(OPTIMIZERS[name], lr=float(r)) for r in rates]
-            scaled = [replace(config, proxy=proxy) for config in plain]
-            scores = train(population, plain + scaled, seeds, scale.steps)
-            means = np.array([mean(s) for s in scores]).reshape(2, -1)
-            best, here = means.max(), list(STEPS_OF_RATES).index(0)
-            row = {
-                "scale": scale._asdict(),
-                "proxy's rate": at[name],
-                "decades": STEPS_OF_RATES.tolist(),
-                "plain": means[0].round(4).tolist(),
-                "scaled": means[1].round(4).tolist(),
-                "plain loses": round(best - means[0, here], 4),
-                "transferred loses": round(best - means[1, here], 4),
-            }
-            print(
-                place,
-                name,
-                {k: row[k] for k in ("plain loses", "transferred loses")},
-                means.round(3).tolist(),
-                flush=True,
-            )
-            note(place, name, row, args.seeds)
+    for name in args.tasks:
+        task, seeds = proxy_task(name, args.data_dir), list(range(SEEDS[name]))
+        torch.manual_seed(0)
+        proxy = proxy_of(task.model(), task.batch_size, task.steps, len(splits(task)["train"][1]))
+        population = Population(task)
+        for optimizer in args.optimizers:
+            config = replace(OPTIMIZERS[optimizer], lr=best_rate(population, optimizer, seeds), proxy=proxy)
+            print(name, optimizer, f"best rate {config.lr:.3g}", flush=True)
+            for place in args.scales:
+                began = time.time()
+                row = at_scale(task, SCALES[place], config, seeds)
+                print(name, optimizer, place, row["loses"], row["error"], f"{time.time() - began:.0f} s", flush=True)
+                note(name, place, optimizer, row)
 
 
-def note(place: str, name: str, row: dict[str, Any], seeds: int) -> None:
+def note(task: str, place: str, optimizer: str, row: dict[str, Any]) -> None:
     """Adds a row to the record."""
-    record = json.loads(RECORD.read_text()) if RECORD.exists() else {"scales": {}}
+    record = json.loads(RECORD.read_text()) if RECORD.exists() else {"tasks": {}}
     record |= {
         "date": date.today().isoformat(),
-        "seeds": seeds,
-        "metric": "validation negative bits per character",
+        "seeds": SEEDS,
+        "metric": "validation: negative bits per character of shakespeare, else accuracy",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    record["scales"].setdefault(place, {})[name] = row
+    record["tasks"].setdefault(task, {}).setdefault(place, {})[optimizer] = row
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 
