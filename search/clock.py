@@ -184,12 +184,12 @@ class Clock(Progress):
         return self.elapsed + (self._left() - self._verdict(plan)) / self._speed()
 
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
-        """With how many seeds a verdict begins: the plan's, halved until they take half of the time that is left.
+        """With how many seeds a verdict begins: the plan's, halved until they take a quarter of the time that is left.
 
-        It goes on with more (`further_seeds`), and has something to say even if the machine gets slower.
+        It goes on with more (`further_seeds`), and has something to say even if the machine gets four times as slow.
         """
         seeds, each = plan.verdict_seeds, candidates * self._training(plan)
-        while self.budget is not None and seeds > FEWEST_SEEDS and 2 * seeds * each > self._left():
+        while self.budget is not None and seeds > FEWEST_SEEDS and 4 * seeds * each > self._left():
             seeds //= 2
         return seeds
 

@@ -20,7 +20,7 @@ from autoranger import Config, ConfigError, SearchError
 from autoranger.search import clock as clocks
 from autoranger.search import study as studies
 from autoranger.search import tasks
-from autoranger.search.clock import Clock
+from autoranger.search.clock import FEWEST_SEEDS, Clock
 from autoranger.search.population.population import Scores, blank
 from autoranger.search.progress import Progress
 from autoranger.search.race.plan import Plan, Rung, ladder, make_plan
@@ -235,6 +235,15 @@ def test_a_round_is_halved_until_there_is_time_for_it(limit: int, entrants: int)
     scores = {arm: {0.01: np.array([float(rank)])} for rank, arm in enumerate(SPACE.arms(8, 0))}
     found = race.entrants(scores, 8, rung, Plan(8, (rung,), 8, 10))
     assert found == ({arm: [0.01] for arm in [*reversed(scores)][:entrants]}, entrants)
+
+
+def test_a_verdict_begins_with_what_takes_a_quarter_of_the_time(time: Time) -> None:
+    clock, plan = Clock(100.0, Progress()), Plan(4, (), 32, 20)
+    clock.rate = 100.0  # 7 candidates of 20 steps: 1.4 s for each seed, and 90 s are left
+    assert clock.verdict_seeds(plan, 7) == 16
+    time.now += 60.0
+    assert clock.verdict_seeds(plan, 7) == FEWEST_SEEDS
+    assert Clock(None, Progress()).verdict_seeds(plan, 7) == 32
 
 
 def test_a_verdict_goes_on_as_long_as_there_is_time(time: Time) -> None:

@@ -58,8 +58,8 @@ class Effort:
 
 
 EFFORTS = {
-    "digits": Effort(4, 64, 12, 5),
-    "diabetes": Effort(4, 64, 12, 5),
+    "digits": Effort(32, 64, 12, 5),
+    "diabetes": Effort(32, 64, 12, 5),
     "shakespeare": Effort(1, 8, 5, 3),
     "fashion": Effort(2, 32, 8, 4),
     "cifar": Effort(2, 12, 6, 4),
