@@ -43,6 +43,26 @@ def test_the_law_of_width_is_mups_table() -> None:
         assert laws.width(kind, 1, wide, sgd) == wide
 
 
+def test_a_heads_updates_need_not_align_with_what_is_below() -> None:
+    """arXiv 2407.05872, no alignment: an update's numbers of size η change an output by η·√fan_in."""
+    for degrees in (Degrees(0, 0), Degrees(1, 0)):
+        assert laws.width("head", 4.0, 1.0, degrees) == 0.5
+    assert laws.width("head", 4.0, 1.0, Degrees(0, 1)) == 1  # a trust ratio: weights are smaller by as much
+
+
+def test_a_head_that_shares_its_weights_with_an_embedding_has_that_ones_rate() -> None:
+    def tied(width: int, *, apart: bool) -> nn.Module:
+        net = nn.Sequential(nn.Embedding(9, width), nn.Linear(width, width), nn.Linear(width, 9, bias=False))
+        if not apart:
+            net[2].weight = net[0].weight
+        return net
+
+    for apart, factor in ((True, 0.5), (False, 1.0)):
+        proxy = proxy_of(tied(8, apart=apart), batch_size=8, steps=400)
+        groups = Config(lr=0.01, proxy=proxy).build(tied(32, apart=apart), total_steps=400, batch_size=8).param_groups
+        assert {g["kind"]: g["lr"] for g in groups}["head"] == pytest.approx(0.01 * factor)
+
+
 def test_the_other_laws() -> None:
     adam, sgd = Degrees(0, 0), Degrees(1, 0)
     assert (laws.batch(4, adam), laws.batch(4, sgd)) == (2, 4)  # arXiv 2205.10287, definition 5 and 1
@@ -104,6 +124,7 @@ def test_a_wider_deeper_longer_training() -> None:
     common = 4**-0.32
     assert by_kind["vector"]["lr"] == pytest.approx(0.01 * common)
     assert by_kind["hidden"]["lr"] == pytest.approx(0.01 * common / 4 / 2)
+    assert by_kind["head"]["lr"] == pytest.approx(0.01 * common / 2)
     assert by_kind["hidden"]["laws"] == pytest.approx(
         {"width": 1 / 4, "depth": 1 / 2, "batch": 2, "length": common / 2}
     )

@@ -46,6 +46,11 @@ def kinds_of(model: nn.Module) -> dict[str, str]:
     return {name: found[name] for name, _ in model.named_parameters()}
 
 
+def tables_of(model: nn.Module) -> set[Tensor]:
+    """The weights of a model's embeddings."""
+    return {module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+
+
 def kind_in(layer: nn.Module, name: str, p: Tensor) -> str:
     """The kind of a layer's own parameter of this name."""
     if "Norm" in type(layer).__name__ or p.dim() < 2:

@@ -31,15 +31,18 @@ def width(kind: str, fan_in: float, fan_out: float, degrees: Degrees) -> float:
     An update of a hidden matrix is to change its outputs as much at every width. Its numbers have to be of the size
     1/fan_in, its gradients are of that size, and its weights of 1/√fan_in. So the rate goes with fan_in^(a + b/2 − 1):
     1/fan_in for AdamW, constant for SGD, as the tables have it. Numbers of embeddings and vectors keep their size, and
-    their gradients go with 1/fan_out: fan_out^a. The head's rate is left alone: in the tables it depends on how the
-    head is initialized and whether its outputs are scaled, of which an optimizer knows nothing.
+    their gradients go with 1/fan_out: fan_out^a.
+
+    A head's gradients do not depend on the width. How much its updates move the outputs does, by between √fan_in and
+    fan_in, depending on how they align with what the layers below have learned (Everett et al. 2024, arXiv 2407.05872,
+    who call these none and full alignment). The first is nearer to what is seen: the rate goes with fan_in^((b − 1)/2).
 
     It assumes an initialization with a standard deviation of c/√fan_in, as torch's own.
     """
     a, b = degrees
     if kind == "hidden":
         return float(fan_in ** (a + b / 2 - 1))
-    return 1.0 if kind == "head" else float(fan_out**a)
+    return float(fan_in ** ((b - 1) / 2) if kind == "head" else fan_out**a)
 
 
 def depth(kind: str, blocks: float, degrees: Degrees) -> float:

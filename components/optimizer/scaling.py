@@ -14,7 +14,7 @@ from autoranger.components.core import laws
 from autoranger.components.core.by_kind import names
 from autoranger.components.core.config import Config
 from autoranger.components.core.degrees import degrees_of
-from autoranger.components.core.kinds import KINDS, kinds_of, renamed
+from autoranger.components.core.kinds import KINDS, kinds_of, renamed, tables_of
 from autoranger.components.core.proxy import Proxy, Shape, any_block, depth_of, shapes_of
 from autoranger.components.optimizer.groups import Group
 
@@ -52,10 +52,11 @@ def scaled(
     shapes, notes = shapes_of(model, kinds), list[str]()
     common = of_training(config, total_steps, batch_size, notes)
     blocks = depth_of(shapes) / config.proxy["depth"] if "depth" in config.proxy else 1.0
-    ratios = fans(config.proxy.get("layers", {}), shapes, notes)
+    ratios, tables = fans(config.proxy.get("layers", {}), shapes, notes), tables_of(model)
     members: dict[tuple[str, tuple[tuple[str, float], ...]], list[Any]] = defaultdict(list)
     for name, p in model.named_parameters():
-        kind, fan_in, fan_out = shapes[name].kind, *ratios.get(name, (1.0, 1.0))
+        kind, (fan_in, fan_out) = shapes[name].kind, ratios.get(name, (1.0, 1.0))
+        fan_in = 1.0 if kind == "head" and p in tables else fan_in  # as an embedding it has a constant rate
         degrees = degrees_of(config.of(kind))
         factors = {
             "width": laws.width(kind, fan_in, fan_out, degrees),
