@@ -10,7 +10,6 @@ from torch import Tensor
 from autoranger.components.core.component import Component, Hyper, Role, Signals, Stage
 from autoranger.components.core.matrices import between_columns, between_rows, with_memory
 
-
 LIFT = 1e-30
 """Added to the diagonal of a covariance, relative to its largest number, before its eigenvectors are computed."""
 
@@ -85,7 +84,7 @@ def eigenvectors(x: Tensor) -> tuple[Tensor, Tensor]:
     x = x + LIFT * torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
     try:
         return torch.linalg.eigh(x)  # type: ignore[no-any-return]
-    except torch.linalg.LinAlgError:
+    except torch.linalg.LinAlgError:  # type: ignore[attr-defined]
         values, vectors = torch.linalg.eigh(x.double())
         return values.to(x.dtype), vectors.to(x.dtype)
 

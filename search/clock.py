@@ -171,11 +171,13 @@ class Clock(Progress):
     def refines(self, rounds: int, work: int, plan: Plan) -> bool:
         """Whether there is time for a refinement, after so many of them: for more than one only with a budget.
 
-        The first one leaves time for a verdict on the fewest seeds, further ones for one on the plan's.
+        The first one leaves time for a verdict on the fewest seeds, or the plan's if these are fewer; further ones for
+        the plan's, and for the fewest at least: what they find must be told from luck.
         """
         if rounds == 0:
             return self.affords(work, plan)
-        return self.budget is not None and work + self._verdict(plan, plan.verdict_seeds) <= self._left()
+        verdict = self._verdict(plan, max(FEWEST_SEEDS, plan.verdict_seeds))
+        return self.budget is not None and work + verdict <= self._left()
 
     def race_end(self, plan: Plan) -> float:
         """Seconds after which too little time is left for a verdict on the fewest seeds; infinity without a budget."""
@@ -231,9 +233,9 @@ class Clock(Progress):
         """Candidate-steps of one training of a verdict, with its looks and the scoring of two splits at its end."""
         return plan.steps + (2 + self.looks(plan.steps)) * self.scoring
 
-    def _verdict(self, plan: Plan, seeds: int = FEWEST_SEEDS) -> float:
-        """Candidate-steps of a verdict on so many seeds, or on the plan's if these are fewer."""
-        return plan.finalists * min(seeds, plan.verdict_seeds) * self._training(plan)
+    def _verdict(self, plan: Plan, seeds: int | None = None) -> float:
+        """Candidate-steps of a verdict on so many seeds; by default the fewest, or the plan's if these are fewer."""
+        return plan.finalists * (seeds or min(FEWEST_SEEDS, plan.verdict_seeds)) * self._training(plan)
 
     def _speed(self) -> float:
         """Candidate-steps per second: as measured, or as seen since the stage before this one began, in a race."""

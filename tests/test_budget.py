@@ -178,10 +178,11 @@ def test_a_race_ends_so_that_there_is_time_for_a_verdict():
         assert clock.race_end(plan) == pytest.approx(90.0 - verdict, abs=0.1)
         assert clock.affords(int(100 * (89.5 - verdict)), plan)
         assert not clock.affords(int(100 * (90.5 - verdict)), plan)
-    plan, left = replace(PLAN, verdict_seeds=32), 90.0 - (2 + 5) * 32 * (20 + 2 * 5) / 100.0
-    assert clock.refines(1, int(100 * (left - 0.5)), plan), "again, where that leaves time for all seeds of the plan"
-    assert not clock.refines(1, int(100 * (left + 0.5)), plan)
-    assert clock.refines(0, int(100 * (left + 0.5)), plan), "the first time"
+    for seeds, most in ((4, FEWEST_SEEDS), (32, 32)):
+        plan, left = replace(PLAN, verdict_seeds=seeds), 90.0 - (2 + 5) * most * (20 + 2 * 5) / 100.0
+        assert clock.refines(1, int(100 * (left - 0.5)), plan), "again, where that leaves time for a verdict that tells"
+        assert not clock.refines(1, int(100 * (left + 0.5)), plan)
+        assert clock.refines(0, int(100 * (left + 0.5)), plan), "the first time"
     assert not Clock(None, Progress()).refines(1, 1, plan), "without a budget once"
     assert Clock(None, Progress()).race_end(plan) == float("inf")
 
