@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,7 @@ from autoranger.search.storage.storage import open_storage
 from autoranger.search.tune import tune as tunes
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Runs
+from autoranger.search.tune.sanity import Sanity
 from autoranger.search.tune.source import Named, checksum, sendable
 from autoranger.search.tune.training import Result, Training, named_numbers, train_once
 from autoranger.search.tune.trial import Job, Trial
@@ -534,6 +536,18 @@ def test_schedules_that_are_cut_off_are_said(tmp_path):
 
     with pytest.warns(UserWarning, match="builds its optimizer for 8 steps in a training of 0.5 of the full length"):
         tuned(tmp_path, train)
+
+
+@pytest.mark.parametrize(("early", "said"), [(15, False), (17, True)])
+def test_early_stopping_is_said_where_most_trainings_do_it(early, said):
+    sanity = Sanity("train", 1, given=True)
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for i in range(40):
+            result = Result({"": 1.0}, total_steps=10, steps=8 if i < early else 10)
+            sanity.look(Job(CONFIG, 0, 0.5), replace(result, total_steps=5, steps=1), 1.0, 10)
+            sanity.look(Job(CONFIG, 0), result, 1.0, 10)
+    assert [str(w.message).startswith("train ends before its total_steps in 17 of 32") for w in found] == [True] * said
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=needs_fork)])

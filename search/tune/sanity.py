@@ -22,6 +22,10 @@ TOO_LONG = 1.5
 """A shortened training is warned if its schedule is longer than it should be by more than this factor."""
 
 
+EARLY, MANY = 0.9, 32
+"""If most of so many trainings of full length end before this share of their schedule, they are stopped early."""
+
+
 class Sanity:
     """Checks trainings as they finish.
 
@@ -38,6 +42,7 @@ class Sanity:
     def __init__(self, name: str, sign: int, *, given: bool) -> None:
         self.name, self.sign, self.untrained = name, sign, -np.inf
         self._worse, self._fell, self._said = 0, 0, set[str]()
+        self._ended = list[bool]()
         self._unsure = not given
 
     def look(self, job: Job, result: Result, value: float, steps: int) -> None:
@@ -60,6 +65,14 @@ class Sanity:
                 "overrun",
                 f"makes {result.steps} steps with an optimizer that is built for {total}: schedules have ended before. "
                 "Make total_steps the number of steps that it trains.",
+            )
+        if job.length == 1:
+            self._ended.append(result.steps >= EARLY * total)
+        if len(self._ended) == MANY and 2 * sum(self._ended) < MANY:
+            self._say(
+                "early",
+                f"ends before its total_steps in {MANY - sum(self._ended)} of {MANY} trainings. A schedule gains much "
+                "at its end, so stop early with more patience, or not at all, in the search and in the real training.",
             )
         self._look_at_reports(result, self.sign * value)
         if value >= self.untrained:
