@@ -188,7 +188,7 @@ class Clock(Progress):
     def verdict_seeds(self, plan: Plan, candidates: int) -> int:
         """With how many seeds a verdict begins: the plan's, halved until they take a quarter of the time that is left.
 
-        It goes on with more (`further_seeds`), and has something to say even if the machine gets four times as slow.
+        It goes on with more (`further_seeds`). A machine may get four times as slow, unless these are the fewest.
         """
         seeds, each = plan.verdict_seeds, candidates * self._training(plan)
         while self.budget is not None and seeds > FEWEST_SEEDS and 4 * seeds * each > self._left():

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import optuna
@@ -73,10 +75,12 @@ def training_member(storage: BaseStorage, study: Study, spec: str) -> Member:
     """A worker that calls a training function, in a process of its own, which may crash."""
     function = Named(spec)
     require_same(study, study.user_attrs["settings"], {"code": checksum(function)})
-    pickled = sendable(training.Training(function))
+    place = TemporaryDirectory(prefix="autoranger-", ignore_cleanup_errors=True)
+    pickled = sendable(training.Training(function, place.name))
     assert pickled is not None  # a name can be sent
-    engine = Pool([Processes(pickled, 1, torch.get_num_threads())])
-    return Member(storage, study.study_name, Job.from_data, engine)
+    member = Member(storage, study.study_name, Job.from_data, Pool([Processes(pickled, 1, torch.get_num_threads())]))
+    weakref.finalize(member, place.cleanup)
+    return member
 
 
 def require_same(study: Study, settings: Mapping[str, Any], here: Mapping[str, Any]) -> None:

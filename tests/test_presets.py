@@ -382,12 +382,11 @@ def test_fields_override_a_preset() -> None:
         Config.preset("rangerlars")
 
 
-@pytest.mark.parametrize("dead", [100, 200])
-def test_soap_begins_with_gradients_that_are_zero_for_most_inputs(dead: int) -> None:
-    """As of a ReLU's units, or of a kernel's edges on small pictures; LAPACK fails on their covariance as it is."""
+def test_soap_begins_with_gradients_that_are_zero_for_most_inputs() -> None:
+    """As of a ReLU's units, or of a kernel's edges on small pictures; MKL fails on this covariance as it is."""
     gen = torch.Generator().manual_seed(0)
     inputs = torch.randn(8, 256, generator=gen)
-    inputs[:, torch.randperm(256, generator=gen)[:dead]] = 0.0
+    inputs[:, torch.randperm(256, generator=gen)[:200]] = 0.0
     grad = torch.randn(64, 8, generator=gen) @ inputs
     weight = torch.zeros(64, 256, requires_grad=True)
     optimizer = Config.preset("soap", lr=0.1, weight_decay=0.0).build([weight], total_steps=4)

@@ -13,8 +13,12 @@ import pytest
 from autoranger.components.core.config import Config
 from autoranger.search.engine.pool import Pool
 from autoranger.search.engine.process import Processes
+from autoranger.search.serialization import from_data
 from autoranger.search.tune import tune as tunes
+from autoranger.search.tune.about import FULL, Full
 from autoranger.search.tune.files import LOOKED_AT, written
+from autoranger.search.tune.runs import Runs
+from autoranger.search.tune.script import Script
 from autoranger.search.tune.source import sendable
 from autoranger.search.tune.training import Training
 from autoranger.search.tune.trial import Job, Trial
@@ -23,6 +27,7 @@ from tests.test_tune import results, runs, tuned
 
 
 def test_weights_that_have_changed_are_found(tmp_path):
+    (tmp_path / "a_last.ckpt").symlink_to(tmp_path / "gone.ckpt")
     names = ["best.pt", "deep/er/w.SAFETENSORS", "log.txt", ".cache/x.pt", "__pycache__/x.npy", "old.npz"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -77,15 +82,21 @@ def two_cores(tmp_path, monkeypatch):
 
 
 def test_trainings_that_write_one_file_run_one_at_a_time(tmp_path, two_cores):
-    with pytest.warns(UserWarning, match=r"writes best.pt; .*so one training runs at a time. Write to trial.folder"):
+    with pytest.warns(UserWarning, match=r"writes best.pt, .*so one training runs at a time. Write to trial.folder"):
         tuned(tmp_path, trainings.saves, workers=None)
     assert {run.state.name for run in runs(tmp_path)} == {"COMPLETE"}
 
 
 def test_whoever_asks_for_several_at_once_is_told_what_that_means(tmp_path, two_cores):
-    with pytest.warns(UserWarning, match=r"writes best.pt; several .* which spoils their results unless its name"):
-        tuned(tmp_path, trainings.saves, workers=2)
-    assert "FAIL" in {run.state.name for run in runs(tmp_path)}
+    with pytest.warns(UserWarning, match=r"writes best.pt: if others .* the same file, their results are wrong. Write"):
+        tuned(tmp_path, trainings.leaves, workers=2)
+
+
+def test_trainings_that_know_of_several_at_once_are_trusted(tmp_path, two_cores):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tuned(tmp_path, trainings.saves_by_worker, workers=None)
+    assert {path.name for path in tmp_path.glob("*.pt")} == {"best-0.pt", "best-1.pt"}
 
 
 def test_a_search_leaves_none_of_its_trainings_folders(tmp_path, two_cores, monkeypatch):
@@ -95,3 +106,15 @@ def test_a_search_leaves_none_of_its_trainings_folders(tmp_path, two_cores, monk
         warnings.simplefilter("error")
         tuned(tmp_path, trainings.saves_apart, workers=None)
     assert not [*(tmp_path / "temporary").iterdir()]
+
+
+@pytest.mark.parametrize("writes", [(), ("best.pt",)])
+def test_what_a_study_notes_of_files_is_only_there_if_there_are_any(tmp_path, writes):
+    """Studies that have been begun without it go on."""
+    full = Full(8, 1.0, True, "cpu", "score", {}, writes)
+    subject = Script(
+        Pool([]), "f", metric=None, direction="maximize", lr_range=(0.01, 0.1), code=0, open_runs=Runs, full=full
+    )
+    noted = subject.learned[FULL]
+    assert ("writes" in noted) == bool(writes)
+    assert from_data(Full, noted, FULL) == full

@@ -56,7 +56,7 @@ def scaled(
     members: dict[tuple[str, tuple[tuple[str, float], ...]], list[Any]] = defaultdict(list)
     for name, p in model.named_parameters():
         kind, (fan_in, fan_out) = shapes[name].kind, ratios.get(name, (1.0, 1.0))
-        fan_in = 1.0 if kind == "head" and p in tables else fan_in  # as an embedding it has a constant rate
+        fan_in = 1.0 if kind == "head" and p in tables else fan_in  # a table's rate does not fall with the width
         degrees = degrees_of(config.of(kind))
         factors = {
             "width": laws.width(kind, fan_in, fan_out, degrees),

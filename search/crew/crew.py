@@ -51,9 +51,9 @@ class Crew:
         self.population, self.engine = population, engine
         self.workers = engine.others or population.workers
         self.failures = dict[Config, str]()
-        self._reinforce()
+        self._exchange()
 
-    def _reinforce(self) -> None:
+    def _exchange(self) -> None:
         """Leaves models that have to be trained one by one to other processes, if there are any in reserve."""
         if self.population.ways.training is None and self.engine.exchange():
             self.workers = self.engine.others
@@ -76,7 +76,7 @@ class Crew:
         among: Sequence[Config] = (),
     ) -> Scores:
         """See `Population.train`."""
-        self._reinforce()
+        self._exchange()
         place = {config: k for k, config in enumerate(configs)}
         scores, left = blank(len(configs), len(seeds), splits, curve), dict.fromkeys(configs)
 

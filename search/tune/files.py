@@ -30,29 +30,43 @@ def written(folder: Path, since: float) -> tuple[str, ...]:
     while folders and seen < LOOKED_AT:
         try:
             with os.scandir(folders.popleft()) as entries:
-                for entry in islice(entries, LOOKED_AT - seen):
-                    seen += 1
-                    if entry.name.startswith((".", "__")):
-                        continue
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    elif Path(entry.name).suffix.lower() in READ_BACK and entry.stat().st_mtime >= since:
-                        found.append(os.path.relpath(entry.path, folder))
-        except OSError:  # a folder that may not be read, or a file that is already gone
+                inside = [*islice(entries, LOOKED_AT - seen)]
+        except OSError:  # it may not be read
             continue
+        seen += len(inside)
+        for entry in inside:
+            if entry.name.startswith((".", "__")):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif Path(entry.name).suffix.lower() in READ_BACK and changed(entry, since):
+                found.append(os.path.relpath(entry.path, folder))
     return tuple(sorted(found))
 
 
-def shared(files: Sequence[str], *, apart: bool) -> str:
+def changed(entry: os.DirEntry[str], since: float) -> bool:
+    """Whether a file has changed since a time; not if it is gone, or a link to nothing."""
+    try:
+        return entry.stat().st_mtime >= since
+    except OSError:
+        return False
+
+
+def shared(files: Sequence[str], *, alone: bool) -> str:
     """What to say of trainings that write these files.
 
     Args:
         files: their names.
-        apart: whether one training now runs at a time.
+        alone: whether one training now runs at a time.
     """
     names = ", ".join(files[:3]) + (", …" if len(files) > 3 else "")
-    so = "so one training runs at a time" if apart else "which spoils their results unless its name has the worker's"
+    if not alone:
+        return (
+            f"the training writes {names}: if others that run at the same time write the same file, their results are "
+            "wrong. Write to trial.folder instead, which each training has of its own."
+        )
     return (
-        f"the training writes {names}; several at once would overwrite each other's, {so}. Write to trial.folder "
-        "instead, which each training has of its own" + (", and several run at once." if apart else ".")
+        f"the training writes {names}, which others at the same time would overwrite, so one training runs at a time. "
+        "Write to trial.folder, which each training has of its own, and several run at once; or, if none overwrites "
+        "the file of another, say how many: workers=2."
     )

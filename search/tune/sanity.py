@@ -22,8 +22,8 @@ TOO_LONG = 1.5
 """A shortened training is warned if its schedule is longer than it should be by more than this factor."""
 
 
-EARLY, MANY = 0.9, 32
-"""If most of so many trainings of full length end before this share of their schedule, they are stopped early."""
+EARLY, MANY = 0.9, 16
+"""A warning is due if most of the first so many trainings of full length end before this share of their steps."""
 
 
 class Sanity:
@@ -42,7 +42,7 @@ class Sanity:
     def __init__(self, name: str, sign: int, *, given: bool) -> None:
         self.name, self.sign, self.untrained = name, sign, -np.inf
         self._worse, self._fell, self._said = 0, 0, set[str]()
-        self._ended = list[bool]()
+        self._full, self._early = 0, 0
         self._unsure = not given
 
     def look(self, job: Job, result: Result, value: float, steps: int) -> None:
@@ -67,11 +67,12 @@ class Sanity:
                 "Make total_steps the number of steps that it trains.",
             )
         if job.length == 1:
-            self._ended.append(result.steps >= EARLY * total)
-        if len(self._ended) == MANY and 2 * sum(self._ended) < MANY:
+            self._full += 1
+            self._early += result.steps < EARLY * total
+        if self._full == MANY and 2 * self._early > MANY:
             self._say(
                 "early",
-                f"ends before its total_steps in {MANY - sum(self._ended)} of {MANY} trainings. A schedule gains much "
+                f"ends before its total_steps in {self._early} of {MANY} trainings. A schedule gains much "
                 "at its end, so stop early with more patience, or not at all, in the search and in the real training.",
             )
         self._look_at_reports(result, self.sign * value)

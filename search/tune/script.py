@@ -108,7 +108,8 @@ class Script:
     @property
     def learned(self) -> dict[str, Any]:
         """See `Subject`."""
-        return {FULL: None if self.full is None else asdict(self.full)}
+        full = {} if self.full is None else asdict(self.full)
+        return {FULL: {name: value for name, value in full.items() if name != "writes" or value} or None}
 
     @property
     def scale(self) -> dict[str, Any]:
@@ -235,7 +236,8 @@ class Script:
                 ) from None
         assert self.full is not None
         if self.full.writes and self.engine.size > 1:
-            warnings.warn(shared(self.full.writes, apart=self.engine.exchange()), stacklevel=2)
+            alone = self.engine.exchange() and self.engine.size == 1
+            warnings.warn(shared(self.full.writes, alone=alone), stacklevel=2)
         clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:
@@ -264,7 +266,7 @@ class Script:
         require_direction(self.about.name, self._valid(result), self.direction if self._given else None)
         assert result.total_steps  # `Trial.build` sees to that
         seconds, metric = max(r.seconds for r in results), self._valid(result)
-        writes = written(Path.cwd(), since)
+        writes = () if result.apart else written(Path.cwd(), since)
         return Full(result.total_steps, seconds, result.shortened, result.device, metric, result.scale, writes)
 
     def check(self, arm: Config, clock: Clock, seeds: Seeds) -> None:

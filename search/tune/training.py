@@ -41,6 +41,7 @@ class Result:
         total_steps: that its optimizer was built for; None if it built none.
         steps: that its optimizers took.
         shortened: whether it read `trial.length`.
+        apart: whether it read `trial.worker`.
         device: of the parameters of its optimizer; empty if it built none.
         reports: the first, lowest and last value that it reported; empty if it reported nothing.
         scale: what was trained, at full length, as in `core.proxy`; empty if `trial.build` was not given a model.
@@ -54,6 +55,7 @@ class Result:
     total_steps: int | None = None
     steps: int = 0
     shortened: bool = False
+    apart: bool = False
     device: str = ""
     reports: Sequence[float] = ()
     scale: Mapping[str, Any] = field(default_factory=dict)
@@ -124,6 +126,7 @@ def _result(trial: Trial, began: float, **found: Any) -> Result:
         total_steps=trial.total_steps,
         steps=trial.steps,
         shortened=trial.shortened,
+        apart=trial.apart,
         device=trial.device,
         reports=trial.reports,
         scale=trial.scale,

@@ -94,18 +94,17 @@ class Trial:
         config: the optimizer's config.
         seed: torch, NumPy and Python are seeded with it before the call. Use it for generators of your own, such as
             that of a loader.
-        worker: number of the worker process, from 0. `f"cuda:{trial.worker}"` gives each its own GPU.
     """
 
     def __init__(
         self, job: Job, number: int, tell: Callable[[tuple[int, float] | None], None], place: str | None = None
     ) -> None:
-        self.config, self.seed, self.worker = job.config, job.seed, number
-        self._length, self._tell = job.length, tell
+        self.config, self.seed = job.config, job.seed
+        self._number, self._length, self._tell = number, job.length, tell
         self._place = place
         self._folder: TemporaryDirectory[str] | None = None
         self._told = time.monotonic()
-        self.shortened, self.steps, self._builds = False, 0, 0
+        self.shortened, self.apart, self.steps, self._builds = False, False, 0, 0
         self.total_steps: int | None = None
         self.device, self.scale = "", dict[str, Any]()
         self.reports: tuple[float, ...] = ()
@@ -120,10 +119,19 @@ class Trial:
         return self._length
 
     @property
+    def worker(self) -> int:
+        """The number of the worker process, from 0. `f"cuda:{trial.worker}"` gives each its own GPU.
+
+        A function that reads it is taken to keep what its trainings write apart.
+        """
+        self.apart = True
+        return self._number
+
+    @property
     def folder(self) -> Path:
         """A folder of this training alone, empty at first, for files such as its best weights.
 
-        It is removed when the training ends.
+        It is removed when the training ends; where a worker is killed that is not on this machine, it stays.
         """
         if self._folder is None:
             place = self._place if self._place and os.path.isdir(self._place) else None
