@@ -5,12 +5,14 @@
 
 Everything starts from AdamW with warmup and cosine. Each component is added to it, alone, in pairs and in the best set
 that is found, at the learning rate that is best for just that; rates are chosen by validation data on some seeds, and
-what is told comes from test data on others. `record.json` has a task's part as soon as it is done.
+what is told comes from test data on others. `record.json` has a task's part as soon as it is done; until then what has
+been trained is in `begun_TASK.jsonl`, and the same command goes on from there.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -63,13 +65,49 @@ EFFORTS = {
     "shakespeare": Effort(1, 8, 5, 3),
     "fashion": Effort(2, 32, 8, 4),
     "cifar": Effort(2, 12, 6, 4),
-    "cifar_nf": Effort(1, 8, 4, 3),
+    "cifar_nf": Effort(1, 6, 3, 3),
 }
 
 WITHOUT = "without "
 
 Set = tuple[str, ...]
 """Components that are added, in the order of the registry."""
+
+
+class Kept:
+    """A population whose results are kept in a file.
+
+    Args:
+        population: trains.
+        path: of the file, one line for each candidate.
+    """
+
+    def __init__(self, population: Population, path: Path) -> None:
+        self.population, self.path = population, path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known: dict[str, list[float]] = {
+            name: values for line in lines for name, values in json.loads(line).items()
+        }
+
+    def train(self, configs: Sequence[Config], seeds: Sequence[int], steps: int, split: str) -> Any:
+        """The metric `[K, S]` on a part of the data; see `Population.train`."""
+        names = {config: name_of([config.to_dict(), [*seeds], steps, split]) for config in configs}
+        fresh = [config for config in configs if names[config] not in self.known]
+
+        def keep(part: list[Config], scores: Mapping[str, Any]) -> None:
+            found = {names[config]: row.tolist() for config, row in zip(part, scores[split], strict=True)}
+            with self.path.open("a") as file:
+                file.writelines(json.dumps({name: values}) + "\n" for name, values in found.items())
+            self.known.update(found)
+
+        among = configs if 0 < len(fresh) < len(configs) else ()
+        self.population.train(fresh, seeds, steps, splits=(split,), report=keep, among=among)
+        return np.array([self.known[names[config]] for config in configs])
+
+
+def name_of(training: Any) -> str:
+    """A short name of what is trained."""
+    return hashlib.sha256(json.dumps(training, sort_keys=True).encode()).hexdigest()[:16]
 
 
 class Ledger:
@@ -82,7 +120,7 @@ class Ledger:
 
     def __init__(self, name: str, data_dir: Path | None) -> None:
         self.task, self.effort, seeds = create(name, "cpu", data_dir), EFFORTS[name], count(700_000_000)
-        self.population = Population(self.task)
+        self.population = Kept(Population(self.task), begun(name))
         self.fresh: Callable[[int], list[int]] = lambda size: list(islice(seeds, size))
         self.rates = lr_grid(*self.task.lr_range)
         self.base = Config.preset(PRESETS[COSINE])
@@ -114,7 +152,7 @@ class Ledger:
             for lr in (rates or {}).get(names, self.rates)
         ]
         for _ in range(1 + EXTENSIONS):
-            values = self.population.train([config for _, config in wanted], seeds, self.task.steps)["valid"]
+            values = self.population.train([config for _, config in wanted], seeds, self.task.steps, "valid")
             for (names, config), row in zip(wanted, values, strict=True):
                 known.setdefault(names, {})[config] = float(np.nan_to_num(row.mean(), nan=-np.inf))
             leaders = {names: max(found, key=found.__getitem__) for names, found in known.items()}
@@ -129,9 +167,7 @@ class Ledger:
 
     def told(self, configs: Mapping[Set, Config]) -> dict[Set, Any]:
         """The test metric `[S]` of candidates on fresh seeds; a training that diverged counts as the worst of all."""
-        values = self.population.train(
-            list(configs.values()), self.fresh(self.effort.telling), self.task.steps, splits=("test",)
-        )["test"]
+        values = self.population.train(list(configs.values()), self.fresh(self.effort.telling), self.task.steps, "test")
         return dict(zip(configs, np.nan_to_num(values, nan=np.nanmin(values)), strict=True))
 
     def entries(self, say: Callable[[str], None]) -> dict[str, Any]:
@@ -238,6 +274,11 @@ def rounded(found: Difference) -> dict[str, float]:
     }
 
 
+def begun(task: str) -> Path:
+    """The file of a task that is not done yet."""
+    return HERE / f"begun_{task}.jsonl"
+
+
 def read() -> dict[str, Any]:
     """The record."""
     path = HERE / "record.json"
@@ -271,6 +312,7 @@ def main() -> None:
         record = read() | {name: about | found}
         in_order = {task: record[task] for task in EFFORTS if task in record}
         (HERE / "record.json").write_text(json.dumps(in_order, indent=1) + "\n")
+        begun(name).unlink(missing_ok=True)
     from page import draw, table, write_ledger
 
     print(table(read()))
