@@ -76,7 +76,7 @@ def tune(
             stopped. Default: no limit, and about 150 full trainings.
         workers: number of processes that train at once and share the cores; weights that `train` writes belong in
             `trial.folder`. 0 trains in this process, for a debugger. Default: one for each core, four at most; one
-            alone where there is a GPU, CUDA's or Apple's, or where the first training leaves weights in this folder.
+            alone where there is a GPU, CUDA's or Apple's, or the first training leaves weights in the working folder.
         out: file for the config. Default: none is written.
         metric: which number of the returned dict to improve. Default: the first. It names a single number, too.
         direction: "maximize" or "minimize". Default: "maximize". It must be given if the name of the metric, or the

@@ -25,6 +25,9 @@ HEAD = re.compile(r"(^|_)(lm_?head|head|classifier|logits|readout|unembed(ding)?
 TABLE = re.compile(r"(^|_)(w?[tp]e|pos(ition)?s?|tokens?|class_token|\w*emb\w*)$")
 """What parameters are called that a module adds to its inputs, without a layer for them."""
 
+EMBEDDINGS = nn.Embedding | nn.EmbeddingBag
+"""Layers whose weights are tables of vectors."""
+
 
 def kinds_of(model: nn.Module) -> dict[str, str]:
     """The kind of each of a model's parameters, by its name.
@@ -48,14 +51,14 @@ def kinds_of(model: nn.Module) -> dict[str, str]:
 
 def tables_of(model: nn.Module) -> set[Tensor]:
     """The weights of a model's embeddings."""
-    return {module.weight for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    return {module.weight for module in model.modules() if isinstance(module, EMBEDDINGS)}
 
 
 def kind_in(layer: nn.Module, name: str, p: Tensor) -> str:
     """The kind of a layer's own parameter of this name."""
     if "Norm" in type(layer).__name__ or p.dim() < 2:
         return "vector"
-    if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+    if isinstance(layer, EMBEDDINGS):
         return "embedding"
     if is_layer(layer):
         return "hidden"
@@ -74,7 +77,7 @@ def has_rows(p: Tensor) -> bool:
 
 def is_layer(module: nn.Module) -> bool:
     """Whether a module multiplies its inputs with weights of its own."""
-    if "Norm" in type(module).__name__ or isinstance(module, nn.Embedding | nn.EmbeddingBag):
+    if "Norm" in type(module).__name__ or isinstance(module, EMBEDDINGS):
         return False
     weight = getattr(module, "weight", None)
     return isinstance(weight, Tensor) and weight.dim() > 1
@@ -90,7 +93,7 @@ def output_layers(model: nn.Module) -> list[nn.Module]:
     if not layers:
         return []
     path, last = [*layers.items()][-1]
-    widths = {module.embedding_dim for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)}
+    widths = {module.embedding_dim for module in model.modules() if isinstance(module, EMBEDDINGS)}
     if is_in_block(path) and (has_equal(path, layers) or outputs(last) in widths):
         return []
     return [last]

@@ -52,7 +52,7 @@ def changed(entry: os.DirEntry[str], since: float) -> bool:
         return False
 
 
-def shared(files: Sequence[str], *, alone: bool) -> str:
+def overwritten(files: Sequence[str], *, alone: bool) -> str:
     """What to say of trainings that write these files.
 
     Args:

@@ -21,7 +21,6 @@ FALLING = 3
 TOO_LONG = 1.5
 """A shortened training is warned if its schedule is longer than it should be by more than this factor."""
 
-
 EARLY, MANY = 0.9, 16
 """A warning is due if most of the first so many trainings of full length end before this share of their steps."""
 

@@ -25,7 +25,7 @@ from autoranger.search.race.plan import Plan
 from autoranger.search.storage.record import FINGERPRINT
 from autoranger.search.subject import Seeds, rates
 from autoranger.search.tune.about import FULL, Described, Full
-from autoranger.search.tune.files import shared, written
+from autoranger.search.tune.files import overwritten, written
 from autoranger.search.tune.plans import STANDARD, plans
 from autoranger.search.tune.runs import Heard, Runs
 from autoranger.search.tune.sanity import Sanity, unable
@@ -237,7 +237,7 @@ class Script:
         assert self.full is not None
         if self.full.writes and self.engine.size > 1:
             alone = self.engine.exchange() and self.engine.size == 1
-            warnings.warn(shared(self.full.writes, alone=alone), stacklevel=2)
+            warnings.warn(overwritten(self.full.writes, alone=alone), stacklevel=2)
         clock.rate = self.engine.size * self.full.steps / max(self.full.seconds, 1e-3)
 
     def know(self, full: Full) -> None:

@@ -22,13 +22,12 @@ import numpy as np
 import torch
 
 from autoranger import Config
-from autoranger.components.core.proxy import proxy_of
 from autoranger.search.population import Population
-from autoranger.search.population.data import splits
 from autoranger.search.population.memory import keep_freed_memory
+from autoranger.search.serialization import to_json
 from autoranger.search.tasks import create
 from autoranger.search.tasks.task import Task
-from autoranger.search.transfer import on_the_way, summit, usable
+from autoranger.search.transfer import on_the_way, summit, usable, with_proxy
 
 RECORD = Path(__file__).parent / "record.json"
 FULL = Config.preset("ranger21").components
@@ -125,9 +124,7 @@ def main() -> None:
     args = parser.parse_args()
     for name in args.tasks:
         task, seeds = proxy_task(name, args.data_dir), list(range(SEEDS[name]))
-        torch.manual_seed(0)
-        proxy = proxy_of(task.model(), task.batch_size, task.steps, len(splits(task)["train"][1]))
-        population = Population(task)
+        proxy, population = with_proxy(Config(), task, seed=0).proxy, Population(task)
         for optimizer in args.optimizers:
             config = replace(OPTIMIZERS[optimizer], lr=best_rate(population, optimizer, seeds), proxy=proxy)
             print(name, optimizer, f"best rate {config.lr:.3g}", flush=True)
@@ -148,7 +145,7 @@ def note(task: str, place: str, optimizer: str, row: dict[str, Any]) -> None:
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__},
     }
-    record["tasks"].setdefault(task, {}).setdefault(place, {})[optimizer] = row
+    record["tasks"].setdefault(task, {}).setdefault(place, {})[optimizer] = to_json(row)
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
 
 

@@ -79,7 +79,7 @@ class Kept:
 
     Args:
         population: trains.
-        path: of the file, one line for each candidate.
+        path: of the file, one line for each chunk of candidates.
     """
 
     def __init__(self, population: Population, path: Path) -> None:
@@ -97,7 +97,7 @@ class Kept:
         def keep(part: list[Config], scores: Mapping[str, Any]) -> None:
             found = {names[config]: row.tolist() for config, row in zip(part, scores[split], strict=True)}
             with self.path.open("a") as file:
-                file.writelines(json.dumps({name: values}) + "\n" for name, values in found.items())
+                file.write(json.dumps(found) + "\n")
             self.known.update(found)
 
         among = configs if 0 < len(fresh) < len(configs) else ()
